@@ -1,0 +1,37 @@
+"""Errors that a user can act on. Each message is one line that names the value and the fix.
+
+    TangoFluxError
+    ├── ConfigError      an option, key or value of the configuration
+    ├── DataError        a prompt file, manifest, shard or preference dataset
+    ├── CheckpointError  a directory or file of weights
+    ├── ResourceError    disk, memory, processors or a missing tool of this machine
+    └── RewardError      a reward model that fails too often
+"""
+
+from __future__ import annotations
+
+__all__ = ["CheckpointError", "ConfigError", "DataError", "ResourceError", "RewardError", "TangoFluxError"]
+
+
+class TangoFluxError(Exception):
+    """Base of every error that this project raises on purpose."""
+
+
+class ConfigError(TangoFluxError):
+    """An option, key or value of the configuration cannot be used."""
+
+
+class DataError(TangoFluxError):
+    """A prompt file, manifest, shard or preference dataset cannot be used."""
+
+
+class CheckpointError(TangoFluxError):
+    """A directory or file of weights is missing, incomplete or of another model."""
+
+
+class ResourceError(TangoFluxError):
+    """This machine or cluster lacks what the run needs."""
+
+
+class RewardError(TangoFluxError):
+    """A reward model failed for more groups than the run allows."""
