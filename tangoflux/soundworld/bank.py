@@ -1,0 +1,31 @@
+"""Prompt banks of the sound world."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from tangoflux.prompts import Prompt
+from tangoflux.soundworld.captions import caption
+from tangoflux.soundworld.scenes import Split, random_scene
+
+_SPLITS: tuple[Split, ...] = ("train", "crpo", "dev", "test")
+_MAX_REDRAWS = 50
+
+
+def bank(split: Split, n: int, seed: int) -> list[Prompt]:
+    """The first `n` prompts of a split for a seed; a larger bank begins with the smaller one.
+
+    No two prompts have the same caption and duration, unless a split is all but used up.
+    """
+    rng = np.random.default_rng([seed, _SPLITS.index(split)])
+    seen: set[tuple[str, float]] = set()
+    prompts: list[Prompt] = []
+    for index in range(n):
+        for _ in range(_MAX_REDRAWS):
+            scene = random_scene(rng, split)
+            text = caption(scene, rng)
+            if (text, scene.duration_s) not in seen:
+                break
+        seen.add((text, scene.duration_s))
+        prompts.append(Prompt(f"{split}-{index:06d}", text, scene.duration_s))
+    return prompts

@@ -1,0 +1,204 @@
+"""Captions of scenes: exact ones, noisy ones, and the way back from a caption to what it says."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass, replace
+from functools import cache
+from typing import Literal
+
+import numpy as np
+
+from tangoflux.soundworld.events import KINDS
+from tangoflux.soundworld.scenes import MAX_COUNT, Event, Scene, SceneContent, split_of
+
+Corruption = Literal["drop", "swap", "replace", "count", "relation"]
+
+
+@dataclass(frozen=True)
+class _Words:
+    """How a kind is put into words: clauses that can be counted, clauses that cannot, a noun and its plural."""
+
+    clauses: tuple[str, ...]
+    lasting: tuple[str, ...]
+    noun: str
+    plural: str
+
+
+_WORDS: dict[str, _Words] = {
+    "beep": _Words(("a device beeps", "a beep sounds"), ("a device is beeping",), "a beep", "beeps"),
+    "rise": _Words(("a tone rises", "a rising tone sounds"), ("a tone is rising",), "a rising tone", "rising tones"),
+    "fall": _Words(
+        ("a tone falls", "a falling tone sounds"), ("a tone is falling",), "a falling tone", "falling tones"
+    ),
+    "siren": _Words(("a siren wails", "a siren sounds"), ("a siren is wailing",), "a siren", "sirens"),
+    "bell": _Words(("a bell rings", "a bell chimes"), ("a bell is ringing",), "a bell", "bells"),
+    "clicks": _Words(
+        ("a ratchet clicks", "a ratchet rattles"), ("a ratchet is clicking",), "a rattle of clicks", "rattles of clicks"
+    ),
+    "hiss": _Words(("steam hisses", "a hiss is heard"), ("steam is hissing",), "a hiss", "hisses"),
+    "rumble": _Words(("thunder rumbles", "a rumble is heard"), ("thunder is rumbling",), "a rumble", "rumbles"),
+    "bark": _Words(("a dog barks", "a bark is heard"), ("a dog is barking",), "a dog bark", "dog barks"),
+    "bird": _Words(("a bird sings", "a bird chirps"), ("a bird is singing",), "a bird call", "bird calls"),
+    "drum": _Words(("a drum beats", "someone hits a drum"), ("a drum is beating",), "a drum hit", "drum hits"),
+    "buzz": _Words(("a buzzer buzzes", "an insect buzzes"), ("a buzzer is buzzing",), "a buzz", "buzzes"),
+}
+
+_TIMES: dict[int, tuple[str, ...]] = {2: ("twice", "two times"), 3: ("three times",)}
+_NUMBERS: dict[int, str] = {2: "two", 3: "three"}
+
+# {A} is a clause and {a} a noun phrase of the first event, {B} and {b} of the second, {C} and {c} of the third.
+_SINGLE = ("{A}", "the sound of {a}")
+_THEN = (
+    "{A} then {B}",
+    "{A} and then {B}",
+    "{A} before {B}",
+    "{B} after {A}",
+    "first {A}, then {B}",
+    "{a} followed by {b}",
+    "{a}, followed by {b}",
+    "{a} and then {b}",
+)
+_OVERLAP = (
+    "{A} while {B}",
+    "{A} as {B}",
+    "{A} and {B} at the same time",
+    "{a} together with {b}",
+    "{a} during {b}",
+)
+_THREE = (
+    "first {A}, then {B} and finally {C}",
+    "{A}, then {B}, then {C}",
+    "{A} then {B} and finally {C}",
+    "{a} followed by {b} and then {c}",
+    "{a}, then {b} and finally {c}",
+)
+_SLOTS = "ABC"
+
+
+def _clauses(event: Event) -> tuple[str, ...]:
+    words = _WORDS[event.kind]
+    if event.count == 1:
+        return words.clauses + words.lasting
+    return tuple(f"{clause} {times}" for clause in words.clauses for times in _TIMES[event.count])
+
+
+def _noun(event: Event) -> str:
+    words = _WORDS[event.kind]
+    return words.noun if event.count == 1 else f"{_NUMBERS[event.count]} {words.plural}"
+
+
+def _templates(content: SceneContent) -> tuple[str, ...]:
+    if content.overlap:
+        return _OVERLAP
+    return (_SINGLE, _THEN, _THREE)[len(content.events) - 1]
+
+
+def caption(scene: Scene | SceneContent, rng: np.random.Generator) -> str:
+    """A sentence, in lower case, that says exactly what is heard in the scene."""
+    content = scene.content if isinstance(scene, Scene) else scene
+    templates = _templates(content)
+    events = list(content.events)
+    if content.overlap and rng.uniform() < 0.5:
+        events.reverse()
+    fields: dict[str, str] = {}
+    for slot, event in zip(_SLOTS, events, strict=False):
+        clauses = _clauses(event)
+        fields[slot] = clauses[int(rng.integers(len(clauses)))]
+        fields[slot.lower()] = _noun(event)
+    return templates[int(rng.integers(len(templates)))].format(**fields)
+
+
+@cache
+def _readings(as_noun: bool) -> dict[str, Event]:
+    events = [Event(kind, count) for kind in KINDS for count in range(1, MAX_COUNT + 1)]
+    if as_noun:
+        return {_noun(event): event for event in events}
+    return {clause: event for event in events for clause in _clauses(event)}
+
+
+@cache
+def _patterns() -> tuple[tuple[re.Pattern[str], bool], ...]:
+    """Each template as an expression over all readings of its events, with whether its events are at once."""
+    clauses, nouns = ("|".join(map(re.escape, _readings(as_noun))) for as_noun in (False, True))
+    patterns: list[tuple[re.Pattern[str], bool]] = []
+    for templates, overlap in ((_SINGLE, False), (_THEN, False), (_OVERLAP, True), (_THREE, False)):
+        for template in templates:
+            pattern = template
+            for slot in _SLOTS:
+                pattern = pattern.replace(f"{{{slot}}}", f"(?P<{slot}>{clauses})")
+                pattern = pattern.replace(f"{{{slot.lower()}}}", f"(?P<{slot.lower()}>{nouns})")
+            patterns.append((re.compile(pattern), overlap))
+    return tuple(patterns)
+
+
+def parse(text: str) -> SceneContent | None:
+    """What a caption says, or None when it is not a sentence of the sound world.
+
+    Upper case, surrounding space and a full stop at the end make no difference.
+    """
+    sentence = text.strip().lower().removesuffix(".")
+    for pattern, overlap in _patterns():
+        match = pattern.fullmatch(sentence)
+        if match is None:
+            continue
+        found = sorted(match.groupdict().items(), key=lambda item: item[0].lower())
+        return SceneContent(tuple(_readings(slot.islower())[words] for slot, words in found), overlap)
+    return None
+
+
+def possible_corruptions(content: SceneContent) -> tuple[Corruption, ...]:
+    """The ways in which a caption of this content can be made wrong."""
+    if len(content.events) == 1:
+        return ("replace", "count")
+    if len(content.events) == 2:
+        return (
+            ("drop", "replace", "count", "relation")
+            if content.overlap
+            else ("drop", "swap", "replace", "count", "relation")
+        )
+    return ("drop", "swap", "replace", "count")
+
+
+def corrupt(content: SceneContent, corruption: Corruption, rng: np.random.Generator) -> SceneContent:
+    """A content that differs in one respect and brings in no held-out combination that was not there.
+
+    Args:
+        content: what is heard.
+        corruption: one of `possible_corruptions(content)`.
+        rng: decides which event is concerned.
+    """
+    events = list(content.events)
+    index = int(rng.integers(len(events)))
+    if corruption == "drop":
+        del events[index]
+        return SceneContent(tuple(events), content.overlap and len(events) > 1)
+    if corruption == "swap":
+        other = (index + 1 + int(rng.integers(len(events) - 1))) % len(events)
+        events[index], events[other] = events[other], events[index]
+    elif corruption == "replace":
+        events[index] = replace(events[index], kind=_other_kind(content.kinds, index, rng))
+    elif corruption == "count":
+        counts = [count for count in range(1, MAX_COUNT + 1) if count != events[index].count]
+        events[index] = replace(events[index], count=counts[int(rng.integers(len(counts)))])
+    return SceneContent(tuple(events), content.overlap != (corruption == "relation"))
+
+
+def _other_kind(kinds: tuple[str, ...], index: int, rng: np.random.Generator) -> str:
+    rest = kinds[:index] + kinds[index + 1 :]
+    others = [kind for kind in KINDS if kind not in kinds]
+    allowed = [kind for kind in others if split_of((*rest, kind)) in ("train", split_of(kinds))]
+    candidates = allowed or others
+    return candidates[int(rng.integers(len(candidates)))]
+
+
+def noisy_caption(scene: Scene, rng: np.random.Generator, noise: float) -> str:
+    """A caption that with probability `noise` is wrong in one respect, as captions from the web are.
+
+    It drops an event, swaps the order, names another kind, or tells a wrong count.
+    """
+    content = scene.content
+    if rng.uniform() >= noise:
+        return caption(content, rng)
+    ways = [way for way in possible_corruptions(content) if way != "relation"]
+    return caption(corrupt(content, ways[int(rng.integers(len(ways)))], rng), rng)
