@@ -13,7 +13,7 @@ def derive_seed(*parts: str | int) -> int:
     Example: ``derive_seed(run_seed, "rollout", iteration, prompt_id, sample_index)``.
     """
     text = "\x1f".join(f"{type(part).__name__}:{part}" for part in parts)
-    return int.from_bytes(hashlib.blake2b(text.encode(), digest_size=8).digest(), "big") >> 1
+    return int.from_bytes(hashlib.blake2b(text.encode("utf-8", "surrogatepass"), digest_size=8).digest(), "big") >> 1
 
 
 def generator(*parts: str | int) -> torch.Generator:

@@ -1,0 +1,132 @@
+"""The frozen codec: AutoencoderOobleck on waveforms (the published model), or behind a mel front (the miniature).
+
+The rest of the system sees ``encode``, ``decode``, frames a second and channels, and not which of the two it is.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from diffusers import AutoencoderOobleck
+from safetensors.torch import save_file
+from torch import Tensor, nn
+
+from tangoflux.checkpoint import load_weights, read_json
+from tangoflux.mel_front import MelFront, MelFrontConfig
+
+
+@dataclass(frozen=True)
+class AutoencoderConfig:
+    """``vae_config.json``. The defaults are Stable Audio Open's, which the published weights use."""
+
+    encoder_hidden_size: int = 128
+    downsampling_ratios: tuple[int, ...] = (2, 4, 4, 8, 8)
+    channel_multiples: tuple[int, ...] = (1, 2, 4, 8, 16)
+    decoder_channels: int = 128
+    decoder_input_channels: int = 64
+    audio_channels: int = 2
+    sampling_rate: int = 44100
+    latent_scale: float = 1.0
+    # Standard deviation of the raw latents: `encode` divides by it, so that the flow sees unit variance.
+    front: MelFrontConfig | None = None
+
+    @classmethod
+    def from_dict(cls, values: dict[str, Any]) -> AutoencoderConfig:
+        """Builds the config from ``vae_config.json``'s values."""
+        front = values.get("front")
+        lists = {key: tuple(values[key]) for key in ("downsampling_ratios", "channel_multiples") if key in values}
+        return cls(**{**values, **lists, "front": MelFrontConfig(**front) if front else None})
+
+
+class Autoencoder(nn.Module):
+    """Waveforms to latents and back; every row is coded by itself, so nothing depends on the batch."""
+
+    def __init__(self, config: AutoencoderConfig) -> None:
+        super().__init__()
+        self.config = config
+        self.front = MelFront(config.front, config.sampling_rate) if config.front else None
+        self.oobleck = AutoencoderOobleck(
+            encoder_hidden_size=config.encoder_hidden_size,
+            downsampling_ratios=list(config.downsampling_ratios),
+            channel_multiples=list(config.channel_multiples),
+            decoder_channels=config.decoder_channels,
+            decoder_input_channels=config.decoder_input_channels,
+            audio_channels=config.front.n_mels if config.front else config.audio_channels,
+            sampling_rate=config.sampling_rate,
+        )
+
+    @property
+    def sample_rate_hz(self) -> int:
+        """Samples a second of the waveforms."""
+        return self.config.sampling_rate
+
+    @property
+    def hop(self) -> int:
+        """Samples of waveform for one frame of latents."""
+        return math.prod(self.config.downsampling_ratios) * (self.config.front.hop if self.config.front else 1)
+
+    @property
+    def audio_channels(self) -> int:
+        """Channels of the waveforms: 1 mono, 2 stereo."""
+        return self.config.audio_channels
+
+    @property
+    def latent_channels(self) -> int:
+        """Channels of the latents."""
+        return self.config.decoder_input_channels
+
+    def frames_for(self, duration_s: float) -> int:
+        """Frames of latents that cover ``duration_s`` seconds: ceil(duration * sample rate / hop)."""
+        return math.ceil(round(duration_s * self.sample_rate_hz) / self.hop)
+
+    def posterior(self, waveform: Tensor) -> tuple[Tensor, Tensor]:
+        """Mean and standard deviation of the latents of ``waveform``.
+
+        Args:
+            waveform: (B, audio_channels, samples) in [-1, 1]; padded with silence to a whole frame.
+
+        Returns:
+            two tensors (B, frames, latent_channels).
+        """
+        short = -waveform.shape[-1] % self.hop
+        waveform = nn.functional.pad(waveform, (0, short))
+        signal = self.front.analyse(waveform.mean(dim=1)) if self.front else waveform
+        posterior = self.oobleck.encode(signal).latent_dist
+        scale = self.config.latent_scale
+        return posterior.mean.transpose(1, 2) / scale, posterior.std.transpose(1, 2) / scale
+
+    def encode(self, waveform: Tensor) -> Tensor:
+        """The posterior's mean: waveform (B, audio_channels, samples) to latents (B, frames, latent_channels)."""
+        return self.posterior(waveform)[0]
+
+    def decode(self, latents: Tensor) -> Tensor:
+        """Latents (B, frames, latent_channels) to waveforms (B, audio_channels, frames * hop)."""
+        signal = self.oobleck.decode((latents * self.config.latent_scale).transpose(1, 2)).sample
+        if self.front is None:
+            return signal
+        mono = self.front.synthesise(signal)
+        return mono[:, None].expand(-1, self.audio_channels, -1)
+
+    @classmethod
+    def load(cls, directory: Path) -> Autoencoder:
+        """Reads ``vae.safetensors`` and, where present, ``vae_config.json`` of a published-layout directory.
+
+        Raises:
+            CheckpointError: a file is missing, truncated, or its tensors do not fit the config.
+        """
+        config_file = directory / "vae_config.json"
+        config = AutoencoderConfig.from_dict(read_json(config_file)) if config_file.exists() else AutoencoderConfig()
+        model = cls(config)
+        load_weights(model.oobleck, directory / "vae.safetensors")
+        return model.eval().requires_grad_(False)
+
+    def save(self, directory: Path, dtype: torch.dtype = torch.float32) -> None:
+        """Writes ``vae.safetensors`` and ``vae_config.json`` into ``directory``."""
+        weights = {key: value.to(dtype).contiguous() for key, value in self.oobleck.state_dict().items()}
+        save_file(weights, directory / "vae.safetensors")
+        (directory / "vae_config.json").write_text(json.dumps(asdict(self.config), indent=2) + "\n")

@@ -1,0 +1,83 @@
+"""Reading weights and their configs: safetensors and JSON only, with errors that name the file and the tensors."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Collection
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file
+from torch import Tensor, nn
+
+from tangoflux.errors import CheckpointError
+
+
+def read_json(file: Path) -> dict[str, Any]:
+    """The JSON object in ``file``.
+
+    Raises:
+        CheckpointError: the file is missing or holds no JSON object.
+    """
+    try:
+        values: object = json.loads(file.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise CheckpointError(f"{file} is missing: is {file.parent} a model directory?") from None
+    except (OSError, ValueError) as error:
+        raise CheckpointError(f"{file} cannot be read as JSON: {error}") from None
+    if not isinstance(values, dict):
+        raise CheckpointError(f"{file} holds {type(values).__name__}, expected a JSON object")
+    return values
+
+
+def read_weights(file: Path) -> dict[str, Tensor]:
+    """All tensors of a safetensors file, on the CPU.
+
+    Raises:
+        CheckpointError: the file is missing, truncated or no safetensors file.
+    """
+    if not file.is_file():
+        raise CheckpointError(f"{file} is missing: is {file.parent} a model directory?")
+    try:
+        return load_file(file)
+    except (SafetensorError, OSError) as error:
+        raise CheckpointError(f"{file} is truncated or no safetensors file ({error}); download or build it again") from None
+
+
+def load_weights(module: nn.Module, file: Path, optional: Collection[str] = ()) -> None:
+    """Fills ``module`` with float32 copies of the tensors of ``file``.
+
+    Args:
+        optional: keys that the file may lack (tied weights).
+
+    Raises:
+        CheckpointError: keys are missing or unexpected, or shapes differ; the message names them.
+    """
+    fill(module, read_weights(file), str(file), optional)
+
+
+def fill(module: nn.Module, weights: dict[str, Tensor], source: str, optional: Collection[str] = ()) -> None:
+    """As ``load_weights``, from tensors in memory; ``source`` names them in errors."""
+    expected = module.state_dict()
+    missing = sorted(set(expected) - set(weights) - set(optional))
+    unexpected = sorted(set(weights) - set(expected))
+    shapes = [
+        f"{key} {tuple(weights[key].shape)} instead of {tuple(expected[key].shape)}"
+        for key in sorted(set(expected) & set(weights))
+        if weights[key].shape != expected[key].shape
+    ]
+    problems = [
+        f"{title} {_some(keys)}"
+        for title, keys in (("missing", missing), ("unexpected", unexpected), ("wrong shape:", shapes))
+        if keys
+    ]
+    if problems:
+        raise CheckpointError(f"{source} does not fit the model: {'; '.join(problems)}")
+    module.load_state_dict({key: value.to(torch.float32) for key, value in weights.items()}, strict=False)
+
+
+def _some(names: list[str], limit: int = 5) -> str:
+    rest = f" and {len(names) - limit} more" if len(names) > limit else ""
+    return ", ".join(names[:limit]) + rest

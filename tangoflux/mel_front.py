@@ -1,0 +1,67 @@
+"""A fixed log-mel front for small autoencoders: waveforms to log-mel frames, and back by Griffin-Lim.
+
+A waveform codec of a few million parameters does not become intelligible in minutes on a CPU; an Oobleck that codes
+log-mel frames does. Nothing here is learned and nothing is random, so decoding does not depend on the batch.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+import torchaudio.functional as AF
+from torch import Tensor, nn
+
+_FLOOR = 0.05  # magnitude below which a mel band counts as silence; full scale is about 256
+_SHIFT, _SCALE = 1.0, 3.0  # brings log magnitudes to about [-1.3, 1.6]
+
+
+@dataclass(frozen=True)
+class MelFrontConfig:
+    """The front's analysis; lengths in samples."""
+
+    n_fft: int = 1024
+    hop: int = 256
+    n_mels: int = 64
+    iterations: int = 32
+
+
+class MelFront(nn.Module):
+    """Log-mel analysis of mono waveforms and its approximate inverse."""
+
+    def __init__(self, config: MelFrontConfig, sample_rate_hz: int) -> None:
+        super().__init__()
+        self.config = config
+        bank = AF.melscale_fbanks(
+            config.n_fft // 2 + 1, 0.0, sample_rate_hz / 2, config.n_mels, sample_rate_hz, norm=None, mel_scale="htk"
+        ).T
+        self.register_buffer("window", torch.hann_window(config.n_fft), persistent=False)
+        self.register_buffer("bank", bank, persistent=False)
+        self.register_buffer("inverse_bank", torch.linalg.pinv(bank), persistent=False)
+
+    def analyse(self, waveform: Tensor) -> Tensor:
+        """(B, samples) to normalised log-mel frames (B, n_mels, samples // hop); samples a multiple of hop."""
+        spectrum = torch.stft(
+            waveform, self.config.n_fft, self.config.hop, window=self.window, center=True, return_complex=True
+        )
+        mel = self.bank @ spectrum.abs()[..., :-1]
+        return (mel.clamp(min=_FLOOR).log() - _SHIFT) / _SCALE
+
+    def synthesise(self, frames: Tensor) -> Tensor:
+        """Normalised log-mel frames (B, n_mels, n) to waveforms (B, n * hop) in about [-1, 1]."""
+        mel = (frames * _SCALE + _SHIFT).exp()
+        mel = torch.where(mel <= _FLOOR * 1.5, 0.0, mel)
+        magnitude = (self.inverse_bank @ mel).clamp(min=0)
+        magnitude = torch.nn.functional.pad(magnitude, (0, 1), mode="replicate")
+        return AF.griffinlim(
+            magnitude,
+            self.window,
+            self.config.n_fft,
+            self.config.hop,
+            self.config.n_fft,
+            power=1.0,
+            n_iter=self.config.iterations,
+            momentum=0.99,
+            length=frames.shape[-1] * self.config.hop,
+            rand_init=False,
+        )

@@ -1,0 +1,190 @@
+"""TangoFlux as a whole: the policy and its codec, in the published directory layout.
+
+    config.json            PolicyConfig
+    tangoflux.safetensors  all of the policy, text encoder included (its tied input embedding left out)
+    vae.safetensors        AutoencoderOobleck
+    text_encoder/          the text encoder's config and tokenizer; default: those of config.json's text_encoder_name
+    vae_config.json        AutoencoderConfig; default: Stable Audio Open's
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+import torch
+from huggingface_hub import snapshot_download
+from huggingface_hub.errors import HfHubHTTPError, HFValidationError
+from safetensors.torch import save_file
+from torch import Tensor
+from transformers import AutoTokenizer, PreTrainedTokenizerBase, T5Config
+
+from tangoflux.autoencoder import Autoencoder
+from tangoflux.checkpoint import fill, read_json, read_weights
+from tangoflux.errors import CheckpointError, ConfigError
+from tangoflux.policy import Policy, PolicyConfig
+from tangoflux.sampling import SampleRequest, SamplingParams, sample_latents
+from tangoflux.seeding import derive_seed
+
+EMBEDDED = {"miniature": Path(__file__).parent / "miniature" / "policy"}
+"""Names of the weights that come with the package."""
+
+TIED_KEY = "text_encoder.encoder.embed_tokens.weight"
+"""The same tensor as ``text_encoder.shared.weight``; published files leave it out."""
+
+
+class TangoFlux:
+    """The policy with its autoencoder. For training and sampling parts use ``policy`` and ``autoencoder``."""
+
+    def __init__(self, policy: Policy, autoencoder: Autoencoder) -> None:
+        self.policy = policy
+        self.autoencoder = autoencoder
+
+    @property
+    def sample_rate_hz(self) -> int:
+        """Samples a second of the waveforms."""
+        return self.autoencoder.sample_rate_hz
+
+    def num_frames(self, duration_s: float) -> int:
+        """Frames of latents that are sampled, stored and trained for a prompt of ``duration_s`` seconds."""
+        if self.policy.config.latent_frames == "full":
+            return self.policy.config.audio_seq_len
+        return min(self.autoencoder.frames_for(duration_s), self.policy.config.audio_seq_len)
+
+    def to(self, device: torch.device | str) -> TangoFlux:
+        """Moves both parts and returns self."""
+        self.policy.to(device)
+        self.autoencoder.to(device)
+        return self
+
+    def request(self, prompt: str, duration_s: float, seeds: Sequence[int]) -> SampleRequest:
+        """A request for ``sample_latents`` with this model's number of frames.
+
+        Raises:
+            ConfigError: the duration is not in (0, max_duration].
+        """
+        if not 0 < duration_s <= self.policy.config.max_duration:
+            raise ConfigError(f"duration_s {duration_s} is not in (0, {self.policy.config.max_duration}] seconds")
+        return SampleRequest(prompt, duration_s, self.num_frames(duration_s), tuple(seeds))
+
+    @torch.no_grad()
+    def decode(self, latents: Sequence[Tensor], durations_s: Sequence[float]) -> list[np.ndarray]:
+        """Decodes rows of any lengths; rows of equal length go through the codec together.
+
+        Args:
+            latents: tensors (frames, channels).
+            durations_s: seconds to keep of each.
+
+        Returns:
+            float32 arrays (audio_channels, samples), clipped to [-1, 1].
+        """
+        waveforms: list[np.ndarray | None] = [None] * len(latents)
+        device = next(self.autoencoder.parameters()).device
+        for length in sorted({len(row) for row in latents}):
+            rows = [index for index, row in enumerate(latents) if len(row) == length]
+            batch = torch.stack([latents[index].float() for index in rows]).to(device)
+            for index, waveform in zip(rows, self.autoencoder.decode(batch).clamp(-1, 1).cpu().numpy(), strict=True):
+                waveforms[index] = waveform[:, : round(durations_s[index] * self.sample_rate_hz)].copy()
+        return [waveform for waveform in waveforms if waveform is not None]
+
+    def generate(
+        self,
+        prompts: str | Sequence[str],
+        duration_s: float | Sequence[float] = 10.0,
+        *,
+        num_samples: int = 1,
+        seed: int = 0,
+        num_steps: int = 50,
+        guidance_scale: float = 4.5,
+        negative_prompt: str = "",
+    ) -> list[list[np.ndarray]]:
+        """Audio for people: for each prompt ``num_samples`` waveforms (audio_channels, samples), float32 in [-1, 1].
+
+        The noise of sample k of a prompt depends on (seed, prompt, k) only.
+        """
+        texts = [prompts] if isinstance(prompts, str) else list(prompts)
+        durations = [float(duration_s)] * len(texts) if isinstance(duration_s, int | float) else list(duration_s)
+        requests = [
+            self.request(text, duration, [derive_seed(seed, "generate", text, k) for k in range(num_samples)])
+            for text, duration in zip(texts, durations, strict=True)
+        ]
+        groups = sample_latents(self.policy, requests, SamplingParams(num_steps, guidance_scale, negative_prompt))
+        return [
+            self.decode(list(group), [request.duration_s] * num_samples)
+            for group, request in zip(groups, requests, strict=True)
+        ]
+
+    @classmethod
+    def from_pretrained(cls, name: str | Path) -> TangoFlux:
+        """Loads a directory in the published layout, an embedded name ("miniature"), or a name on the hub.
+
+        Raises:
+            CheckpointError: nothing is there, or files are missing, truncated or of another model.
+        """
+        directory = find_directory(name)
+        return cls(load_policy(directory), Autoencoder.load(directory))
+
+    def save_pretrained(self, directory: str | Path, dtype: torch.dtype = torch.float32) -> None:
+        """Writes the published layout; ``directory`` is made when missing."""
+        directory = Path(directory)
+        (directory / "text_encoder").mkdir(parents=True, exist_ok=True)
+        (directory / "config.json").write_text(json.dumps(self.policy.config.to_dict(), indent=2) + "\n")
+        save_file(policy_weights(self.policy, dtype), directory / "tangoflux.safetensors")
+        self.policy.text_encoder.config.save_pretrained(directory / "text_encoder")
+        self.policy.tokenizer.save_pretrained(directory / "text_encoder")
+        self.autoencoder.save(directory, dtype)
+
+
+def find_directory(name: str | Path) -> Path:
+    """The local directory of a model: itself, an embedded one, or a snapshot from the hub.
+
+    Raises:
+        CheckpointError: it is neither, or the hub cannot be reached.
+    """
+    if str(name) in EMBEDDED:
+        return EMBEDDED[str(name)]
+    directory = Path(name)
+    if directory.is_dir():
+        return directory
+    if directory.exists() or directory.is_absolute() or str(name).count("/") != 1:
+        known = ", ".join(EMBEDDED)
+        raise CheckpointError(f"{name} is no model directory, no name on the hub (owner/name) and none of: {known}")
+    try:
+        return Path(snapshot_download(str(name)))
+    except (HfHubHTTPError, HFValidationError, OSError) as error:
+        raise CheckpointError(f"{name} is no local directory and cannot be had from the hub: {error}") from error
+
+
+def load_policy(directory: Path) -> Policy:
+    """The policy of a published-layout directory, in evaluation mode with a frozen text encoder.
+
+    Raises:
+        CheckpointError: see ``TangoFlux.from_pretrained``.
+    """
+    config = PolicyConfig.from_dict(read_json(directory / "config.json"))
+    text_config, tokenizer = _text_parts(directory, config)
+    policy = Policy(config, text_config, tokenizer)
+    weights = read_weights(directory / "tangoflux.safetensors")
+    fill(policy, weights, str(directory / "tangoflux.safetensors"), optional=[TIED_KEY])
+    policy.freeze_text_encoder()
+    return policy.eval()
+
+
+def policy_weights(policy: Policy, dtype: torch.dtype = torch.float32) -> dict[str, Tensor]:
+    """The tensors of ``tangoflux.safetensors``: the whole policy but the tied input embedding."""
+    return {
+        key: value.detach().to("cpu", dtype).contiguous()
+        for key, value in policy.state_dict().items()
+        if key != TIED_KEY
+    }
+
+
+def _text_parts(directory: Path, config: PolicyConfig) -> tuple[T5Config, PreTrainedTokenizerBase]:
+    local = directory / "text_encoder"
+    source = str(local) if local.is_dir() else config.text_encoder_name
+    try:
+        return T5Config.from_pretrained(source), AutoTokenizer.from_pretrained(source)
+    except (OSError, ValueError) as error:
+        raise CheckpointError(f"text encoder config or tokenizer cannot be read from {source}: {error}") from error
