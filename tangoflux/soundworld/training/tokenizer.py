@@ -8,7 +8,9 @@ from tokenizers import Tokenizer, decoders, models, pre_tokenizers, processors, 
 from transformers import PreTrainedTokenizerFast
 
 
-def train_t5_tokenizer(captions: Iterable[str], vocab_size: int = 512, max_length: int = 128) -> PreTrainedTokenizerFast:
+def train_t5_tokenizer(
+    captions: Iterable[str], vocab_size: int = 512, max_length: int = 128
+) -> PreTrainedTokenizerFast:
     """A tokenizer with T5's special tokens: pad 0, end 1 appended to each text, unknown 2."""
     tokenizer = Tokenizer(models.BPE())
     tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=True)

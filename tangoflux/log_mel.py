@@ -1,0 +1,69 @@
+"""The log-mel features of transformers' `ClapFeatureExtractor` for whole batches, in torch and without chance."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+from transformers.audio_utils import mel_filter_bank
+
+Padding = Literal["pad", "repeatpad", "repeat"]
+
+_FLOOR = 1e-10  # the extractor's smallest mel power; -100 dB
+
+
+@dataclass(frozen=True)
+class LogMelConfig:
+    """The analysis; lengths in samples, frequencies in Hz. `padding` is what follows audio below `max_samples`."""
+
+    sample_rate_hz: int = 16_000
+    n_fft: int = 1024
+    hop: int = 256
+    n_mels: int = 64
+    min_hz: float = 0.0
+    max_hz: float = 8_000.0
+    max_samples: int = 64_000
+    padding: Padding = "pad"
+
+
+class LogMel(nn.Module):
+    """Waveforms of `max_samples` to log-mel frames in dB, as the extractor's "rand_trunc" mode computes them."""
+
+    window: Tensor
+    filters: Tensor
+
+    def __init__(self, config: LogMelConfig) -> None:
+        super().__init__()
+        self.config = config
+        filters = mel_filter_bank(
+            config.n_fft // 2 + 1,
+            config.n_mels,
+            config.min_hz,
+            config.max_hz,
+            config.sample_rate_hz,
+            norm="slaney",
+            mel_scale="slaney",
+        )
+        self.register_buffer("window", torch.hann_window(config.n_fft), persistent=False)
+        self.register_buffer("filters", torch.tensor(filters, dtype=torch.float32), persistent=False)
+
+    def fit(self, waveform: Tensor) -> Tensor:
+        """Cut (from the start) or fill up a mono waveform (samples,) to `max_samples`; an empty one is silence."""
+        longest, samples = self.config.max_samples, waveform.shape[-1]
+        if samples >= longest:
+            return waveform[:longest]
+        if samples and self.config.padding != "pad":
+            repeats = longest // samples
+            waveform = waveform.repeat(repeats + 1 if self.config.padding == "repeat" else repeats)[:longest]
+        return F.pad(waveform, (0, longest - waveform.shape[-1]))
+
+    def forward(self, waveforms: Tensor) -> Tensor:
+        """(B, max_samples) to (B, frames, n_mels) in dB, at least -100."""
+        spectrum = torch.stft(
+            waveforms, self.config.n_fft, self.config.hop, window=self.window, center=True, return_complex=True
+        )
+        power = spectrum.real.square() + spectrum.imag.square()
+        return 10.0 * (power.transpose(1, 2) @ self.filters).clamp(min=_FLOOR).log10()

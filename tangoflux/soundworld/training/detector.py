@@ -1,0 +1,85 @@
+"""Training of the event detector."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from tangoflux.seeding import derive_seed, generator
+from tangoflux.soundworld.detector import EventDetector
+from tangoflux.soundworld.slots import read_slots, slot_loss, slot_targets
+from tangoflux.soundworld.training.data import Log, RenderedScenes, augment, rendered_scenes
+from tangoflux.soundworld.training.loop import LoopConfig, run_loop
+
+
+@dataclass(frozen=True)
+class DetectorTraining:
+    """The training's sizes; scenes are of the training split, the figures of scenes of the development split."""
+
+    seed: int = 301
+    scenes: int = 14_000
+    heldout_scenes: int = 600
+    batch_size: int = 64
+    loop: LoopConfig = LoopConfig(steps=1600, learning_rate=1.5e-3, warmup_steps=100)
+
+
+def train_detector(
+    output_dir: Path, cache_dir: Path, log: Log, steps: int | None = None, config: DetectorTraining | None = None
+) -> dict[str, float]:
+    """Train the detector on one thread and write it to `output_dir`.
+
+    Args:
+        output_dir: gets `config.json`, `model.safetensors` and `quality.json`.
+        cache_dir: keeps the rendered scenes and the state from which an interrupted training resumes.
+        log: takes a progress line.
+        steps: instead of the configured number.
+        config: instead of the default.
+
+    Returns:
+        The held-out figures that are in `quality.json`.
+    """
+    config = config or DetectorTraining()
+    torch.set_num_threads(1)
+    scenes = rendered_scenes("train", config.scenes, config.seed, cache_dir, log)
+    heldout = rendered_scenes("dev", config.heldout_scenes, config.seed, cache_dir, log)
+    torch.manual_seed(config.seed)
+    detector = EventDetector()
+
+    def loss_of_step(step: int) -> Tensor:
+        rows = np.random.default_rng([config.seed, step]).integers(config.scenes, size=config.batch_size)
+        drawn, log_mel, frames = scenes.select(rows)
+        features = augment(log_mel, frames, generator(config.seed, step))
+        with torch.autocast("cpu", torch.bfloat16):
+            logits = detector(features)
+        return slot_loss(logits, slot_targets([scene.content for scene in drawn]))
+
+    loop = replace(config.loop, steps=steps or config.loop.steps)
+    run_loop(detector, loss_of_step, loop, cache_dir / "detector.pt", log)
+    detector.save(output_dir)
+    quality = detector_quality(EventDetector.load(output_dir), heldout)
+    (output_dir / "quality.json").write_text(json.dumps(quality, indent=2) + "\n")
+    log(f"detector: {quality}")
+    return quality
+
+
+@torch.no_grad()
+def detector_quality(detector: EventDetector, heldout: RenderedScenes) -> dict[str, float]:
+    """The shares of scenes that are read without any mistake, as they are and augmented."""
+    n = len(heldout.scenes)
+    exact, exact_augmented = 0, 0
+    for start in range(0, n, 50):
+        scenes, log_mel, frames = heldout.select(np.arange(start, min(n, start + 50)))
+        contents = [scene.content for scene in scenes]
+        changed = augment(log_mel, frames, generator(derive_seed("detector quality", start)))
+        exact += sum(map(_same, read_slots(detector(log_mel)), contents))
+        exact_augmented += sum(map(_same, read_slots(detector(changed)), contents))
+    return {"heldout_exact": exact / n, "heldout_exact_augmented": exact_augmented / n, "heldout_scenes": n}
+
+
+def _same(first: object, second: object) -> bool:
+    return first == second
