@@ -87,9 +87,8 @@ def _encodable(text: str) -> str:
     return text.encode("utf-8", "replace").decode("utf-8")
 
 
-@torch.no_grad()
 def encode(encoder: T5EncoderModel, ids: Tensor, token_mask: Tensor, attend_mask: Tensor) -> TextStates:
-    """Runs the frozen text encoder; each row's states are those that it would have alone."""
+    """Runs the text encoder; each row's states are those that it would have alone."""
     device = encoder.device
     states = encoder(input_ids=ids.to(device), attention_mask=token_mask.to(device)).last_hidden_state
     return TextStates(states, token_mask.to(device), attend_mask.to(device))

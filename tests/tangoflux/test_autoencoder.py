@@ -1,0 +1,39 @@
+import numpy as np
+import pytest
+import torch
+
+from tangoflux.mel_front import MelFront, MelFrontConfig
+from tests.tiny import tiny_autoencoder
+
+
+@pytest.mark.parametrize("front", [True, False])
+@pytest.mark.parametrize(("seconds", "frames"), [(1.0, 16), (2.0, 32), (0.01, 1)])
+def test_a_waveform_becomes_the_promised_number_of_frames(front: bool, seconds: float, frames: int) -> None:
+    model = tiny_autoencoder(front)
+    assert model.frames_for(seconds) == frames
+    latents = model.encode(torch.randn(2, 1, round(seconds * 16_000)))
+    assert latents.shape == (2, frames, 8)
+    assert model.decode(latents).shape == (2, 1, frames * 1024)
+
+
+@pytest.mark.parametrize("front", [True, False])
+def test_decoding_does_not_depend_on_the_batch(front: bool) -> None:
+    model, latents = tiny_autoencoder(front), torch.randn(3, 16, 8)
+    with torch.no_grad():
+        together, alone = model.decode(latents), torch.cat([model.decode(row[None]) for row in latents])
+    torch.testing.assert_close(together, alone, rtol=1e-3, atol=1e-4)
+
+
+def test_the_mel_front_gives_back_a_tone_at_its_pitch() -> None:
+    time = torch.arange(16_384) / 16_000
+    tone = 0.5 * torch.sin(2 * np.pi * 1000 * time)
+    front = MelFront(MelFrontConfig(), 16_000)
+    again = front.synthesise(front.analyse(tone[None]))[0]
+    spectrum = torch.fft.rfft(again).abs()
+    assert abs(int(spectrum.argmax()) * 16_000 / 16_384 - 1000) < 40
+    assert 0.3 < again.abs().max() < 0.8
+
+
+def test_silence_stays_silent_through_the_mel_front() -> None:
+    front = MelFront(MelFrontConfig(), 16_000)
+    assert front.synthesise(front.analyse(torch.zeros(1, 16_384))).abs().max() < 1e-4

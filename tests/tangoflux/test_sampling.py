@@ -1,0 +1,70 @@
+import pytest
+import torch
+
+from tangoflux.policy import Policy
+from tangoflux.sampling import SampleRequest, SamplingParams, guided_velocity, sample_latents
+from tests.tiny import tiny_model
+
+PARAMS = SamplingParams(num_steps=3, guidance_scale=3.0)
+LONG = "first a drum is hit then a siren wails while a bird chirps and a dog barks"
+REQUESTS = [
+    SampleRequest("a dog barks", 1.0, 16, (1, 2)),
+    SampleRequest(LONG, 2.0, 32, (3, 4, 5)),
+    SampleRequest("", 0.5, 8, (6,)),
+]
+
+
+@pytest.fixture(scope="module")
+def policy() -> Policy:
+    return tiny_model().policy
+
+
+@pytest.mark.parametrize("params", [PARAMS, SamplingParams(3, 3.0, "a bell rings and rings and rings"), SamplingParams(3, 1.0)])
+def test_a_prompt_gives_the_same_latents_alone_and_among_others(policy: Policy, params: SamplingParams) -> None:
+    together = sample_latents(policy, REQUESTS, params)
+    for request, group in zip(REQUESTS, together, strict=True):
+        assert group.shape == (len(request.seeds), request.num_frames, 8)
+        alone = torch.cat([sample_latents(policy, [one], params)[0] for one in split(request)])
+        torch.testing.assert_close(group, alone, rtol=1e-4, atol=1e-5)
+
+
+def split(request: SampleRequest) -> list[SampleRequest]:
+    return [SampleRequest(request.prompt, request.duration_s, request.num_frames, (seed,)) for seed in request.seeds]
+
+
+def test_the_same_seed_gives_the_same_latents_and_another_seed_others(policy: Policy) -> None:
+    first, second, other = (
+        sample_latents(policy, [SampleRequest("a bell rings", 1.0, 16, (seed,))], PARAMS)[0] for seed in (7, 7, 8)
+    )
+    assert torch.equal(first, second)
+    assert not torch.allclose(first, other)
+
+
+def test_guidance_one_is_the_conditional_velocity(policy: Policy) -> None:
+    text = policy.encode_text(["a dog barks"])
+    negative = policy.encode_unconditional([""], text)
+    latents, mask, seconds = torch.randn(1, 16, 8), torch.ones(1, 16, dtype=torch.bool), torch.tensor([1.0])
+    guided = guided_velocity(policy, latents, 0.5, text, negative, seconds, mask, 1.0)
+    conditional = policy(latents, torch.tensor([0.5]), text, seconds, mask)
+    torch.testing.assert_close(guided, conditional, rtol=1e-4, atol=1e-5)
+
+
+def test_guidance_moves_away_from_the_negative_prompt(policy: Policy) -> None:
+    default, other = (
+        sample_latents(policy, REQUESTS[:1], SamplingParams(3, 3.0, negative))[0] for negative in ("", "a bell rings")
+    )
+    assert not torch.allclose(default, other, atol=1e-4)
+
+
+def test_the_unconditional_branch_attends_to_as_many_tokens_as_its_prompt(policy: Policy) -> None:
+    text = policy.encode_text(["a dog barks", LONG])
+    for negative in ("", LONG + LONG):
+        unconditional = policy.encode_unconditional([negative] * 2, text)
+        assert torch.equal(unconditional.attend_mask, text.attend_mask)
+    assert policy.encode_unconditional([""] * 2, text).token_mask.sum(dim=1).tolist() == [1, 1]
+
+
+def test_progress_is_told_after_every_step(policy: Policy) -> None:
+    steps: list[int] = []
+    sample_latents(policy, REQUESTS[:1], PARAMS, on_step=steps.append)
+    assert steps == [1, 2, 3]
