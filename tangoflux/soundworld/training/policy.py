@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -11,13 +11,17 @@ import torch
 from torch import Tensor
 from transformers import T5Config
 
+from tangoflux.autoencoder import Autoencoder
 from tangoflux.conditioning import TRAINING_MAX_TOKENS
 from tangoflux.flow import interpolate, logit_normal_sigma, velocity_target
 from tangoflux.losses import flow_matching_loss
+from tangoflux.model import TangoFlux
 from tangoflux.policy import Policy, PolicyConfig
 from tangoflux.soundworld.bank import bank
 from tangoflux.soundworld.captions import noisy_caption
-from tangoflux.soundworld.scenes import MAX_DURATION_S, Scene
+from tangoflux.soundworld.scenes import MAX_DURATION_S
+from tangoflux.soundworld.training.data import Log
+from tangoflux.soundworld.training.latents import Clip, encoded_scenes
 from tangoflux.soundworld.training.tokenizer import train_t5_tokenizer
 
 CONFIG = PolicyConfig(
@@ -41,25 +45,20 @@ _TEXT = T5Config(
     dropout_rate=0.0, use_cache=False,
 )  # fmt: skip
 _UNCONDITIONAL_SHARE = 0.1
+_SAVE_EVERY = 200
 
 
 @dataclass(frozen=True)
 class PretrainSettings:
     """How long and how fast the base policy is pretrained."""
 
-    steps: int
+    steps: int = 5000
+    scenes: int = 16_000
+    seed: int = 401
     batch_size: int = 32
     learning_rate: float = 1.5e-3
     warmup_steps: int = 200
     ema_decay: float = 0.998
-
-
-@dataclass(frozen=True)
-class Clip:
-    """A scene and its latents (frames, channels)."""
-
-    scene: Scene
-    latents: Tensor
 
 
 def new_policy() -> Policy:
@@ -81,7 +80,7 @@ class Pretraining:
         self.averages = {key: value.detach().clone() for key, value in policy.state_dict().items()}
         self.step = 0
 
-    def run(self, until: int, log: Callable[[str], None], every: int = 50) -> None:
+    def run(self, until: int, log: Log, every: int = 50) -> None:
         """Trains up to step ``until``; the learning rate falls linearly to a tenth at ``settings.steps``."""
         losses: list[float] = []
         while self.step < until:
@@ -167,3 +166,27 @@ class Batches:
         first = min(max(start, 0), max(len(self.clips) - window, 0))
         chosen = rng.choice(min(window, len(self.clips)), size=self.batch_size, replace=False) + first
         return [self.clips[int(index)] for index in chosen]
+
+
+def pretrain(vae_dir: Path, output_dir: Path, cache_dir: Path, log: Log, settings: PretrainSettings) -> None:
+    """Pretrains the base policy, and goes on for a quarter longer to see what that would have brought.
+
+    Args:
+        vae_dir: the trained autoencoder.
+        output_dir: gets ``base/`` and ``longer/``, both in the published layout.
+        cache_dir: keeps the latents and the state from which an interrupted training resumes.
+        log: takes a progress line.
+    """
+    autoencoder = Autoencoder.load(vae_dir)
+    clips = encoded_scenes(autoencoder, settings.scenes, settings.seed, cache_dir / "latents.npy", log)
+    training = Pretraining(new_policy(), clips, settings)
+    state = cache_dir / "policy.pt"
+    if state.exists():
+        training.load(state)
+        log(f"resumed at step {training.step}")
+    for name, until in (("base", settings.steps), ("longer", settings.steps * 5 // 4)):
+        while training.step < until:
+            training.run(min(until, training.step + _SAVE_EVERY), log)
+            training.save(state)
+        if training.step == until:
+            TangoFlux(training.averaged(), autoencoder).save_pretrained(output_dir / name, torch.float16)
