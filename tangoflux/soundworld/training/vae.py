@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import os
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -13,6 +16,8 @@ from torch import Tensor
 from tangoflux.autoencoder import Autoencoder, AutoencoderConfig
 from tangoflux.mel_front import MelFrontConfig
 from tangoflux.soundworld.events import SAMPLE_RATE_HZ
+from tangoflux.soundworld.scenes import random_scene, render
+from tangoflux.soundworld.training.data import Log
 
 CONFIG = AutoencoderConfig(
     encoder_hidden_size=64,
@@ -25,46 +30,90 @@ CONFIG = AutoencoderConfig(
     front=MelFrontConfig(),
 )
 
-_BATCH = 32
 _CROP_FRAMES = 64  # mel frames: about 1 s, enough for a codec that looks 0.3 s around
-_LEARNING_RATE = 1.5e-3
 _KL_WEIGHT = 1e-3
 _LATENT_NOISE = 0.1  # relative: the policy's latents are never exact, so the decoder learns to bear it
+_REPORT_EVERY, _SAVE_EVERY = 50, 500
 
 
-def train_vae(waveforms: list[NDArray[np.int16]], output_dir: Path, log: Callable[[str], None], steps: int) -> None:
-    """Trains on ``waveforms`` (int16 mono at 16 kHz) and writes ``vae.safetensors`` and ``vae_config.json``."""
+@dataclass(frozen=True)
+class VaeTraining:
+    """Sizes of the autoencoder's training."""
+
+    steps: int = 3000
+    scenes: int = 4000
+    seed: int = 100
+    batch_size: int = 32
+    learning_rate: float = 1.5e-3
+
+
+def train_vae(output_dir: Path, cache_dir: Path, log: Log, config: VaeTraining) -> None:
+    """Trains on one thread and writes ``vae.safetensors`` and ``vae_config.json``.
+
+    Args:
+        output_dir: gets the autoencoder.
+        cache_dir: keeps the state from which an interrupted training resumes.
+        log: takes a progress line.
+        config: how long and how fast.
+    """
+    rng = np.random.default_rng(config.seed)
+    waveforms = [render(random_scene(rng, "train"), rng) for _ in range(config.scenes)]
+    log(f"rendered {config.scenes} scenes")
     torch.manual_seed(0)
     model = Autoencoder(CONFIG)
     frames = _log_mels(model, waveforms)
-    generator = torch.Generator().manual_seed(1)
-    optimizer = torch.optim.AdamW(model.parameters(), lr=_LEARNING_RATE, betas=(0.9, 0.95), weight_decay=1e-4)
-    schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, _LEARNING_RATE, total_steps=steps, pct_start=0.05)
-    for step in range(steps):
-        error, kl = _losses(model, _crops(frames, generator))
-        optimizer.zero_grad()
-        (error + _KL_WEIGHT * min(1.0, step / (0.2 * steps)) * kl).backward()
-        torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
-        optimizer.step()
-        schedule.step()
-        if step % 50 == 0 or step == steps - 1:
-            log(f"vae step {step + 1}/{steps}: mel error {error.item():.4f}, KL {kl.item():.3f} nats a value")
+    _train(model, frames, cache_dir / "vae.pt", log, config)
+    output_dir.mkdir(parents=True, exist_ok=True)
     _with_unit_latents(model.eval(), frames).save(output_dir, torch.float16)
 
 
+def _train(model: Autoencoder, frames: list[Tensor], checkpoint: Path, log: Log, config: VaeTraining) -> None:
+    generator = torch.Generator().manual_seed(1)
+    optimizer = torch.optim.AdamW(model.parameters(), lr=config.learning_rate, betas=(0.9, 0.95), weight_decay=1e-4)
+    schedule = torch.optim.lr_scheduler.OneCycleLR(
+        optimizer, config.learning_rate, total_steps=config.steps, pct_start=0.05
+    )
+    parts = {"model": model, "optimizer": optimizer, "schedule": schedule}
+    for step in range(_resume(parts, checkpoint), config.steps):
+        error, kl = _losses(model, _crops(frames, config.batch_size, generator))
+        optimizer.zero_grad()
+        (error + _KL_WEIGHT * min(1.0, step / (0.2 * config.steps)) * kl).backward()
+        torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
+        optimizer.step()
+        schedule.step()
+        if step % _REPORT_EVERY == 0 or step == config.steps - 1:
+            log(f"vae step {step + 1}/{config.steps}: mel error {error.item():.4f}, KL {kl.item():.3f} nats a value")
+        if (step + 1) % _SAVE_EVERY == 0:
+            _save(parts, step + 1, checkpoint)
+
+
+def _save(parts: Mapping[str, Any], step: int, checkpoint: Path) -> None:
+    checkpoint.parent.mkdir(parents=True, exist_ok=True)
+    torch.save({"step": step, **{name: part.state_dict() for name, part in parts.items()}}, checkpoint.with_suffix(".tmp"))
+    os.replace(checkpoint.with_suffix(".tmp"), checkpoint)
+
+
+def _resume(parts: Mapping[str, Any], checkpoint: Path) -> int:
+    if not checkpoint.exists():
+        return 0
+    state = torch.load(checkpoint, weights_only=True)
+    for name, part in parts.items():
+        part.load_state_dict(state[name])
+    return int(state["step"])
+
+
 @torch.no_grad()
-def _log_mels(model: Autoencoder, waveforms: list[NDArray[np.int16]]) -> list[Tensor]:
+def _log_mels(model: Autoencoder, waveforms: Sequence[NDArray[np.float32]]) -> list[Tensor]:
     assert model.front is not None
     rows: list[Tensor] = []
     for samples in waveforms:
-        waveform = torch.from_numpy(samples.astype(np.float32) / 32768)
-        waveform = torch.nn.functional.pad(waveform, (0, -len(waveform) % model.hop))
+        waveform = torch.nn.functional.pad(torch.from_numpy(samples), (0, -len(samples) % model.hop))
         rows.append(model.front.analyse(waveform[None])[0].half())
     return rows
 
 
-def _crops(frames: list[Tensor], generator: torch.Generator) -> Tensor:
-    chosen = torch.randint(len(frames), (_BATCH,), generator=generator).tolist()
+def _crops(frames: list[Tensor], batch_size: int, generator: torch.Generator) -> Tensor:
+    chosen = torch.randint(len(frames), (batch_size,), generator=generator).tolist()
     crops: list[Tensor] = []
     for index in chosen:
         last = frames[index].shape[1] - _CROP_FRAMES

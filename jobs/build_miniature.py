@@ -1,0 +1,169 @@
+"""Rebuilds every model of the miniature from nothing: python jobs/build_miniature.py
+
+Trains, on the procedural sound world, the event detector, the reward CLAP, the judge CLAP, the autoencoder and then
+the base policy, each in a process of its own with one thread, two at a time. A build that was stopped goes on where
+it was. At the end stands a quality table, and with --install the weights replace those in the package.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import shutil
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import asdict
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from tangoflux.cli import run_main
+from tangoflux.errors import TangoFluxError
+from tangoflux.model import TangoFlux
+from tangoflux.rewards.clap import ClapReward
+from tangoflux.rewards.detector import DetectorReward
+from tangoflux.rewards.protocol import Reward
+from tangoflux.sampling import SamplingParams
+from tangoflux.soundworld.bank import bank
+from tangoflux.soundworld.detector import EventDetector
+from tangoflux.soundworld.training import train_clap, train_detector
+from tangoflux.soundworld.training.policy import PretrainSettings, pretrain
+from tangoflux.soundworld.training.quality import Figure, codec_figures, directory_size, policy_scores, table
+from tangoflux.soundworld.training.vae import VaeTraining, train_vae
+
+PACKAGE = Path(__file__).resolve().parent.parent / "tangoflux" / "miniature"
+HELDOUT_SEED = 1234
+AFTER = {"vae": (), "detector": (), "clap": (), "judge": (), "policy": ("vae",)}
+"""The stages in the order in which they start, and what each waits for."""
+
+Log = Callable[[str], None]
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Builds what is missing, prints the quality table, and installs the weights when asked to."""
+    options = _parse(argv)
+    if options.stage:
+        _run_stage(options.stage, options.build_dir, options.policy_steps)
+        return 0
+    _build(options)
+    rows = _quality(options.build_dir, options.heldout_prompts, _clock())
+    print(table(rows))
+    if options.install:
+        _install(options.build_dir, rows)
+    return 0
+
+
+def _parse(argv: Sequence[str] | None) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(
+        prog="python jobs/build_miniature.py", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--build-dir", type=Path, default=Path("build/miniature"), help="default: build/miniature")
+    parser.add_argument("--processes", type=int, default=2, help="trainings at a time (default: 2)")
+    parser.add_argument(
+        "--policy-steps", type=int, default=PretrainSettings().steps, help="pretraining steps (default: %(default)s)"
+    )
+    parser.add_argument("--heldout-prompts", type=int, default=384, help="prompts of the table (default: 384)")
+    parser.add_argument("--install", action="store_true", help=f"put the weights into {PACKAGE.name}/ of the package")
+    parser.add_argument("--stage", choices=tuple(AFTER), help="train this one only, in this process")
+    return parser.parse_args(argv)
+
+
+def _build(options: argparse.Namespace) -> None:
+    """Starts every stage as soon as what it waits for is done, at most ``--processes`` at a time."""
+    directory, say = options.build_dir, _clock()
+    directory.mkdir(parents=True, exist_ok=True)
+    waiting = [stage for stage in AFTER if not _done(directory, stage)]
+    running: dict[str, subprocess.Popen[bytes]] = {}
+    while waiting or running:
+        for stage in [s for s in waiting if all(_done(directory, needed) for needed in AFTER[s])]:
+            if len(running) < options.processes:
+                running[stage] = _start(stage, options)
+                waiting.remove(stage)
+        time.sleep(5)
+        for stage, process in list(running.items()):
+            say(f"{stage}: {_last_line(directory / f'{stage}.log')}")
+            if process.poll() is not None:
+                _check(stage, running.pop(stage), directory)
+
+
+def _start(stage: str, options: argparse.Namespace) -> subprocess.Popen[bytes]:
+    command = [sys.executable, __file__, "--stage", stage, "--build-dir", str(options.build_dir)]
+    command += ["--policy-steps", str(options.policy_steps)]
+    with (options.build_dir / f"{stage}.log").open("ab") as log:
+        return subprocess.Popen(command, stdout=log, stderr=subprocess.STDOUT)
+
+
+def _check(stage: str, process: subprocess.Popen[bytes], directory: Path) -> None:
+    if process.returncode or not _done(directory, stage):
+        raise TangoFluxError(f"stage {stage} ended with status {process.returncode}; see {directory / stage}.log")
+
+
+def _run_stage(stage: str, directory: Path, policy_steps: int) -> None:
+    torch.set_num_threads(1)
+    log, output, cache = _clock(), directory / stage, directory / "cache"
+    if stage == "vae":
+        train_vae(output, cache, log, VaeTraining())
+    elif stage == "detector":
+        train_detector(output, cache, log)
+    elif stage == "policy":
+        pretrain(directory / "vae", output, cache, log, PretrainSettings(steps=policy_steps))
+    else:
+        train_clap(output, cache, "reward" if stage == "clap" else "judge", log)
+    (output / "done.json").write_text(json.dumps({"stage": stage}) + "\n")
+
+
+def _quality(directory: Path, prompts: int, log: Log) -> dict[str, Figure]:
+    base, longer = (TangoFlux.from_pretrained(directory / "policy" / name) for name in ("base", "longer"))
+    detector = EventDetector.load(directory / "detector")
+    rewards: dict[str, Reward] = {
+        "reward": ClapReward(directory / "clap", "clap"),
+        "judge": ClapReward(directory / "judge", "judge"),
+        "exact": DetectorReward(directory / "detector", "exact"),
+        "recall": DetectorReward(directory / "detector", "recall"),
+    }
+    rows = codec_figures(base, detector, prompts)
+    for name in ("clap", "judge"):
+        figures = json.loads((directory / name / "quality.json").read_text())
+        share, n = figures["heldout_retrieval_of_5"], figures["heldout_scenes"]
+        rows[f"{name}: retrieval among 5 captions"] = Figure(share, (share * (1 - share) / n) ** 0.5, n)
+    heldout = bank("dev", prompts, HELDOUT_SEED)
+    params = SamplingParams(12, 3.0)
+    first, second = (policy_scores(model, heldout, rewards, params, log) for model in (base, longer))
+    for name in rewards:
+        rows[f"base policy: {name}"] = Figure.of(first[name])
+        rows[f"change of {name} by a quarter more pretraining"] = Figure.of(second[name] - first[name])
+    return rows
+
+
+def _install(directory: Path, rows: dict[str, Figure]) -> None:
+    """Replaces the package's weights by those of the build, with their quality table."""
+    shutil.rmtree(PACKAGE, ignore_errors=True)
+    for source, target in (("policy/base", "policy"), ("clap", "clap"), ("judge", "judge"), ("detector", "detector")):
+        shutil.copytree(directory / source, PACKAGE / target, ignore=shutil.ignore_patterns("done.json"))
+    (PACKAGE / "QUALITY.md").write_text(
+        "# Quality of the miniature\n\nMade by `python jobs/build_miniature.py --install`. Held-out scenes are "
+        "combinations of sounds that no training caption has.\n\n" + table(rows)
+    )
+    (PACKAGE / "quality.json").write_text(json.dumps({k: asdict(v) for k, v in rows.items()}, indent=2) + "\n")
+    print(f"installed {directory_size(PACKAGE) / 1e6:.1f} MB into {PACKAGE}")
+
+
+def _done(directory: Path, stage: str) -> bool:
+    return (directory / stage / "done.json").is_file()
+
+
+def _last_line(file: Path) -> str:
+    lines = file.read_text(errors="replace").splitlines() if file.exists() else []
+    return lines[-1] if lines else "starting"
+
+
+def _clock() -> Log:
+    begun = time.monotonic()
+    return lambda line: print(f"[{time.monotonic() - begun:6.0f} s] {line}", flush=True)
+
+
+if __name__ == "__main__":
+    run_main(main)
