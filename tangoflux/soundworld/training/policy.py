@@ -53,7 +53,7 @@ class PretrainSettings:
     """How long and how fast the base policy is pretrained."""
 
     steps: int = 5000
-    scenes: int = 16_000
+    scenes: int = 8_000
     seed: int = 401
     batch_size: int = 32
     learning_rate: float = 1.5e-3
