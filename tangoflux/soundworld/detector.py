@@ -36,9 +36,9 @@ class DetectorConfig:
 class EventDetector(nn.Module):
     """Log-mel frames, a small convolution stack and a transformer with one query for each slot and one for overlap."""
 
-    def __init__(self, config: DetectorConfig = DetectorConfig()) -> None:
+    def __init__(self, config: DetectorConfig | None = None) -> None:
         super().__init__()
-        self.config = config
+        self.config = config = config or DetectorConfig()
         self.log_mel = LogMel(LogMelConfig())
         channels, width = config.channels, config.width
         self.stem = nn.Sequential(
@@ -82,7 +82,7 @@ class EventDetector(nn.Module):
         """What is heard in each waveform.
 
         Args:
-            waveforms: (samples,) or (channels, samples) each; channels are averaged, and what is after 4 s is not heard.
+            waveforms: (samples,) or (channels, samples) each; channels are averaged, only the first 4 s are heard.
             sample_rate_hz: of all of them.
 
         Returns:

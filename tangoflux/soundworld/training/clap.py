@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -43,7 +43,7 @@ class ClapTraining:
     heldout_scenes: int = 400
     batch_size: int = 64
     negatives: int = 3
-    loop: LoopConfig = LoopConfig(steps=900, learning_rate=1.5e-3, warmup_steps=60)
+    loop: LoopConfig = field(default_factory=lambda: LoopConfig(steps=900, learning_rate=1.5e-3, warmup_steps=60))
 
     def model_config(self, vocab_size: int) -> ClapConfig:
         """The model's config in transformers' terms."""

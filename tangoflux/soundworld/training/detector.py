@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import numpy as np
@@ -25,7 +25,7 @@ class DetectorTraining:
     scenes: int = 14_000
     heldout_scenes: int = 600
     batch_size: int = 64
-    loop: LoopConfig = LoopConfig(steps=1600, learning_rate=1.5e-3, warmup_steps=100)
+    loop: LoopConfig = field(default_factory=lambda: LoopConfig(steps=1600, learning_rate=1.5e-3, warmup_steps=100))
 
 
 def train_detector(

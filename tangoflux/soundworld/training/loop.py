@@ -14,7 +14,6 @@ from torch import Tensor, nn
 
 from tangoflux.soundworld.training.data import Log
 
-_SAVE_EVERY_S = 60.0
 _LOG_EVERY = 20
 
 
@@ -35,7 +34,12 @@ class LoopConfig:
 
 
 def run_loop(
-    model: nn.Module, loss_of_step: Callable[[int], Tensor], config: LoopConfig, checkpoint: Path, log: Log
+    model: nn.Module,
+    loss_of_step: Callable[[int], Tensor],
+    config: LoopConfig,
+    checkpoint: Path,
+    log: Log,
+    save_every_s: float = 60.0,
 ) -> None:
     """Train in place.
 
@@ -43,8 +47,9 @@ def run_loop(
         model: what is trained.
         loss_of_step: the loss of a step; what it draws may depend on the step alone, so that a resume is exact.
         config: how long and how fast.
-        checkpoint: the file from which it resumes and to which it saves every minute.
+        checkpoint: the file from which it resumes and to which it saves.
         log: takes a progress line.
+        save_every_s: the seconds between two saves.
     """
     optimiser = torch.optim.AdamW(
         model.parameters(), lr=config.learning_rate, betas=(0.9, 0.98), weight_decay=config.weight_decay
@@ -64,7 +69,7 @@ def run_loop(
         if (step + 1) % _LOG_EVERY == 0:
             seconds = (time.monotonic() - begun) / (step + 1 - first)
             log(f"step {step + 1}/{config.steps} loss {loss.item():.3f} {seconds:.2f} s/step")
-        if time.monotonic() - saved > _SAVE_EVERY_S or step + 1 == config.steps:
+        if time.monotonic() - saved > save_every_s or step + 1 == config.steps:
             _save(model, optimiser, step + 1, checkpoint)
             saved = time.monotonic()
     model.eval()
