@@ -1,0 +1,1 @@
+"""What people start: straight-line jobs on top of `actors` and `tangoflux`."""

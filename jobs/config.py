@@ -1,0 +1,248 @@
+"""Options of a CRPO run: every default, unit and range stands here, and `python jobs/crpo.py --help` shows them."""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+from pydantic import Field, field_validator, model_validator
+
+from jobs.command_line import load_options
+from jobs.options import Options, option
+
+CONFIGS = Path(__file__).parent / "configs"
+"""The configs that ``--config`` finds by name."""
+
+CONFIG_FILE = "config.yaml"
+"""A run's options as resolved, in its directory."""
+
+DESCRIPTION = """\
+Aligns a text-to-audio policy by CLAP-ranked preference optimization (CRPO). In each iteration the policy samples
+several audios for each prompt, a reward model ranks them, best and worst become preference pairs, and the policy is
+trained on the pairs. Without options it aligns the embedded miniature on this machine in a few minutes."""
+
+EXAMPLES = """\
+examples:
+  python jobs/crpo.py                                        the embedded default; needs no GPU and no network
+  python jobs/crpo.py --prompts mine.txt --iterations 5      your own prompts, one a line
+  python jobs/crpo.py --objective dpo_fm --data offline      what CRPO is compared with in the paper
+  python jobs/crpo.py --run-dir runs/a --resume              go on where a run stopped
+  python jobs/crpo.py --config my.yaml --beta 1000           options from a file; the command line wins
+"""
+
+
+class SamplingOptions(Options):
+    """How the policy samples, in rollouts and on held-out prompts."""
+
+    num_steps: int = option(12, "Euler steps from noise to latents", unit="steps", ge=1, le=1000)
+    guidance_scale: float = option(3.0, "classifier-free guidance; 1 is none", ge=0, le=100)
+    negative_prompt: str = option("", "what guidance leads away from")
+    duration_s: float = option(2.0, "length of the audio for prompts that name none", unit="seconds", gt=0)
+
+
+class RolloutOptions(Options):
+    """Workers that sample. Their number changes the time a run takes and never its data."""
+
+    workers: int = option(2, "rollout workers", flag="rollout-workers", unit="processes", ge=1, may_change=True)
+    chunk_prompts: int = option(
+        16, "prompts that a worker samples together, and rows of a shard", flag="rollout-chunk-prompts", ge=1
+    )
+    threads: int = option(1, "CPU threads of a rollout worker", flag="rollout-threads", ge=1)
+    num_cpus: float = option(1, "CPUs that a worker asks of Ray", flag="rollout-num-cpus", ge=0, may_change=True)
+    num_gpus: float = option(0, "GPUs that a worker asks of Ray", flag="rollout-num-gpus", ge=0, may_change=True)
+    latents_dtype: Literal["float32", "float16"] = option("float32", "how latents are stored")
+
+
+class RewardOptions(Options):
+    """What ranks the samples, and what only judges them."""
+
+    name: str = option(
+        "miniature-clap", "reward model that ranks: a name, a directory or module:Class", flag="reward", min_length=1
+    )
+    judge: str | None = option(
+        "miniature-judge", "independent reward model for held-out prompts, never trained against", min_length=1
+    )
+    detector: str | None = option(
+        "miniature-detector",
+        "tells for held-out prompts whether the audio is exactly the scene asked for",
+        min_length=1,
+    )
+    workers: int = option(1, "reward workers", flag="reward-workers", unit="processes", ge=1, may_change=True)
+    threads: int = option(1, "CPU threads of a reward worker", flag="reward-threads", ge=1)
+    num_cpus: float = option(0, "CPUs that a worker asks of Ray", flag="reward-num-cpus", ge=0, may_change=True)
+    num_gpus: float = option(0, "GPUs that a worker asks of Ray", flag="reward-num-gpus", ge=0, may_change=True)
+    min_margin: float = option(
+        0.0, "a pair is made when the best reward exceeds the worst by more than this", unit="reward", ge=0
+    )
+    max_dropped_share: float = option(
+        0.2, "share of an iteration's groups that may lack a reward before the run stops", ge=0, le=1
+    )
+
+
+Beta = Annotated[float, Field(ge=0, lt=1)]
+
+
+class LearnerOptions(Options):
+    """How the policy is trained on the preference pairs of an iteration."""
+
+    workers: int = option(1, "learner ranks", flag="learner-workers", unit="processes", ge=1, may_change=True)
+    threads: int = option(2, "CPU threads of a rank", flag="learner-threads", ge=1)
+    num_cpus: float = option(1, "CPUs that a rank asks of Ray", flag="learner-num-cpus", ge=0, may_change=True)
+    num_gpus: float = option(0, "GPUs that a rank asks of Ray", flag="learner-num-gpus", ge=0, may_change=True)
+    beta: float = option(2000, "strength of the preference term", gt=0)
+    learning_rate: float = option(4e-5, "peak learning rate", gt=0, le=1)
+    batch_size: int = option(16, "global batch of an optimiser step", unit="pairs", ge=1)
+    micro_batch_size: int = option(16, "most pairs that a rank takes through one forward pass", unit="pairs", ge=1)
+    epochs: int = option(8, "passes over the pairs of an iteration", unit="epochs", ge=1)
+    warmup_steps: int = option(10, "steps in which the learning rate rises to its peak", unit="steps", ge=0)
+    max_grad_norm: float = option(1.0, "gradients are scaled down to this norm", gt=0)
+    weight_decay: float = option(0.0, "AdamW weight decay", ge=0, le=1)
+    adam_betas: tuple[Beta, Beta] = option(
+        (0.9, 0.95), "AdamW decay rates", allowed="two numbers of at least 0 and below 1"
+    )
+    zero_stage: int = option(1, "what DeepSpeed ZeRO shards: 0 nothing, 1 optimiser, 2 gradients too", ge=0, le=2)
+    ema_decay: float = option(0.0, "decay of the weights' moving average a step; 0 keeps none", ge=0, lt=1)
+    precision: Literal["fp32", "bf16"] = option("fp32", "of policy and reference; master weights are fp32")
+    heldout_pairs: int = option(8, "pairs of an iteration that measure accuracy and are not trained on", ge=0)
+
+
+class HeldoutOptions(Options):
+    """Held-out prompts, sampled with the same noise after every iteration."""
+
+    num_prompts: int = option(128, "held-out prompts", flag="heldout-num-prompts", unit="prompts", ge=1)
+    seed: int = option(1234, "seed of held-out prompts and their noise", flag="heldout-seed", ge=0)
+    listening: int = option(12, "held-out prompts whose audio is kept and shown", unit="prompts", ge=0)
+
+
+LOCAL_PATH = "a path on this machine's file system"
+
+
+def _new_run_dir() -> Path:
+    return Path("runs") / time.strftime("%Y-%m-%d_%H-%M-%S")
+
+
+class RunConfig(Options):
+    """All options of a CRPO run."""
+
+    run_dir: Path = option(
+        _new_run_dir,
+        "directory that the run writes",
+        default_text="runs/<date-time>",
+        allowed=LOCAL_PATH,
+        may_change=True,
+    )
+    resume: bool = option(
+        False, "go on with the run in --run-dir from its last whole stage, with its options", may_change=True
+    )
+    init_policy: str = option(
+        "miniature", "policy to align: a directory, a name or owner/name on the hub", min_length=1
+    )
+    prompts: Path | None = option(
+        None,
+        "prompt bank: .txt, one a line, or .jsonl with prompt, duration_s, id",
+        default_text="the sound world's",
+        allowed=LOCAL_PATH,
+    )
+    heldout_prompts: Path | None = option(
+        None, "held-out prompts, a file as for --prompts", default_text="the sound world's", allowed=LOCAL_PATH
+    )
+    heldout_split: Literal["dev", "test"] = option("dev", "which of the sound world's held-out prompts")
+    seed: int = option(0, "seed of the prompts drawn, all noise and the learner's order", ge=0, lt=2**63)
+    iterations: int = option(3, "rounds of rollouts and training", unit="iterations", ge=1, le=9999, may_change=True)
+    prompts_per_iteration: int = option(96, "prompts drawn in an iteration", unit="prompts", ge=1)
+    samples_per_prompt: int = option(
+        5,
+        "audios sampled for each prompt",
+        unit="samples",
+        ge=2,
+        le=1000,
+        why="a preference pair is the best and the worst of a prompt's samples, so a single sample makes none",
+    )
+    objective: Literal["crpo", "dpo_fm"] = option("crpo", "crpo adds the winner's flow-matching loss to dpo_fm")
+    data: Literal["online", "offline"] = option("online", "offline trains every iteration on the first one's pairs")
+    sampling: SamplingOptions = SamplingOptions()
+    rollouts: RolloutOptions = RolloutOptions()
+    rewards: RewardOptions = RewardOptions()
+    learner: LearnerOptions = LearnerOptions()
+    heldout: HeldoutOptions = HeldoutOptions()
+
+    @field_validator("run_dir", "prompts", "heldout_prompts")
+    @classmethod
+    def _local(cls, path: Path | None) -> Path | None:
+        if path is not None and ":/" in str(path):
+            raise ValueError("a URI")
+        return None if path is None else path.expanduser()
+
+    @model_validator(mode="after")
+    def _goes_together(self) -> RunConfig:
+        problem = next(_contradictions(self), None)
+        if problem:
+            raise ValueError(problem)
+        return self
+
+    @property
+    def training_pairs(self) -> int:
+        """The most pairs that an iteration can train on."""
+        return self.prompts_per_iteration - self.learner.heldout_pairs
+
+    @property
+    def max_steps(self) -> int:
+        """The most optimiser steps of an iteration."""
+        return self.learner.epochs * math.ceil(self.training_pairs / self.learner.batch_size)
+
+
+def load_config(argv: Sequence[str] | None = None) -> RunConfig:
+    """The options of this run: command line before ``--config`` before defaults.
+
+    With ``--resume`` and without ``--config`` the run's own config.yaml stands in the place of ``--config``.
+
+    Raises:
+        ConfigError: an unknown option or key, or a value that is not allowed; one line that names it and the fix.
+    """
+    return load_options(
+        RunConfig,
+        argv,
+        program="python jobs/crpo.py",
+        description=DESCRIPTION,
+        examples=EXAMPLES,
+        shipped=CONFIGS,
+        file_without_config=_stored_config,
+    )
+
+
+def _stored_config(arguments: Mapping[str, Any]) -> Path | None:
+    if arguments.get("resume") is not True or "run_dir" not in arguments:
+        return None
+    file = Path(arguments["run_dir"]).expanduser() / CONFIG_FILE
+    return file if file.is_file() else None
+
+
+def _contradictions(config: RunConfig) -> Iterator[str]:
+    learner = config.learner
+    if config.resume and "run_dir" not in config.model_fields_set:
+        yield "--resume needs --run-dir, which says what to go on with"
+    if config.training_pairs < learner.workers:
+        yield (
+            f"--heldout-pairs {learner.heldout_pairs} of at most {config.prompts_per_iteration} pairs an iteration "
+            f"leave less than one for each of {learner.workers} learner workers; lower it, or raise "
+            "--prompts-per-iteration"
+        )
+    if learner.batch_size < learner.workers:
+        yield (
+            f"--batch-size {learner.batch_size} is less than one pair for each of {learner.workers} learner workers; "
+            "raise it, or lower --learner-workers"
+        )
+    if config.max_steps <= learner.warmup_steps:
+        yield (
+            f"--warmup-steps {learner.warmup_steps} is not below the {config.max_steps} steps of an iteration "
+            f"({learner.epochs} epochs of {config.training_pairs} pairs in batches of {learner.batch_size}), so the "
+            "learning rate would never be reached; lower it, or raise --epochs"
+        )
+    if config.heldout.listening > config.heldout.num_prompts:
+        yield (
+            f"--listening {config.heldout.listening} is more than the {config.heldout.num_prompts} held-out prompts; "
+            "lower it, or raise --heldout-num-prompts"
+        )

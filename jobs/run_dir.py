@@ -1,0 +1,83 @@
+"""The directory of a run: may this run write there, and its config.yaml."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+from jobs.config import CONFIG_FILE, RunConfig
+from jobs.options import leaf_values, leaves
+from jobs.yaml_files import load_file
+from tangoflux.errors import ConfigError
+
+
+def check_run_dir(config: RunConfig) -> None:
+    """Whether the run may write into its directory. Writes nothing.
+
+    Raises:
+        ConfigError: the directory holds a run and ``resume`` is not set, holds something else or another config, or
+            it or its parent is no directory that this process may write to.
+    """
+    directory = config.run_dir
+    _check_writable(directory)
+    if config.resume:
+        _check_same_config(config)
+    elif directory.exists() and _entries(directory):
+        what = "holds a run" if (directory / CONFIG_FILE).exists() else "is not empty"
+        raise ConfigError(f"{directory} {what}; pass --resume to go on with it or choose another --run-dir")
+
+
+def open_run_dir(config: RunConfig) -> Path:
+    """Makes the run's directory and its config.yaml, after ``check_run_dir``.
+
+    Raises:
+        ConfigError: the file system does not let it.
+    """
+    directory = config.run_dir
+    unfinished = directory / f".{CONFIG_FILE}"
+    try:
+        directory.mkdir(parents=True, exist_ok=True)
+        unfinished.write_text(config.to_yaml(leave_out=["resume"]), encoding="utf-8")
+        unfinished.replace(directory / CONFIG_FILE)
+    except OSError as error:
+        raise ConfigError(f"--run-dir {directory} cannot be written: {error.strerror}") from None
+    return directory
+
+
+def _check_writable(directory: Path) -> None:
+    """The directory, or else the nearest parent that exists, is a directory that this process may write to."""
+    place = directory.absolute()
+    try:
+        while not place.exists():
+            place = place.parent
+    except OSError as error:
+        raise ConfigError(f"--run-dir {directory} cannot be used: {error.strerror}") from None
+    if not place.is_dir():
+        raise ConfigError(f"--run-dir {directory} cannot be used: {place} is not a directory")
+    if not os.access(place, os.R_OK | os.W_OK | os.X_OK):
+        raise ConfigError(f"--run-dir {directory} cannot be used: no permission to read and write {place}")
+
+
+def _entries(directory: Path) -> list[str]:
+    """What is in the directory, but for what a crash in ``open_run_dir`` leaves."""
+    return [name for name in os.listdir(directory) if name != f".{CONFIG_FILE}"]
+
+
+def _check_same_config(config: RunConfig) -> None:
+    file = config.run_dir / CONFIG_FILE
+    if not file.is_file():
+        raise ConfigError(
+            f"--resume: {config.run_dir} holds no run (no {CONFIG_FILE}); leave --resume out to start one"
+        )
+    stored, wanted = leaf_values(load_file(RunConfig, file)), leaf_values(config)
+    differences = [
+        f"{leaf.path} is {stored[leaf.path]!r} there and {wanted[leaf.path]!r} now"
+        for leaf in leaves(RunConfig)
+        if stored[leaf.path] != wanted[leaf.path] and not leaf.extra("may_change")
+    ]
+    if differences:
+        raise ConfigError(f"--resume: {config.run_dir} holds another config: {'; '.join(differences)}")
+    if config.iterations < stored["iterations"]:
+        raise ConfigError(
+            f"--iterations {config.iterations} is less than the {stored['iterations']} of {config.run_dir}"
+        )

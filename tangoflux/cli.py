@@ -1,0 +1,56 @@
+"""What every command of the project does with errors: one clear line, and an exit status that scripts can rely on."""
+
+from __future__ import annotations
+
+import errno
+import sys
+from collections.abc import Callable, Sequence
+from typing import NoReturn
+
+from tangoflux.errors import RewardError, TangoFluxError
+
+EXIT_FAILED = 1
+"""A run that began well failed: a reward model gave up, or there is a bug (which also prints its traceback)."""
+
+EXIT_REFUSED = 2
+"""What was asked for cannot be done: options, data, weights or the machine must change first."""
+
+EXIT_INTERRUPTED = 130
+"""Ended by Ctrl-C."""
+
+MACHINE_ERRORS = {errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EPERM}
+"""Errors of the file system that the user can mend; others are bugs."""
+
+
+def run_main(main: Callable[[Sequence[str] | None], int]) -> NoReturn:
+    """Runs a command on this process's arguments and exits with its status.
+
+    An error that was raised on purpose becomes ``error: ...`` on stderr, without a traceback.
+    """
+    try:
+        status = main(None)
+    except KeyboardInterrupt:
+        _say("interrupted")
+        status = EXIT_INTERRUPTED
+    except RewardError as error:
+        _say(_message(error))
+        status = EXIT_FAILED
+    except TangoFluxError as error:
+        _say(_message(error))
+        status = EXIT_REFUSED
+    except OSError as error:
+        if error.errno not in MACHINE_ERRORS:
+            raise
+        _say(f"error: {error.filename or 'the disk'}: {error.strerror}")
+        status = EXIT_REFUSED
+    sys.exit(status)
+
+
+def _say(text: str) -> None:
+    print(" ".join(text.split()), file=sys.stderr, flush=True)
+
+
+def _message(error: TangoFluxError) -> str:
+    # An error from another process (Ray) is of both types and carries the one that was raised there; its own text is a
+    # traceback.
+    return f"error: {getattr(error, 'cause', error)}"

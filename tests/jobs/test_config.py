@@ -1,0 +1,221 @@
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from jobs.config import CONFIGS, RunConfig, load_config
+from jobs.options import leaf_values, leaves
+from jobs.run_dir import check_run_dir, open_run_dir
+from jobs.yaml_files import load_file
+from tangoflux.errors import ConfigError
+
+FLAGS_OF_THE_README = (
+    *("--config", "--run-dir", "--init-policy", "--prompts", "--iterations", "--prompts-per-iteration"),
+    *("--samples-per-prompt", "--num-steps", "--guidance-scale", "--rollout-workers", "--reward-workers"),
+    *("--learner-workers", "--objective", "--data", "--beta", "--learning-rate", "--batch-size", "--epochs"),
+    *("--reward", "--seed", "--resume"),
+)
+
+
+def refusal(*arguments: str) -> str:
+    with pytest.raises(ConfigError) as caught:
+        load_config(arguments)
+    message = str(caught.value)
+    assert "\n" not in message
+    return message
+
+
+def yaml_file(directory: Path, text: str) -> str:
+    path = directory / "my.yaml"
+    path.write_text(text, encoding="utf-8")
+    return str(path)
+
+
+def help_text(capsys: pytest.CaptureFixture[str]) -> str:
+    with pytest.raises(SystemExit) as ended:
+        load_config(["--help"])
+    assert ended.value.code == 0
+    return capsys.readouterr().out
+
+
+@pytest.mark.parametrize("file", sorted(CONFIGS.glob("*.yaml")), ids=lambda file: file.stem)
+def test_every_shipped_config_loads_by_name(file: Path) -> None:
+    assert leaf_values(load_config(["--config", file.stem]))
+
+
+def test_default_config_names_every_option_with_its_default() -> None:
+    default = load_file(RunConfig, CONFIGS / "default.yaml")
+    sections = [default, default.sampling, default.rollouts, default.rewards, default.learner, default.heldout]
+    for section in sections:
+        assert set(type(section).model_fields) - {"run_dir", "resume"} <= section.model_fields_set
+    assert default.model_copy(update={"run_dir": Path("a")}) == RunConfig(run_dir=Path("a"))
+
+
+def test_every_option_has_a_flag_of_its_own_a_description_and_a_default_in_the_help(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    text = " ".join(help_text(capsys).split())
+    flags = [leaf.flag for leaf in leaves(RunConfig)]
+    assert len(set(flags)) == len(flags)
+    assert set(FLAGS_OF_THE_README) <= {*flags, "--config"}
+    for leaf in leaves(RunConfig):
+        assert f"{leaf.flag} " in text
+        assert leaf.field.description
+        assert leaf.help.split("[")[1].replace("-", "") in text.replace("- ", "").replace("-", "")
+
+
+def test_command_line_wins_over_the_file_and_the_file_over_the_defaults(tmp_path: Path) -> None:
+    file = yaml_file(tmp_path, "seed: 5\nlearner:\n  beta: 100\n  epochs: 3\n")
+    config = load_config(["--config", file, "--epochs", "4"])
+    assert (config.seed, config.learner.beta, config.learner.epochs, config.learner.batch_size) == (5, 100, 4, 16)
+
+
+def test_every_value_can_be_given_on_the_command_line() -> None:
+    default = RunConfig(run_dir=Path("runs/a"))
+    arguments: list[str] = []
+    for leaf, value in zip(leaves(RunConfig), leaf_values(default).values(), strict=True):
+        values = value if isinstance(value, tuple) else ["none" if value is None else str(value)]
+        arguments += [leaf.flag, *map(str, values)]
+    assert load_config(arguments) == default
+
+
+def test_numbers_as_yaml_spells_them(tmp_path: Path) -> None:
+    config = load_config(["--config", yaml_file(tmp_path, "learner: {learning_rate: 4e-5, adam_betas: [0.9, 0.99]}")])
+    assert (config.learner.learning_rate, config.learner.adam_betas) == (4e-5, (0.9, 0.99))
+
+
+def test_new_runs_get_a_directory_named_after_the_time() -> None:
+    assert load_config([]).run_dir.parent == Path("runs")
+
+
+def test_none_switches_the_judge_off_and_is_kept() -> None:
+    config = load_config(["--judge", "none", "--run-dir", "a"])
+    assert config.rewards.judge is None
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (["--bta", "3"], "unknown option --bta; did you mean --beta?"),
+        (["--num_steps=3"], "did you mean --num-steps?"),
+        (["--iter", "3"], "unknown option --iter"),
+        (["mine.txt"], "unexpected argument 'mine.txt'"),
+        (["--beta"], "--beta: expected one argument"),
+        (["--beta", "strong"], "--beta is strong: it must be a number above 0"),
+        (["--beta", "nan"], "--beta is nan"),
+        (["--learning-rate", "inf"], "--learning-rate is inf"),
+        (["--iterations", "0"], "--iterations is 0: it must be a whole number from 1 to 9999"),
+        (["--iterations", "2.5"], "--iterations is 2.5"),
+        (["--seed", "-1"], "--seed is -1"),
+        (["--objective", "kto"], "--objective is kto: it must be one of crpo, dpo_fm"),
+        (["--adam-betas", "0.9", "1"], "--adam-betas is 0.9 1: it must be two numbers"),
+        (["--resume", "maybe"], "--resume is maybe: it must be true or false"),
+        (["--resume"], "--resume needs --run-dir"),
+        (["--run-dir", "s3://bucket/run"], "--run-dir is s3://bucket/run"),
+        (["--config", "defalt"], "none of default; did you mean default?"),
+        (["--config", "absent.yaml"], "--config absent.yaml is no file"),
+        (["--learner-workers", "4", "--batch-size", "2"], "--batch-size 2 is less than one pair"),
+        (["--heldout-pairs", "96"], "--heldout-pairs 96 of at most 96 pairs"),
+        (["--warmup-steps", "48"], "--warmup-steps 48 is not below the 48 steps"),
+        (["--listening", "129"], "--listening 129 is more than the 128"),
+    ],
+)
+def test_bad_arguments_are_refused_in_one_line(arguments: list[str], said: str) -> None:
+    assert said in refusal(*arguments)
+
+
+def test_one_sample_a_prompt_is_refused_with_the_reason() -> None:
+    message = refusal("--samples-per-prompt", "1")
+    assert "--samples-per-prompt is 1" in message
+    assert "best and the worst" in message
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("learner: {bta: 3}", "unknown key learner.bta; did you mean learner.beta?"),
+        ("beta: 3", "unknown key beta; did you mean learner.beta?"),
+        ("rollout_workers: 3", "did you mean rollouts.workers?"),
+        ("sampling: {steps: 3}", "unknown key sampling.steps; did you mean sampling.num_steps?"),
+        ("xyzzy: 3", "unknown key xyzzy; see --help"),
+        ("1: 2", "unknown key 1"),
+        ("learner: 3", "learner is a section"),
+        ("learner: {beta: [1, 2]}", "learner.beta in"),
+        ("learner: {epochs: yes}", "epochs in"),
+        ("seed: 1\nseed: 2", "my.yaml:2: not YAML: 'seed' stands here for the second time"),
+        ("seed: [1", "not YAML"),
+        ("- seed", "holds list"),
+        ("a\0b", "not UTF-8 text"),
+        ("[" * 2_000, "nested too deeply"),
+        ("init_policy: null", "init_policy in"),
+    ],
+)
+def test_bad_files_are_refused_in_one_line_that_names_file_and_key(tmp_path: Path, text: str, said: str) -> None:
+    message = refusal("--config", yaml_file(tmp_path, text))
+    assert said in message
+    assert "my.yaml" in message
+
+
+def test_empty_file_is_the_default_config(tmp_path: Path) -> None:
+    file = yaml_file(tmp_path, "# nothing yet\nlearner:\n")
+    assert load_config(["--config", file, "--run-dir", "a"]) == load_config(["--run-dir", "a"])
+
+
+def started(directory: Path, *arguments: str) -> RunConfig:
+    config = load_config(["--run-dir", str(directory), *arguments])
+    check_run_dir(config)
+    assert open_run_dir(config) == directory
+    return config
+
+
+def test_stored_config_reads_back_as_it_was(tmp_path: Path) -> None:
+    prompt_file = tmp_path / "prompts.txt"
+    config = started(tmp_path / "run", "--beta", "5", "--negative-prompt", "雨: #x", "--prompts", str(prompt_file))
+    assert load_file(RunConfig, tmp_path / "run" / "config.yaml") == config
+    assert [path.name for path in (tmp_path / "run").iterdir()] == ["config.yaml"]
+
+
+def test_directory_of_another_run_or_of_something_else_is_refused(tmp_path: Path) -> None:
+    started(tmp_path / "run")
+    with pytest.raises(ConfigError, match=r"run holds a run; pass --resume .* or choose another --run-dir"):
+        check_run_dir(load_config(["--run-dir", str(tmp_path / "run")]))
+    (tmp_path / "mine").mkdir()
+    (tmp_path / "mine" / "thesis.tex").touch()
+    with pytest.raises(ConfigError, match="mine is not empty"):
+        check_run_dir(load_config(["--run-dir", str(tmp_path / "mine")]))
+
+
+def test_resume_takes_the_runs_own_options_and_lets_the_number_of_workers_change(tmp_path: Path) -> None:
+    config = started(tmp_path / "run", "--beta", "5", "--iterations", "2")
+    again = load_config(["--run-dir", str(tmp_path / "run"), "--resume", "--rollout-workers", "7", "--iterations", "4"])
+    check_run_dir(again)
+    assert again.learner == config.learner
+    assert (again.rollouts.workers, again.iterations) == (7, 4)
+
+
+def test_resume_with_other_options_names_each_with_both_values(tmp_path: Path) -> None:
+    started(tmp_path / "run", "--iterations", "3")
+    other = load_config(["--run-dir", str(tmp_path / "run"), "--resume", "--beta", "5", "--seed", "2"])
+    with pytest.raises(ConfigError, match=r"seed is 0 there and 2 now; learner.beta is 2000.0 there and 5.0 now"):
+        check_run_dir(other)
+    fewer = load_config(["--run-dir", str(tmp_path / "run"), "--resume", "--iterations", "2"])
+    with pytest.raises(ConfigError, match="--iterations 2 is less than the 3"):
+        check_run_dir(fewer)
+
+
+def test_resume_of_nothing_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match="holds no run"):
+        check_run_dir(load_config(["--run-dir", str(tmp_path / "absent"), "--resume"]))
+    assert not (tmp_path / "absent").exists()
+
+
+def test_run_directory_that_cannot_be_is_refused_and_nothing_is_written(tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    with pytest.raises(ConfigError, match="file is not a directory"):
+        check_run_dir(load_config(["--run-dir", str(tmp_path / "file" / "run")]))
+    with pytest.raises(ConfigError, match="cannot be used: File name too long"):
+        check_run_dir(load_config(["--run-dir", str(tmp_path / ("x" * 300))]))
+    with pytest.raises(ConfigError, match="/proc/run cannot be written"):
+        open_run_dir(load_config(["--run-dir", "/proc/run"]))
+    assert [path.name for path in tmp_path.iterdir()] == ["file"]

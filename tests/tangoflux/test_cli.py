@@ -1,0 +1,58 @@
+from __future__ import annotations
+
+import errno
+from collections.abc import Callable, Sequence
+
+import pytest
+
+from tangoflux.cli import run_main
+from tangoflux.errors import ConfigError, ResourceError, RewardError
+
+
+def outcome(body: Callable[[], int], capsys: pytest.CaptureFixture[str]) -> tuple[object, str]:
+    def main(argv: Sequence[str] | None) -> int:
+        return body()
+
+    with pytest.raises(SystemExit) as ended:
+        run_main(main)
+    return ended.value.code, capsys.readouterr().err
+
+
+def raising(error: BaseException) -> Callable[[], int]:
+    def body() -> int:
+        raise error
+
+    return body
+
+
+def test_status_of_the_command_is_the_status_of_the_process(capsys: pytest.CaptureFixture[str]) -> None:
+    assert outcome(lambda: 0, capsys) == (0, "")
+
+
+@pytest.mark.parametrize(
+    ("error", "status", "line"),
+    [
+        (ConfigError("beta is -1"), 2, "error: beta is -1\n"),
+        (ResourceError("two\n  lines"), 2, "error: two lines\n"),
+        (RewardError("30% failed"), 1, "error: 30% failed\n"),
+        (KeyboardInterrupt(), 130, "interrupted\n"),
+        (OSError(errno.ENOSPC, "No space left on device", "/runs/a"), 2, "error: /runs/a: No space left on device\n"),
+    ],
+)
+def test_errors_become_one_line_and_a_status(
+    error: BaseException, status: int, line: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert outcome(raising(error), capsys) == (status, line)
+
+
+def test_error_of_another_process_is_told_by_its_cause(capsys: pytest.CaptureFixture[str]) -> None:
+    class RemoteError(ConfigError):
+        cause = ConfigError("no such reward")
+
+    assert outcome(raising(RemoteError("Traceback ...")), capsys) == (2, "error: no such reward\n")
+
+
+def test_bugs_keep_their_traceback(capsys: pytest.CaptureFixture[str]) -> None:
+    for bug in (ZeroDivisionError(), FileNotFoundError(errno.ENOENT, "gone")):
+        with pytest.raises(type(bug)):
+            run_main(lambda argv, bug=bug: raising(bug)())
