@@ -11,9 +11,11 @@ from tangoflux.soundworld.scenes import (
     Scene,
     SceneContent,
     Split,
+    Unit,
     combinations_of,
     random_scene,
     render,
+    render_with_units,
     split_of,
 )
 
@@ -27,6 +29,7 @@ __all__ = [
     "Scene",
     "SceneContent",
     "Split",
+    "Unit",
     "bank",
     "caption",
     "combinations_of",
@@ -36,6 +39,7 @@ __all__ = [
     "possible_corruptions",
     "random_scene",
     "render",
+    "render_with_units",
     "split_of",
     "synthesise",
 ]

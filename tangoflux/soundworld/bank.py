@@ -8,7 +8,7 @@ from tangoflux.prompts import Prompt
 from tangoflux.soundworld.captions import caption
 from tangoflux.soundworld.scenes import Split, random_scene
 
-_SPLITS: tuple[Split, ...] = ("train", "crpo", "dev", "test")
+_SPLITS: tuple[Split, ...] = ("train", "crpo", "dev", "test", "all")
 _MAX_REDRAWS = 50
 
 

@@ -15,8 +15,9 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from tangoflux.log_mel import LogMel, LogMelConfig
-from tangoflux.soundworld.scenes import MAX_EVENTS, SceneContent
-from tangoflux.soundworld.slots import NO_EVENT, SlotLogits, read_slots
+from tangoflux.soundworld.activity import read_activity
+from tangoflux.soundworld.events import KINDS
+from tangoflux.soundworld.scenes import SceneContent
 
 _RANGE_DB = 60.0  # what is further below the loudest band counts as silence
 _SILENCE_DB = -60.0  # a clip whose loudest band is below this is silent
@@ -25,16 +26,33 @@ _BATCH = 32
 
 @dataclass(frozen=True)
 class DetectorConfig:
-    """The detector's sizes."""
+    """The detector's sizes; a dilation for each of its blocks."""
 
-    channels: int = 24
+    channels: int = 16
     width: int = 128
-    layers: int = 3
-    heads: int = 4
+    dilations: tuple[int, ...] = (1, 2, 1, 2)
+
+
+class _Block(nn.Module):
+    """A residual block over time: a depthwise convolution, then a perceptron for each frame."""
+
+    def __init__(self, width: int, dilation: int) -> None:
+        super().__init__()
+        self.mix = nn.Conv1d(width, width, 7, padding=3 * dilation, dilation=dilation, groups=width)
+        self.norm = nn.LayerNorm(width)
+        self.perceptron = nn.Sequential(nn.Linear(width, 2 * width), nn.GELU(), nn.Linear(2 * width, width))
+
+    def forward(self, frames: Tensor) -> Tensor:
+        mixed = self.mix(frames.transpose(1, 2)).transpose(1, 2)
+        return frames + self.perceptron(self.norm(mixed))
 
 
 class EventDetector(nn.Module):
-    """Log-mel frames, a small convolution stack and a transformer with one query for each slot and one for overlap."""
+    """Log-mel frames to the activity of every kind over time, by convolutions that see a bit more than a second.
+
+    It knows nothing of scenes, so no combination, order or count is likelier to it than another; the scene is read
+    from the activity by rule.
+    """
 
     def __init__(self, config: DetectorConfig | None = None) -> None:
         super().__init__()
@@ -45,37 +63,27 @@ class EventDetector(nn.Module):
             nn.Conv2d(1, channels, 5, stride=2, padding=2),
             nn.BatchNorm2d(channels),
             nn.GELU(),
-            nn.Conv2d(channels, 2 * channels, 3, stride=2, padding=1),
+            nn.Conv2d(channels, 2 * channels, 3, stride=(1, 2), padding=1),
             nn.BatchNorm2d(2 * channels),
             nn.GELU(),
-            nn.Conv2d(2 * channels, 2 * channels, 3, stride=(1, 2), padding=1),
-            nn.BatchNorm2d(2 * channels),
+            nn.Conv2d(2 * channels, 3 * channels, 3, stride=(1, 2), padding=1),
+            nn.BatchNorm2d(3 * channels),
             nn.GELU(),
         )
-        mel = self.log_mel.config
-        self.project = nn.Linear(2 * channels * (mel.n_mels // 8), width)
-        positions = mel.max_samples // mel.hop // 4 + 1
-        self.position = nn.Parameter(0.02 * torch.randn(1, positions, width))
-        self.queries = nn.Parameter(0.02 * torch.randn(1, MAX_EVENTS + 1, width))
-        layer = nn.TransformerEncoderLayer(
-            width, config.heads, 2 * width, dropout=0.05, activation="gelu", batch_first=True, norm_first=True
-        )
-        self.transformer = nn.TransformerEncoder(layer, config.layers, enable_nested_tensor=False)
-        self.norm = nn.LayerNorm(width)
-        self.kinds = nn.Linear(width, NO_EVENT + 1)
-        self.counts = nn.Linear(width, 3)
-        self.overlap = nn.Linear(width, 1)
+        self.project = nn.Linear(3 * channels * (self.log_mel.config.n_mels // 8), width)
+        self.blocks = nn.Sequential(*(_Block(width, dilation) for dilation in config.dilations))
+        self.head = nn.Sequential(nn.LayerNorm(width), nn.Linear(width, len(KINDS)))
 
-    def forward(self, log_mel: Tensor) -> SlotLogits:
-        """Logits from log-mel frames (B, 251, 64) in dB; the loudness of the clip makes no difference."""
+    def forward(self, log_mel: Tensor) -> Tensor:
+        """Logits (B, 126, kinds) from log-mel frames (B, 251, 64) in dB; the clip's loudness makes no difference."""
         loudest = log_mel.amax((1, 2), keepdim=True).clamp(min=_SILENCE_DB)
         image = ((log_mel - loudest) / _RANGE_DB).clamp(min=-1.0) + 0.5
         frames = self.stem(image[:, None]).permute(0, 2, 1, 3).flatten(2)
-        tokens = self.project(frames) + self.position
-        queries = self.queries.expand(len(tokens), -1, -1)
-        read = self.norm(self.transformer(torch.cat((queries, tokens), dim=1))[:, : MAX_EVENTS + 1])
-        slots = read[:, :MAX_EVENTS]
-        return SlotLogits(self.kinds(slots), self.counts(slots), self.overlap(read[:, MAX_EVENTS])[:, 0])
+        return self.head(self.blocks(self.project(frames)))
+
+    def read(self, log_mel: Tensor) -> list[SceneContent]:
+        """What is heard in log-mel frames (B, 251, 64)."""
+        return [read_activity(row) for row in self(log_mel).float().sigmoid().numpy()]
 
     @torch.no_grad()
     def detect(self, waveforms: Sequence[NDArray[np.float32]], sample_rate_hz: int) -> list[SceneContent]:
@@ -91,7 +99,7 @@ class EventDetector(nn.Module):
         prepared = [self._prepare(waveform, sample_rate_hz) for waveform in waveforms]
         contents: list[SceneContent] = []
         for start in range(0, len(prepared), _BATCH):
-            contents += read_slots(self(self.log_mel(torch.stack(prepared[start : start + _BATCH]))))
+            contents += self.read(self.log_mel(torch.stack(prepared[start : start + _BATCH])))
         return contents
 
     def _prepare(self, waveform: NDArray[np.float32], sample_rate_hz: int) -> Tensor:
@@ -112,7 +120,8 @@ class EventDetector(nn.Module):
     @classmethod
     def load(cls, directory: Path) -> EventDetector:
         """A detector that `save` wrote, in float32 and evaluation mode."""
-        detector = cls(DetectorConfig(**json.loads((directory / "config.json").read_text())))
+        config = json.loads((directory / "config.json").read_text())
+        detector = cls(DetectorConfig(**{**config, "dilations": tuple(config["dilations"])}))
         tensors = {name: value.float() for name, value in load_file(directory / "model.safetensors").items()}
         # The only scalars are the counters of the batch norms, which nothing reads after the training.
         detector.load_state_dict(tensors, strict=False)

@@ -13,7 +13,7 @@ import numpy as np
 
 from tangoflux.soundworld.events import KINDS, SAMPLE_RATE_HZ, Samples, synthesise
 
-Split = Literal["train", "crpo", "dev", "test"]
+Split = Literal["train", "crpo", "dev", "test", "all"]
 Shape = Literal["single", "then", "overlap", "three"]
 
 MAX_COUNT = 3
@@ -28,6 +28,7 @@ _REPEAT_GAP_S = (0.15, 0.25)
 _EVENT_GAP_S = (0.08, 0.2)
 _MARGIN_S = (0.0, 0.08)
 _REPEATED_SHARE = 0.4
+_AUDIBLE = 0.03
 _TRAIN_MIX: dict[Shape, float] = {"single": 0.25, "then": 0.35, "overlap": 0.15, "three": 0.25}
 _COMBINED_MIX: dict[Shape, float] = {"then": 0.5, "overlap": 0.2, "three": 0.3}
 
@@ -59,6 +60,15 @@ class SceneContent:
     def kinds(self) -> tuple[str, ...]:
         """The kinds of the events, in the scene's order."""
         return tuple(event.kind for event in self.events)
+
+
+@dataclass(frozen=True)
+class Unit:
+    """One audible occurrence of a kind in a rendered scene, in seconds from the scene's start."""
+
+    kind: str
+    onset_s: float
+    length_s: float
 
 
 @dataclass(frozen=True)
@@ -106,13 +116,16 @@ def split_of(kinds: Iterable[str]) -> Split | None:
 
 @cache
 def combinations_of(split: Split, size: int) -> tuple[tuple[str, ...], ...]:
-    """All unordered combinations of `size` different kinds that belong to a split ("crpo" uses those of "train")."""
+    """All unordered combinations of `size` different kinds that belong to a split.
+
+    "crpo" uses those of "train"; "all" has every combination, for the models that only measure.
+    """
     wanted = "train" if split == "crpo" else split
-    return tuple(kinds for kinds in combinations(KINDS, size) if split_of(kinds) == wanted)
+    return tuple(kinds for kinds in combinations(KINDS, size) if split == "all" or split_of(kinds) == wanted)
 
 
 def _shape(rng: np.random.Generator, split: Split) -> Shape:
-    mix = _TRAIN_MIX if split == "train" else _COMBINED_MIX
+    mix = _TRAIN_MIX if split in ("train", "all") else _COMBINED_MIX
     shapes = tuple(mix)
     return shapes[int(rng.choice(len(shapes), p=list(mix.values())))]
 
@@ -170,11 +183,17 @@ def render(scene: Scene, rng: np.random.Generator) -> Samples:
     Returns:
         Exactly `duration_s * 16000` samples at 16 kHz, float32, with a peak below 1.
     """
+    return render_with_units(scene, rng)[0]
+
+
+def render_with_units(scene: Scene, rng: np.random.Generator) -> tuple[Samples, list[Unit]]:
+    """Synthesise a scene as `render` does, and say when each of its units is heard."""
     waveform = np.zeros(round(scene.duration_s * SAMPLE_RATE_HZ), dtype=np.float32)
     if scene.overlap:
         layout = [_lay_out((event,), scene.duration_s, rng)[0] for event in scene.events]
     else:
         layout = _lay_out(scene.events, scene.duration_s, rng)
+    units: list[Unit] = []
     level = rng.uniform(0.3, 0.9)
     for event, spans in zip(scene.events, layout, strict=True):
         event_level = level * rng.uniform(0.65, 1.0)
@@ -185,5 +204,11 @@ def render(scene: Scene, rng: np.random.Generator) -> Samples:
             start = round(onset_s * SAMPLE_RATE_HZ)
             target = waveform[start : start + len(unit)]
             target += np.float32(event_level * rng.uniform(0.9, 1.0)) * unit[: len(target)]
+            units.append(Unit(event.kind, onset_s, _audible_s(unit)))
     peak = float(np.abs(waveform).max())
-    return waveform * np.float32(0.97 / peak) if peak > 0.97 else waveform
+    return (waveform * np.float32(0.97 / peak) if peak > 0.97 else waveform), units
+
+
+def _audible_s(unit: Samples) -> float:
+    """The length in seconds until a unit with a peak of 1 has died away."""
+    return float(np.flatnonzero(np.abs(unit) > _AUDIBLE)[-1] + 1) / SAMPLE_RATE_HZ

@@ -10,7 +10,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from tangoflux.soundworld.events import KINDS
-from tangoflux.soundworld.scenes import MAX_COUNT, MAX_EVENTS, Event, SceneContent
+from tangoflux.soundworld.scenes import MAX_COUNT, MAX_EVENTS, SceneContent
 
 NO_EVENT = len(KINDS)
 _NOT_SCORED = -100
@@ -61,14 +61,3 @@ def slot_loss(logits: SlotLogits, targets: SlotTargets) -> Tensor:
     kinds = F.cross_entropy(logits.kinds.flatten(0, 1).float(), targets.kinds.flatten())
     counts = F.cross_entropy(logits.counts.flatten(0, 1).float(), targets.counts.flatten(), ignore_index=_NOT_SCORED)
     return kinds + counts + F.binary_cross_entropy_with_logits(logits.overlap.float(), targets.overlap)
-
-
-def read_slots(logits: SlotLogits) -> list[SceneContent]:
-    """The most likely content of each row; nothing at all is a content without events."""
-    kinds, counts = logits.kinds.argmax(-1).tolist(), logits.counts.argmax(-1).tolist()
-    contents: list[SceneContent] = []
-    for row, overlap in enumerate((logits.overlap > 0).tolist()):
-        pairs = zip(kinds[row], counts[row], strict=True)
-        events = tuple(Event(KINDS[kind], count + 1) for kind, count in pairs if kind != NO_EVENT)
-        contents.append(SceneContent(events, overlap and len(events) > 1))
-    return contents

@@ -15,6 +15,7 @@ from transformers import ClapConfig, ClapModel, PreTrainedTokenizerFast
 
 from tangoflux.seeding import derive_seed, generator
 from tangoflux.soundworld.captions import caption, corrupt, possible_corruptions
+from tangoflux.soundworld.events import KINDS
 from tangoflux.soundworld.scenes import SceneContent
 from tangoflux.soundworld.slots import SLOT_LOGITS, slot_loss, slot_targets, split_logits
 from tangoflux.soundworld.training.clap_files import feature_extractor, make_tokenizer
@@ -26,12 +27,17 @@ Role = Literal["reward", "judge"]
 _PROJECTION = 128
 _HARD_NEGATIVES = 4
 _AUXILIARY_WEIGHT = 0.5
+_PADDED_FRAMES = 128
 _EMBEDDING_SCALE = 10.0  # an embedding has norm 1; the auxiliary head wants more
 
 
 @dataclass(frozen=True)
 class ClapTraining:
-    """Sizes of a model and its training; the two roles differ in seed, scenes and architecture."""
+    """Sizes of a model and its training; the two roles differ in seed, scenes and architecture.
+
+    The scenes are of all combinations, as a CLAP model has heard far more than the policies that it ranks. The split
+    concerns what the policy learns from.
+    """
 
     seed: int
     audio_width: int
@@ -43,7 +49,7 @@ class ClapTraining:
     heldout_scenes: int = 400
     batch_size: int = 64
     negatives: int = 3
-    loop: LoopConfig = field(default_factory=lambda: LoopConfig(steps=900, learning_rate=1.5e-3, warmup_steps=60))
+    loop: LoopConfig = field(default_factory=lambda: LoopConfig(steps=1200, learning_rate=1.5e-3, warmup_steps=60))
 
     def model_config(self, vocab_size: int) -> ClapConfig:
         """The model's config in transformers' terms."""
@@ -83,29 +89,49 @@ TRAININGS: dict[Role, ClapTraining] = {
 
 
 class _ClapWithHead(nn.Module):
-    """A CLAP model with a head, for the training only, that reads the scene from either side's embedding."""
+    """A CLAP model with two heads that only the training uses.
+
+    One reads the scene from either side's embedding; the other reads from the audio encoder's last map which kinds
+    are heard, and which begin, in each sixteenth of the clip.
+    """
 
     def __init__(self, config: ClapConfig) -> None:
         super().__init__()
         self.clap = ClapModel(config)
         self.head = nn.Linear(_PROJECTION, SLOT_LOGITS)
+        self.map_head = nn.Linear(self.clap.config.audio_config.hidden_size, 2 * len(KINDS))
 
-    def loss(self, features: Tensor, texts: dict[str, Tensor], contents: Sequence[SceneContent]) -> Tensor:
-        """Symmetric InfoNCE, plus the head's loss.
+    def loss(
+        self, features: Tensor, texts: dict[str, Tensor], contents: Sequence[SceneContent], activity: Tensor
+    ) -> Tensor:
+        """Symmetric InfoNCE, plus the losses of the heads.
 
         Args:
             features: (B, 251, 64) log-mel frames of the first B contents.
             texts: token ids and mask (B * (1 + negatives), L) of captions of all contents.
             contents: of the captions; those after the first B are hard negatives.
+            activity: (B, 126, kinds) of 0 and 1.
         """
         with torch.autocast("cpu", torch.bfloat16):
-            audio = audio_embeddings(self.clap, features)
+            encoded = self.clap.get_audio_features(input_features=features[:, None])
+            audio, heard = encoded.pooler_output, self.map_head(encoded.last_hidden_state.mean(2).transpose(1, 2))
             text = text_embeddings(self.clap, texts)
         audio, text = audio.float(), text.float()
         contrast = _contrast(audio, text, contents, self.clap.logit_scale_a.exp().clamp(max=100.0))
         head = self.head(_EMBEDDING_SCALE * torch.cat((audio, text)))
         targets = slot_targets([*contents[: len(audio)], *contents])
-        return contrast + _AUXILIARY_WEIGHT * slot_loss(split_logits(head), targets)
+        return contrast + _AUXILIARY_WEIGHT * (slot_loss(split_logits(head), targets) + _map_loss(heard, activity))
+
+
+def _map_loss(logits: Tensor, activity: Tensor) -> Tensor:
+    """How badly logits (B, cells, 2 * kinds) tell the activity (B, 126, kinds) and the onsets in each cell of time."""
+    onsets = nn.functional.pad(activity.diff(dim=1).clamp(min=0.0), (0, 0, 1, 0))
+    onsets[:, 0] = activity[:, 0]
+    frames = nn.functional.pad(torch.cat((activity, onsets), dim=-1), (0, 0, 0, _PADDED_FRAMES - activity.shape[1]))
+    cells = frames.unflatten(1, (logits.shape[1], -1))
+    kinds = activity.shape[-1]
+    targets = torch.cat((cells[..., :kinds].mean(2), cells[..., kinds:].amax(2)), dim=-1)
+    return kinds * nn.functional.binary_cross_entropy_with_logits(logits.float(), targets)
 
 
 def audio_embeddings(model: ClapModel, features: Tensor) -> Tensor:
@@ -164,7 +190,7 @@ def train_clap(
     """
     config = config or TRAININGS[role]
     torch.set_num_threads(1)
-    scenes = rendered_scenes("train", config.scenes, config.seed, cache_dir, log)
+    scenes = rendered_scenes("all", config.scenes, config.seed, cache_dir, log)
     heldout = rendered_scenes("dev", config.heldout_scenes, config.seed, cache_dir, log)
     tokenizer = make_tokenizer(config.seed)
     torch.manual_seed(config.seed)
@@ -172,11 +198,13 @@ def train_clap(
 
     def loss_of_step(step: int) -> Tensor:
         rng = np.random.default_rng([config.seed, step])
-        drawn, log_mel, frames = scenes.select(rng.integers(config.scenes, size=config.batch_size))
+        rows = rng.integers(config.scenes, size=config.batch_size)
+        drawn, log_mel, frames = scenes.select(rows)
         contents = [scene.content for scene in drawn]
         contents += [wrong for content in contents for wrong in hard_negatives(content, config.negatives, rng)]
         texts = tokenise(tokenizer, [caption(content, rng) for content in contents])
-        return model.loss(augment(log_mel, frames, generator(config.seed, step)), texts, contents)
+        heard = torch.from_numpy(scenes.activity[rows]).float()
+        return model.loss(augment(log_mel, frames, generator(config.seed, step)), texts, contents, heard)
 
     loop = replace(config.loop, steps=steps or config.loop.steps)
     run_loop(model, loss_of_step, loop, cache_dir / f"clap-{role}.pt", log)

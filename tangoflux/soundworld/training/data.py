@@ -14,7 +14,8 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from tangoflux.log_mel import LogMel, LogMelConfig
-from tangoflux.soundworld.scenes import Scene, Split, random_scene, render
+from tangoflux.soundworld.activity import activity_of
+from tangoflux.soundworld.scenes import Scene, Split, random_scene, render_with_units
 
 Log = Callable[[str], None]
 
@@ -23,10 +24,14 @@ _CHUNK = 64
 
 @dataclass(frozen=True)
 class RenderedScenes:
-    """Scenes with their log-mel frames (n, 251, 64), float16, in dB, zero-padded audio up to 4 s."""
+    """Scenes with their log-mel frames and the activity of the kinds.
+
+    log_mel (n, 251, 64) is float16, in dB, of audio zero-padded to 4 s; activity (n, 126, kinds) is of 0 and 1.
+    """
 
     scenes: list[Scene]
     log_mel: NDArray[np.float16]
+    activity: NDArray[np.bool_]
 
     def select(self, rows: NDArray[np.int64]) -> tuple[list[Scene], Tensor, Tensor]:
         """Some scenes, their features (B, 251, 64) in float32 and their numbers of frames before the padding (B,)."""
@@ -40,32 +45,32 @@ def rendered_scenes(split: Split, n: int, seed: int, cache_dir: Path, log: Log) 
     """Draw and render `n` scenes of a split; the features are kept in `cache_dir` for a resumed training."""
     rng = np.random.default_rng([seed, 0])
     scenes = [random_scene(rng, split) for _ in range(n)]
-    path = cache_dir / f"scenes-{split}-{n}-{seed}.npy"
+    path = cache_dir / f"scenes-{split}-{n}-{seed}.npz"
     if not path.exists():
-        _keep(path, _render_all(scenes, seed, log))
-    return RenderedScenes(scenes, np.load(path))
+        _render_all(scenes, seed, path, log)
+    with np.load(path) as kept:
+        return RenderedScenes(scenes, kept["log_mel"], kept["activity"])
 
 
-def _render_all(scenes: list[Scene], seed: int, log: Log) -> NDArray[np.float16]:
+def _render_all(scenes: list[Scene], seed: int, path: Path, log: Log) -> None:
     log_mel, rng = LogMel(LogMelConfig()), np.random.default_rng([seed, 1])
-    chunks: list[NDArray[np.float16]] = []
+    features: list[NDArray[np.float16]] = []
+    activity: list[NDArray[np.bool_]] = []
     for start in range(0, len(scenes), _CHUNK):
-        waveforms = [log_mel.fit(torch.from_numpy(render(scene, rng))) for scene in scenes[start : start + _CHUNK]]
-        chunks.append(log_mel(torch.stack(waveforms)).numpy().astype(np.float16))
+        rendered = [render_with_units(scene, rng) for scene in scenes[start : start + _CHUNK]]
+        waveforms = torch.stack([log_mel.fit(torch.from_numpy(waveform)) for waveform, _ in rendered])
+        features.append(log_mel(waveforms).numpy().astype(np.float16))
+        activity += [activity_of(units).astype(np.bool_) for _, units in rendered]
         if start % (_CHUNK * 32) == 0:
             log(f"rendered {start} of {len(scenes)} scenes")
-    return np.concatenate(chunks)
-
-
-def _keep(path: Path, array: NDArray[np.float16]) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_suffix(".partial.npy")
-    np.save(partial, array)
+    partial = path.with_suffix(".partial.npz")
+    np.savez(partial, log_mel=np.concatenate(features), activity=np.stack(activity))
     os.replace(partial, path)
 
 
 def augment(log_mel: Tensor, frames: Tensor, generator: torch.Generator) -> Tensor:
-    """Change the features as codecs, vocoders and other devices do: equaliser, smearing, noise, loudness, shift.
+    """Change the features as codecs, vocoders and other devices do: equaliser, smearing, noise, loudness.
 
     Args:
         log_mel: (B, frames, mels) in dB.
@@ -90,9 +95,7 @@ def augment(log_mel: Tensor, frames: Tensor, generator: torch.Generator) -> Tens
     power = torch.where(uniform(0.0, 1.0, batch, 1, 1) < 0.8, noisy, power)
     inside = torch.arange(length)[None, :, None] <= frames[:, None, None]
     changed = 10.0 * power.clamp(min=1e-10).log10() + uniform(-9.0, 6.0, batch, 1, 1)
-    changed = torch.where(inside, changed, log_mel).clamp(min=-100.0)
-    shift = int(torch.randint(0, 7, (1,), generator=generator))
-    return F.pad(changed, (0, 0, shift, 0), value=-100.0)[:, :length]
+    return torch.where(inside, changed, log_mel).clamp(min=-100.0)
 
 
 def _smear(power: Tensor, share: Tensor, dim: int) -> Tensor:

@@ -1,4 +1,4 @@
-"""The event detector and the slots that describe a scene."""
+"""The event detector, and how a scene is read from activity."""
 
 from __future__ import annotations
 
@@ -8,23 +8,15 @@ import numpy as np
 import pytest
 import torch
 
-from tangoflux.soundworld import MAX_EVENTS, Scene, random_scene, render
+from tangoflux.soundworld import KINDS, Event, Scene, SceneContent, random_scene, render, render_with_units
+from tangoflux.soundworld.activity import activity_of, read_activity
 from tangoflux.soundworld.detector import DetectorConfig, EventDetector
-from tangoflux.soundworld.slots import (
-    NO_EVENT,
-    SLOT_LOGITS,
-    SlotLogits,
-    read_slots,
-    slot_loss,
-    slot_targets,
-    split_logits,
-)
 
 
 @pytest.fixture(scope="module")
 def detector() -> EventDetector:
     torch.manual_seed(0)
-    return EventDetector(DetectorConfig(channels=4, width=16, layers=1)).eval()
+    return EventDetector(DetectorConfig(channels=4, width=16, dilations=(1,))).eval()
 
 
 def scenes(n: int) -> list[Scene]:
@@ -32,21 +24,30 @@ def scenes(n: int) -> list[Scene]:
     return [random_scene(rng, "train") for _ in range(n)]
 
 
-def test_certain_logits_are_read_back_as_the_scene() -> None:
-    contents = [scene.content for scene in scenes(200)]
-    targets = slot_targets(contents)
-    kinds = torch.nn.functional.one_hot(targets.kinds, NO_EVENT + 1).float()
-    counts = torch.nn.functional.one_hot(targets.counts.clamp(min=0), 3).float()
-    logits = SlotLogits(20 * kinds, 20 * counts, 40 * targets.overlap - 20)
-    assert read_slots(logits) == contents
-    assert slot_loss(logits, targets) < 1e-3
+def test_the_activity_of_a_rendered_scene_is_read_back_as_the_scene() -> None:
+    rng = np.random.default_rng(4)
+    for scene in scenes(300):
+        _, units = render_with_units(scene, rng)
+        assert read_activity(activity_of(units)) == scene.content
 
 
-def test_one_vector_of_logits_is_split_into_slots() -> None:
-    logits = split_logits(torch.zeros(2, SLOT_LOGITS))
-    assert logits.kinds.shape == (2, MAX_EVENTS, NO_EVENT + 1)
-    assert logits.counts.shape == (2, MAX_EVENTS, 3)
-    assert logits.overlap.shape == (2,)
+def test_activity_that_no_scene_has_is_told_as_it_is() -> None:
+    activity = np.zeros((126, len(KINDS)), np.float32)
+    assert read_activity(activity) == SceneContent(())
+    for start in (0, 20, 40, 60):
+        activity[start : start + 10, KINDS.index("bark")] = 1.0
+    assert read_activity(activity) == SceneContent((Event("bark", 4),))
+    activity[30:35, KINDS.index("bell")] = 0.9
+    events = (Event("bark", 2), Event("bell"), Event("bark", 2))
+    assert read_activity(activity) == SceneContent(events)
+
+
+def test_a_flicker_is_neither_an_event_nor_a_gap() -> None:
+    activity = np.zeros((126, len(KINDS)), np.float32)
+    activity[10:30, 0] = 1.0
+    activity[20, 0] = 0.0
+    activity[50:52, 1] = 1.0
+    assert read_activity(activity) == SceneContent((Event(KINDS[0]),))
 
 
 def test_loudness_makes_no_difference(detector: EventDetector) -> None:
@@ -54,7 +55,7 @@ def test_loudness_makes_no_difference(detector: EventDetector) -> None:
     waveform = torch.from_numpy(render(scenes(1)[0], rng))
     features = detector.log_mel(torch.stack([detector.log_mel.fit(waveform), detector.log_mel.fit(0.2 * waveform)]))
     logits = detector(features)
-    assert torch.allclose(logits.kinds[0], logits.kinds[1], atol=1e-3)
+    assert torch.allclose(logits[0], logits[1], atol=1e-3)
 
 
 def test_a_waveform_is_heard_the_same_alone_and_among_others(detector: EventDetector) -> None:
@@ -74,4 +75,4 @@ def test_a_saved_detector_hears_the_same(detector: EventDetector, tmp_path: Path
     detector.save(tmp_path)
     loaded = EventDetector.load(tmp_path)
     features = torch.randn(2, 251, 64) * 20 - 30
-    assert torch.allclose(detector(features).kinds, loaded(features).kinds, atol=2e-2)
+    assert torch.allclose(detector(features), loaded(features), atol=2e-2)

@@ -1,0 +1,73 @@
+"""Which kinds are heard when: units as activity over frames of 32 ms, and activity read as a scene's content."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from itertools import groupby
+
+import numpy as np
+from numpy.typing import NDArray
+
+from tangoflux.soundworld.events import KINDS
+from tangoflux.soundworld.scenes import Event, SceneContent, Unit
+
+FRAME_S = 0.032
+FRAMES = 126
+
+_LOUD = 0.5
+_CERTAIN = 0.6
+_MIN_FRAMES = 3  # a shorter segment is no unit; the shortest unit has 8 frames
+_BRIDGED_FRAMES = 2  # a shorter gap is none; the gap between two units has at least 4 frames
+_SHARED = 0.5  # kinds that are heard together for this share of the shorter one are at the same time
+
+
+def activity_of(units: Sequence[Unit]) -> NDArray[np.float32]:
+    """(FRAMES, kinds) of 0 and 1: whether a kind is heard at each frame's time."""
+    time = np.arange(FRAMES) * FRAME_S
+    activity = np.zeros((FRAMES, len(KINDS)), dtype=np.float32)
+    for unit in units:
+        inside = (time >= unit.onset_s) & (time <= unit.onset_s + unit.length_s)
+        activity[inside, KINDS.index(unit.kind)] = 1.0
+    return activity
+
+
+def read_activity(probability: NDArray[np.float32]) -> SceneContent:
+    """The content that a probability (frames, kinds) of being heard says.
+
+    Segments of one kind are its units; those of one kind in a row are an event; kinds that mostly sound together are
+    at the same time. What is heard may be no content that a scene can have (four barks), and is then said as it is.
+    """
+    segments = [(start, end, kind) for kind in range(len(KINDS)) for start, end in _segments(probability[:, kind])]
+    segments.sort()
+    if _at_once(segments):
+        counts = [(kind, sum(1 for segment in segments if segment[2] == kind)) for kind in range(len(KINDS))]
+        return SceneContent(tuple(Event(KINDS[kind], count) for kind, count in counts if count), overlap=True)
+    runs = groupby(kind for _, _, kind in segments)
+    return SceneContent(tuple(Event(KINDS[kind], len(list(run))) for kind, run in runs))
+
+
+def _segments(probability: NDArray[np.float32]) -> list[tuple[int, int]]:
+    """The [start, end) frames in which one kind is heard."""
+    edges = np.flatnonzero(np.diff(np.concatenate(([0], probability > _LOUD, [0]))))
+    joined: list[tuple[int, int]] = []
+    for start, end in zip(edges[::2].tolist(), edges[1::2].tolist(), strict=True):
+        if joined and start - joined[-1][1] <= _BRIDGED_FRAMES:
+            joined[-1] = (joined[-1][0], end)
+        else:
+            joined.append((start, end))
+    return [
+        (start, end) for start, end in joined if end - start >= _MIN_FRAMES and probability[start:end].max() > _CERTAIN
+    ]
+
+
+def _at_once(segments: Sequence[tuple[int, int, int]]) -> bool:
+    """Whether any two kinds share most of the frames of the shorter one."""
+    heard: dict[int, set[int]] = {}
+    for start, end, kind in segments:
+        heard.setdefault(kind, set()).update(range(start, end))
+    kinds = sorted(heard)
+    return any(
+        len(heard[first] & heard[second]) > _SHARED * min(len(heard[first]), len(heard[second]))
+        for index, first in enumerate(kinds)
+        for second in kinds[index + 1 :]
+    )
