@@ -81,6 +81,12 @@ class RewardOptions(Options):
         0.2, "share of an iteration's groups that may lack a reward before the run stops", ge=0, le=1
     )
 
+    @property
+    def roles(self) -> dict[str, str]:
+        """The reward models that are in use, by what they are used for: ``reward``, ``judge``, ``exact``."""
+        models = {"reward": self.name, "judge": self.judge, "exact": self.detector}
+        return {role: name for role, name in models.items() if name is not None}
+
 
 Beta = Annotated[float, Field(ge=0, lt=1)]
 
@@ -98,15 +104,22 @@ class LearnerOptions(Options):
     micro_batch_size: int = option(16, "most pairs that a rank takes through one forward pass", unit="pairs", ge=1)
     epochs: int = option(8, "passes over the pairs of an iteration", unit="epochs", ge=1)
     warmup_steps: int = option(10, "steps in which the learning rate rises to its peak", unit="steps", ge=0)
-    max_grad_norm: float = option(1.0, "gradients are scaled down to this norm", gt=0)
+    max_grad_norm: float = option(1.0, "larger gradients are scaled down to this norm; 0 never", ge=0)
     weight_decay: float = option(0.0, "AdamW weight decay", ge=0, le=1)
     adam_betas: tuple[Beta, Beta] = option(
         (0.9, 0.95), "AdamW decay rates", allowed="two numbers of at least 0 and below 1"
     )
-    zero_stage: int = option(1, "what DeepSpeed ZeRO shards: 0 nothing, 1 optimiser, 2 gradients too", ge=0, le=2)
+    zero_stage: int = option(
+        1,
+        "what DeepSpeed ZeRO shards over the ranks: 0 nothing, 1 optimiser, 2 gradients too, 3 weights too",
+        ge=0,
+        le=3,
+    )
     ema_decay: float = option(0.0, "decay of the weights' moving average a step; 0 keeps none", ge=0, lt=1)
     precision: Literal["fp32", "bf16"] = option("fp32", "of policy and reference; master weights are fp32")
-    heldout_pairs: int = option(8, "pairs of an iteration that measure accuracy and are not trained on", ge=0)
+    heldout_pairs: int = option(
+        8, "pairs that are not trained on but measured; at most an eighth of an iteration's", unit="pairs", ge=0
+    )
 
 
 class HeldoutOptions(Options):
@@ -186,7 +199,7 @@ class RunConfig(Options):
     @property
     def training_pairs(self) -> int:
         """The most pairs that an iteration can train on."""
-        return self.prompts_per_iteration - self.learner.heldout_pairs
+        return self.prompts_per_iteration - min(self.learner.heldout_pairs, self.prompts_per_iteration // 8)
 
     @property
     def max_steps(self) -> int:
@@ -226,9 +239,9 @@ def _contradictions(config: RunConfig) -> Iterator[str]:
         yield "--resume needs --run-dir, which says what to go on with"
     if config.training_pairs < learner.workers:
         yield (
-            f"--heldout-pairs {learner.heldout_pairs} of at most {config.prompts_per_iteration} pairs an iteration "
-            f"leave less than one for each of {learner.workers} learner workers; lower it, or raise "
-            "--prompts-per-iteration"
+            f"--prompts-per-iteration {config.prompts_per_iteration} gives at most {config.training_pairs} pairs to "
+            f"train on, less than one for each of {learner.workers} learner workers; raise it, or lower "
+            "--learner-workers"
         )
     if learner.batch_size < learner.workers:
         yield (

@@ -7,16 +7,18 @@ import sys
 from collections.abc import Callable, Sequence
 from typing import NoReturn
 
-from tangoflux.errors import RewardError, TangoFluxError
+from tangoflux.errors import CheckpointError, ConfigError, DataError, ResourceError, TangoFluxError
 
 EXIT_FAILED = 1
-"""A run that began well failed: a reward model gave up, or there is a bug (which also prints its traceback)."""
+"""A run that began well failed: a reward model or a worker gave up, or there is a bug (which prints its traceback)."""
 
 EXIT_REFUSED = 2
 """What was asked for cannot be done: options, data, weights or the machine must change first."""
 
 EXIT_INTERRUPTED = 130
 """Ended by Ctrl-C."""
+
+REFUSALS = (CheckpointError, ConfigError, DataError, ResourceError)
 
 MACHINE_ERRORS = {errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EPERM}
 """Errors of the file system that the user can mend; others are bugs."""
@@ -32,12 +34,9 @@ def run_main(main: Callable[[Sequence[str] | None], int]) -> NoReturn:
     except KeyboardInterrupt:
         _say("interrupted")
         status = EXIT_INTERRUPTED
-    except RewardError as error:
-        _say(_message(error))
-        status = EXIT_FAILED
     except TangoFluxError as error:
         _say(_message(error))
-        status = EXIT_REFUSED
+        status = EXIT_REFUSED if isinstance(error, REFUSALS) else EXIT_FAILED
     except OSError as error:
         if error.errno not in MACHINE_ERRORS:
             raise

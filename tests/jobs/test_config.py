@@ -92,6 +92,7 @@ def test_new_runs_get_a_directory_named_after_the_time() -> None:
 def test_none_switches_the_judge_off_and_is_kept() -> None:
     config = load_config(["--judge", "none", "--run-dir", "a"])
     assert config.rewards.judge is None
+    assert config.rewards.roles == {"reward": "miniature-clap", "exact": "miniature-detector"}
 
 
 @pytest.mark.parametrize(
@@ -116,7 +117,7 @@ def test_none_switches_the_judge_off_and_is_kept() -> None:
         (["--config", "defalt"], "none of default; did you mean default?"),
         (["--config", "absent.yaml"], "--config absent.yaml is no file"),
         (["--learner-workers", "4", "--batch-size", "2"], "--batch-size 2 is less than one pair"),
-        (["--heldout-pairs", "96"], "--heldout-pairs 96 of at most 96 pairs"),
+        (["--prompts-per-iteration", "1", "--learner-workers", "2"], "gives at most 1 pairs to train on"),
         (["--warmup-steps", "48"], "--warmup-steps 48 is not below the 48 steps"),
         (["--listening", "129"], "--listening 129 is more than the 128"),
     ],
