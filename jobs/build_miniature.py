@@ -121,8 +121,8 @@ def _quality(directory: Path, prompts: int, log: Log) -> dict[str, Figure]:
     rewards: dict[str, Reward] = {
         "reward": ClapReward(directory / "clap", "clap"),
         "judge": ClapReward(directory / "judge", "judge"),
-        "exact": DetectorReward(directory / "detector", "exact"),
-        "recall": DetectorReward(directory / "detector", "recall"),
+        "exact": DetectorReward(directory / "detector", "exact", "exact"),
+        "recall": DetectorReward(directory / "detector", "recall", "recall"),
     }
     rows = codec_figures(base, detector, prompts)
     for name in ("clap", "judge"):

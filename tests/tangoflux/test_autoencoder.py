@@ -21,7 +21,9 @@ def test_decoding_does_not_depend_on_the_batch(front: bool) -> None:
     model, latents = tiny_autoencoder(front), torch.randn(3, 16, 8)
     with torch.no_grad():
         together, alone = model.decode(latents), torch.cat([model.decode(row[None]) for row in latents])
-    torch.testing.assert_close(together, alone, rtol=1e-3, atol=1e-4)
+    # Griffin-Lim amplifies rounding in bins that are nearly silent, so the measure is the noise against the signal.
+    noise = (together - alone).square().mean() / alone.square().mean()
+    assert 10 * torch.log10(noise) < (-50 if front else -100)
 
 
 def test_the_mel_front_gives_back_a_tone_at_its_pitch() -> None:

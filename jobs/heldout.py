@@ -1,0 +1,67 @@
+"""Held-out prompts: their scores at every iteration, and the paired change from the base policy."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+from numpy.typing import NDArray
+
+from actors.writer import ShardWriter
+from tangoflux.prompts import Prompt
+
+Scores = Mapping[str, NDArray[np.float64]]
+"""For each role (reward, judge, exact) a score a held-out prompt, in the prompts' order; NaN where there is none."""
+
+Figure = dict[str, float | None]
+
+
+class HeldoutScores:
+    """The scores of every held-out prompt at every iteration, as Parquet in ``heldout/``."""
+
+    def __init__(self, directory: Path, prompts: Sequence[Prompt]) -> None:
+        self._writer = ShardWriter(directory)
+        self._prompts = prompts
+
+    def write(self, iteration: int, by_prompt: Mapping[str, Mapping[str, float]]) -> None:
+        """Stores ``{prompt id: {role: score}}`` of an iteration."""
+        columns: dict[str, Any] = {
+            "iteration": [iteration] * len(self._prompts),
+            "prompt_id": [prompt.id for prompt in self._prompts],
+            "prompt": [prompt.text for prompt in self._prompts],
+            "duration_s": [prompt.duration_s for prompt in self._prompts],
+        }
+        for role in next(iter(by_prompt.values())):
+            columns[role] = [by_prompt[prompt.id][role] for prompt in self._prompts]
+        self._writer.write(iteration, pa.table(columns))
+
+    def read(self, iteration: int) -> Scores:
+        """The scores of an iteration."""
+        table = self._writer.read_part(iteration)
+        return {role: table[role].to_numpy() for role in table.column_names[4:]}
+
+
+def heldout_figures(scores: Scores, base: Scores) -> dict[str, Figure]:
+    """``{role: {mean, se, delta, delta_se}}``; None where too few prompts have a score.
+
+    ``delta`` is the mean change of the same prompts, sampled with the same noise, from ``base``.
+    """
+    return {
+        role: {
+            **dict(zip(("mean", "se"), mean_and_error(values), strict=True)),
+            **dict(zip(("delta", "delta_se"), mean_and_error(values - base[role]), strict=True)),
+        }
+        for role, values in scores.items()
+    }
+
+
+def mean_and_error(values: NDArray[np.float64]) -> tuple[float | None, float | None]:
+    """Mean and standard error of the finite values."""
+    finite = values[np.isfinite(values)]
+    if len(finite) == 0:
+        return None, None
+    error = float(finite.std(ddof=1) / len(finite) ** 0.5) if len(finite) > 1 else None
+    return float(finite.mean()), error

@@ -1,0 +1,71 @@
+"""What a run checks and reads before anything is started or written."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from actors.learner import check_compiler
+from jobs.config import RunConfig
+from jobs.plan import Plan, check_plan, make_plan, read_model_facts
+from jobs.run_dir import check_run_dir
+from tangoflux.errors import ConfigError
+from tangoflux.model import find_directory
+from tangoflux.prompts import Prompt, draw_prompts, load_prompts
+from tangoflux.rewards.registry import check_reward
+from tangoflux.soundworld.bank import bank
+
+BANK_SIZE, BANK_SEED = 4096, 0
+"""The sound world's CRPO prompts."""
+
+
+@dataclass(frozen=True)
+class Inputs:
+    """What a run works on."""
+
+    policy_dir: Path
+    prompts: list[Prompt]
+    heldout: list[Prompt]
+    max_frames: int
+    channels: int
+    plan: Plan
+
+
+def prepare(config: RunConfig) -> Inputs:
+    """Checks options, files, machine and run directory, and reads the prompts; writes nothing.
+
+    Raises:
+        TangoFluxError: the first thing that would end the run later.
+    """
+    check_run_dir(config)
+    policy_dir = find_directory(config.init_policy)
+    facts = read_model_facts(policy_dir)
+    for name in (config.rewards.name, config.rewards.judge, config.rewards.detector):
+        if name:
+            check_reward(name)
+    prompts = _bank(config, facts.max_duration_s)
+    heldout = _heldout(config, facts.max_duration_s)
+    draw_prompts(prompts, config.prompts_per_iteration, config.seed, 1)  # raises when the bank is too small
+    check_compiler()
+    plan = make_plan(config, facts)
+    check_plan(plan, config.run_dir)
+    return Inputs(policy_dir, prompts, heldout, facts.audio_seq_len, facts.latent_channels, plan)
+
+
+def _bank(config: RunConfig, max_duration_s: float) -> list[Prompt]:
+    if config.prompts is None:
+        return bank("crpo", max(BANK_SIZE, config.prompts_per_iteration), BANK_SEED)
+    return load_prompts(config.prompts, config.sampling.duration_s, max_duration_s)
+
+
+def _heldout(config: RunConfig, max_duration_s: float) -> list[Prompt]:
+    count = config.heldout.num_prompts
+    if config.heldout_prompts is None:
+        return bank(config.heldout_split, count, config.heldout.seed)
+    prompts = load_prompts(config.heldout_prompts, config.sampling.duration_s, max_duration_s)
+    if len(prompts) < count:
+        raise ConfigError(
+            f"{config.heldout_prompts} holds {len(prompts)} prompts, fewer than --heldout-num-prompts {count}; "
+            "lower it or add prompts"
+        )
+    return prompts[:count]

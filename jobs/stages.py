@@ -1,0 +1,201 @@
+"""The stages of a CRPO iteration. Each does what its part of the run directory lacks, so that a resume goes on."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import ray
+from safetensors.torch import load_file
+
+from actors.files import whole_file
+from actors.learner import train
+from actors.learner_settings import LearnerResult
+from actors.policy_store import PolicyStore
+from actors.reward import ScoredBatch, rollout_table
+from actors.rollout import Chunk, heldout_chunks, rollout_chunks
+from actors.writer import ShardWriter
+from jobs.cluster import Pools, learner_settings, make_room_for_learner
+from jobs.config import RunConfig
+from jobs.display import Display, Stage
+from jobs.heldout import HeldoutScores, heldout_figures
+from jobs.machine import machine_facts
+from jobs.metrics import MetricsLog, read_history
+from jobs.preparation import Inputs
+from jobs.samples import SampleFolder
+from jobs.tensorboard_log import TensorboardLog
+from tangoflux.health import HealthMeter
+from tangoflux.preferences import PairCounts, check_dropped_share, make_pairs
+from tangoflux.prompts import draw_prompts
+from tangoflux.records import rollout_schema
+
+
+class Run:
+    """A run's directory, pools and logs, and the stages over them."""
+
+    def __init__(
+        self, config: RunConfig, inputs: Inputs, pools: Pools, display: Display, board: TensorboardLog
+    ) -> None:
+        self.config, self.inputs, self.pools, self.display, self.board = config, inputs, pools, display, board
+        self.directory = config.run_dir
+        self.metrics = MetricsLog(self.directory / "metrics.jsonl")
+        self.store = PolicyStore(self.directory / "policies")
+        self.heldout = HeldoutScores(self.directory / "heldout", inputs.heldout)
+        self.samples = SampleFolder(self.directory / "samples")
+        self._finished = {event["iteration"] for event in read_history(self.metrics.path).iterations}
+        self._schema = rollout_schema(inputs.max_frames, inputs.channels, config.rollouts.latents_dtype)
+
+    def log_start(self, command: Sequence[str]) -> None:
+        """The event that says what runs, with which options, on what."""
+        values = self.config.model_dump(mode="json")
+        self.metrics.write("run", command=list(command), seed=self.config.seed, config=values, machine=machine_facts())
+
+    def log_end(self, seconds: float) -> None:
+        """The event of a run that went to its end."""
+        self.metrics.write("end", seconds=round(seconds, 2), iterations=self.config.iterations)
+
+    def is_finished(self, iteration: int) -> bool:
+        """Whether an earlier start of this run did the whole iteration."""
+        return iteration in self._finished
+
+    def collect(self, iteration: int) -> dict[str, Any]:
+        """Rollouts, rewards and preference pairs of an iteration; returns what the iteration's event says of them."""
+        if self.config.data == "offline" and iteration > 1:
+            return {}
+        rollouts = ShardWriter(self.directory / "rollouts" / _folder(iteration))
+        rate = self._roll_out(iteration, rollouts)
+        with self.display.stage(iteration, "pairs"):
+            return {**self._pair(iteration, rollouts), "samples_per_second": rate}
+
+    def _roll_out(self, iteration: int, rollouts: ShardWriter) -> float | None:
+        """Samples and scores the chunks that no shard holds yet; returns samples a second."""
+        config = self.config
+        prompts = draw_prompts(self.inputs.prompts, config.prompts_per_iteration, config.seed, iteration)
+        chunks = rollout_chunks(
+            prompts, iteration, config.seed, config.samples_per_prompt, config.rollouts.chunk_prompts
+        )
+        done = rollouts.parts()
+        missing = [chunk for chunk in chunks if chunk.index not in done]
+        samples = sum(len(chunk.prompts) for chunk in missing) * config.samples_per_prompt
+        failures = PairCounts()
+        with self.display.stage(iteration, "rollouts", samples) as stage:
+            self._use_policy(iteration - 1)
+            for chunk, scored in self.pools.score(missing, ("reward",)):
+                table = rollout_table(scored, self._schema)
+                rollouts.write(chunk.index, table)
+                failures += make_pairs(table)[1]
+                check_dropped_share(failures, config.rewards.max_dropped_share, len(prompts))
+                stage.advance(len(table))
+        return samples / stage.seconds if samples else None
+
+    def _pair(self, iteration: int, rollouts: ShardWriter) -> dict[str, Any]:
+        """Writes the pairs shard by shard, and measures the samples' health."""
+        preferences = ShardWriter(self._preferences(iteration))
+        counts, health = PairCounts(), HealthMeter()
+        for part in sorted(rollouts.parts()):
+            table = rollouts.read_part(part)
+            pairs, of_part = make_pairs(table, self.config.rewards.min_margin)
+            preferences.write(part, pairs)
+            counts += of_part
+            health.add(table)
+        check_dropped_share(counts, self.config.rewards.max_dropped_share)
+        return {"pairs": dataclasses.asdict(counts), **dataclasses.asdict(health.result())}
+
+    def learn(self, iteration: int) -> dict[str, Any]:
+        """Trains on the iteration's pairs and publishes the new policy; returns the learner's figures."""
+        output = self.directory / "learner" / _folder(iteration)
+        if iteration not in self.store.versions():
+            with self.display.stage(iteration, "learner", self.config.max_steps, "steps") as stage:
+                make_room_for_learner(self.config, self.pools)
+                result = self._train(iteration, output, lambda step: self._on_step(stage, step))
+                _write_json(output / "result.json", _figures_of(result))
+                self.store.publish(iteration, self.store.path(iteration - 1), load_file(result.weights))
+                result.weights.unlink()
+        return json.loads((output / "result.json").read_text())
+
+    def _train(self, iteration: int, output: Path, on_step: Callable[[Mapping[str, Any]], None]) -> LearnerResult:
+        return train(
+            self._preferences(1 if self.config.data == "offline" else iteration),
+            self.store.path(iteration - 1),
+            output,
+            learner_settings(self.config),
+            iteration,
+            self.config.seed,
+            on_step,
+        )
+
+    def _on_step(self, stage: Stage, step: Mapping[str, Any]) -> None:
+        self.board.step(self.metrics.write(**step))
+        stage.advance(loss=step["loss"], margin=step["margin"])
+
+    def evaluate(self, iteration: int, figures: Mapping[str, Any]) -> None:
+        """Samples the held-out prompts with the iteration's policy, and closes the iteration with its event."""
+        config = self.config
+        chunks = heldout_chunks(self.inputs.heldout, iteration, config.heldout.seed, 1, config.rollouts.chunk_prompts)
+        scores: dict[str, dict[str, float]] = {}
+        with self.display.stage(iteration, "held-out prompts", len(self.inputs.heldout)) as stage:
+            self._use_policy(iteration)
+            for chunk, scored in self.pools.score(chunks, tuple(config.rewards.roles), self._listening()):
+                of_chunk = _scores_of(chunk, scored)
+                self._keep_audio(chunk, scored, of_chunk)
+                scores |= of_chunk
+                stage.advance(len(chunk.prompts))
+        self.heldout.write(iteration, scores)
+        heldout = heldout_figures(self.heldout.read(iteration), self.heldout.read(0))
+        self.display.figures(**heldout)
+        self._close(iteration, {"heldout": heldout, **figures})
+
+    def _close(self, iteration: int, figures: Mapping[str, Any]) -> None:
+        seconds = {name: round(value, 2) for name, value in self.display.seconds.get(iteration, {}).items()}
+        event = self.metrics.write(
+            "iteration", iteration=iteration, policy_version=iteration, **figures, seconds=seconds
+        )
+        self.board.iteration(event)
+
+    def _listening(self) -> tuple[str, ...]:
+        return tuple(prompt.id for prompt in self.inputs.heldout[: self.config.heldout.listening])
+
+    def _keep_audio(self, chunk: Chunk, scored: ScoredBatch, scores: Mapping[str, Mapping[str, float]]) -> None:
+        """Stores the audio of the prompts to listen to; an iteration that is done again replaces it."""
+        rate = scored.rollouts.sample_rate_hz
+        for prompt in chunk.prompts:
+            for waveform in scored.waveforms.get(prompt.id, []):
+                finite = {role: value if np.isfinite(value) else None for role, value in scores[prompt.id].items()}
+                self.samples.write(chunk.iteration, prompt.id, prompt.text, prompt.duration_s, waveform, rate, finite)
+                self.board.audio(f"samples/{prompt.id}", waveform, rate, chunk.iteration)
+
+    def _use_policy(self, version: int) -> None:
+        self.pools.rollouts.broadcast("set_policy", version, ray.put(self.store.state(version)))
+
+    def _preferences(self, iteration: int) -> Path:
+        return self.directory / "preferences" / _folder(iteration)
+
+
+def _folder(iteration: int) -> str:
+    return f"i{iteration:04d}"
+
+
+def _scores_of(chunk: Chunk, scored: ScoredBatch) -> dict[str, dict[str, float]]:
+    return {
+        prompt.id: {role: float(scores.rewards[row, 0]) for role, scores in scored.scores.items()}
+        for row, prompt in enumerate(chunk.prompts)
+    }
+
+
+def _figures_of(result: LearnerResult) -> dict[str, Any]:
+    """The learner's part of an iteration's event."""
+    return {
+        "loss": {"start": result.start, "end": result.end},
+        "grad_norm": result.grad_norm,
+        "heldout_pair_accuracy": result.heldout_pair_accuracy,
+        "steps": result.steps,
+    }
+
+
+def _write_json(path: Path, values: Mapping[str, Any]) -> None:
+    with whole_file(path) as temporary:
+        temporary.write_text(json.dumps(values) + "\n")

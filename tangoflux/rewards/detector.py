@@ -1,0 +1,51 @@
+"""The sound world's truth as a reward: is what is heard exactly what the caption says?"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+from tangoflux.rewards.clap import file_sha256
+from tangoflux.soundworld.captions import parse
+from tangoflux.soundworld.detector import EventDetector
+from tangoflux.soundworld.scenes import SceneContent
+
+Measure = Literal["exact", "recall"]
+
+
+class DetectorReward:
+    """Reads the events from the waveform and compares them with the caption.
+
+    exact: 1 when kinds, counts, order and overlap are all right, else 0. recall: the share of the caption's kinds that
+    are heard. NaN for a prompt that is no sentence of the sound world.
+    """
+
+    def __init__(self, directory: Path, name: str, measure: Measure = "exact") -> None:
+        self.name = name
+        self._detector = EventDetector.load(directory)
+        self._measure: Callable[[SceneContent, SceneContent], float] = _MEASURES[measure]
+        self.checkpoint = file_sha256(directory / "model.safetensors")[:16]
+
+    def __call__(
+        self, prompts: Sequence[str], waveforms: Sequence[NDArray[np.float32]], sample_rate_hz: int
+    ) -> NDArray[np.float64]:
+        """Scores in [0, 1], (n,); see ``Reward``."""
+        wanted = [parse(prompt) for prompt in prompts]
+        heard = self._detector.detect(waveforms, sample_rate_hz)
+        pairs = zip(wanted, heard, strict=True)
+        return np.array([np.nan if content is None else self._measure(content, found) for content, found in pairs])
+
+
+def _exact(wanted: SceneContent, heard: SceneContent) -> float:
+    return float(wanted == heard)
+
+
+def _recall(wanted: SceneContent, heard: SceneContent) -> float:
+    return len(set(wanted.kinds) & set(heard.kinds)) / len(set(wanted.kinds))
+
+
+_MEASURES: dict[Measure, Callable[[SceneContent, SceneContent], float]] = {"exact": _exact, "recall": _recall}
