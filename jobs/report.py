@@ -1,0 +1,230 @@
+"""Write ``report.html`` of a CRPO run: one file that opens from disk, without a network.
+
+    python jobs/report.py --run-dir runs/2025-01-01-120000
+
+It shows what was run, how reward, judge and exact rate changed, how the learner fared, and lets you hear and see the
+same prompts before and after. A run that stopped after any iteration, or is still going, has a report too.
+"""
+
+from __future__ import annotations
+
+import argparse
+import base64
+import hashlib
+import shlex
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+from jinja2 import Environment, FileSystemLoader, StrictUndefined
+from markupsafe import Markup
+
+from actors.files import whole_file
+from jobs import formatting
+from jobs.metrics import Event, History, read_history
+from jobs.report_figures import HELDOUT, health_curves, heldout_curves, learning_curves, work_bars
+from jobs.report_listening import listening_cards
+from jobs.samples import read_samples
+from tangoflux.cli import run_main
+from tangoflux.errors import DataError
+
+TEMPLATES = Path(__file__).parent / "templates"
+
+
+def write_report(run_dir: Path) -> Path:
+    """Write ``run_dir/report.html`` whole from ``metrics.jsonl`` and ``samples/``, and give back its path.
+
+    Raises:
+        DataError: ``run_dir`` is not a run's directory, or one of its files is damaged.
+        ResourceError: the disk is full or the directory cannot be written.
+    """
+    if not (run_dir / "metrics.jsonl").is_file():
+        raise DataError(f"{run_dir} is no run directory: it has no metrics.jsonl; give the --run-dir of a run")
+    page = render_report(run_dir)
+    path = run_dir / "report.html"
+    with whole_file(path) as temporary:
+        temporary.write_bytes(page.encode("utf-8", "xmlcharrefreplace"))
+    return path
+
+
+def render_report(run_dir: Path) -> str:
+    """The report of ``run_dir`` as one HTML page."""
+    history = read_history(run_dir / "metrics.jsonl")
+    samples = read_samples(run_dir / "samples")
+    cards, top_hz = listening_cards(run_dir / "samples", samples)
+    style = (TEMPLATES / "report.css").read_text(encoding="utf-8")
+    script = (TEMPLATES / "report.js").read_text(encoding="utf-8")
+    environment = Environment(
+        loader=FileSystemLoader(TEMPLATES),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    environment.globals["f"] = formatting
+    return environment.get_template("report.html.j2").render(
+        style=Markup(style),
+        script=Markup(script),
+        script_hash=base64.b64encode(hashlib.sha256(script.encode()).digest()).decode(),
+        facts=_facts(history, run_dir),
+        headlines=_headlines(history),
+        heldout=heldout_curves(history),
+        learning=learning_curves(history),
+        health=health_curves(history),
+        work=work_bars(history),
+        iterations=history.iterations,
+        heldout_names=HELDOUT,
+        cards=cards,
+        measured=[name for name in HELDOUT if any(getattr(sample, name) is not None for sample in samples)],
+        top_khz=top_hz / 1000,
+        settings=_settings(history.run.get("config") or {}),
+        machine=_machine(history.run.get("machine") or {}),
+    )
+
+
+@dataclass(frozen=True)
+class Facts:
+    """What was run, for the head of the page."""
+
+    name: str
+    date: str
+    policy: str
+    miniature: bool
+    iterations: int
+    state: str
+    command: str
+    key_settings: Sequence[tuple[str, str]]
+
+
+@dataclass(frozen=True)
+class Headline:
+    """One held-out figure of the base and the aligned policy; ``direction`` is up, down, flat or none."""
+
+    title: str
+    meaning: str
+    model: str
+    base: Mapping[str, Any]
+    aligned: Mapping[str, Any] | None
+    direction: str
+    verdict: str
+
+
+def _facts(history: History, run_dir: Path) -> Facts:
+    config = history.run.get("config") or {}
+    policy = str(config.get("init_policy", "unknown"))
+    started = history.run.get("time")
+    return Facts(
+        name=run_dir.resolve().name,
+        date="" if started is None else f"{datetime.fromtimestamp(started, UTC):%Y-%m-%d %H:%M} UTC",
+        policy=policy,
+        miniature=policy == "miniature",
+        iterations=max((row["iteration"] for row in history.iterations), default=0),
+        state=_state(history, config),
+        command=shlex.join(history.run.get("command") or []),
+        key_settings=_key_settings(config),
+    )
+
+
+def _state(history: History, config: Mapping[str, Any]) -> str:
+    done = max((row["iteration"] for row in history.iterations), default=None)
+    if history.end:
+        return f"finished in {formatting.seconds(history.end.get('seconds'))}"
+    if done is None:
+        return "nothing was measured yet"
+    return f"stopped or still running: {done} of {config.get('iterations', '?')} iterations done"
+
+
+def _key_settings(config: Mapping[str, Any]) -> list[tuple[str, str]]:
+    learner, rewards = config.get("learner") or {}, config.get("rewards") or {}
+    per_iteration = (
+        f"{config.get('prompts_per_iteration', '?')} {formatting.TIMES} {config.get('samples_per_prompt', '?')} samples"
+    )
+    found = [
+        ("Objective", config.get("objective")),
+        ("Data", config.get("data")),
+        ("Prompts per iteration", per_iteration if "prompts_per_iteration" in config else None),
+        ("Reward", rewards.get("name")),
+        ("Beta", learner.get("beta")),
+        ("Learning rate", learner.get("learning_rate")),
+        ("Batch", f"{learner['batch_size']} pairs" if "batch_size" in learner else None),
+        ("Epochs", learner.get("epochs")),
+        ("Seed", config.get("seed")),
+    ]
+    return [(name, _show(value)) for name, value in found if value is not None]
+
+
+def _headlines(history: History) -> list[Headline]:
+    rows = [row for row in history.iterations if row.get("heldout")]
+    rewards = (history.run.get("config") or {}).get("rewards") or {}
+    models = {"reward": rewards.get("name"), "judge": rewards.get("judge"), "exact": rewards.get("detector")}
+    return [
+        _headline(name, rows, str(models[name] or ""))
+        for name in HELDOUT
+        if rows and rows[0]["iteration"] == 0 and (rows[0]["heldout"].get(name) or {}).get("mean") is not None
+    ]
+
+
+def _headline(name: str, rows: Sequence[Event], model: str) -> Headline:
+    base = rows[0]["heldout"][name]
+    aligned = rows[-1]["heldout"].get(name) if len(rows) > 1 else None
+    direction, verdict = _verdict(aligned)
+    return Headline(*HELDOUT[name], model, base, aligned, direction, verdict)
+
+
+def _verdict(aligned: Mapping[str, Any] | None) -> tuple[str, str]:
+    """Which way a figure went, and by how many standard errors; below two it is called no clear change."""
+    if aligned is None or aligned.get("delta") is None:
+        return "none", "not aligned yet"
+    delta, error = aligned["delta"], aligned.get("delta_se")
+    if not error:
+        return "flat", "unchanged" if delta == 0 else "no standard error"
+    errors = f"{abs(delta) / error:.1f} standard errors"
+    if abs(delta) < 2 * error:
+        return "flat", f"no clear change ({errors})"
+    return ("up", f"up by {errors}") if delta > 0 else ("down", f"down by {errors}")
+
+
+def _settings(config: Mapping[str, Any]) -> list[tuple[str, list[tuple[str, str]]]]:
+    """The config as titled groups of rows: the top level first, then one group for each section."""
+    top = [(key, _show(value)) for key, value in config.items() if not isinstance(value, Mapping)]
+    groups = [
+        (key, [(inner, _show(value)) for inner, value in section.items()])
+        for key, section in config.items()
+        if isinstance(section, Mapping)
+    ]
+    return [("run", top), *groups] if config else []
+
+
+def _show(value: Any) -> str:
+    if isinstance(value, list):
+        return ", ".join(map(_show, value))
+    if isinstance(value, float):
+        return f"{value:g}"
+    return formatting.MISSING if value is None or value == "" else str(value)
+
+
+def _machine(machine: Mapping[str, Any]) -> str:
+    words = {"cpus": "{} CPUs", "memory_gb": "{} GB of memory", "gpus": "{}"}
+    if not machine:
+        return ""
+    values = {**machine, "gpus": ", ".join(machine.get("gpus") or ["no GPU"])}
+    return " · ".join(words.get(key, key + " {}").format(value) for key, value in values.items())
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Write the report of ``--run-dir`` and say where it is.
+
+    Raises:
+        DataError: that is no run's directory.
+    """
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--run-dir", type=Path, required=True, metavar="DIR", help="directory of a run of jobs/crpo.py")
+    path = write_report(parser.parse_args(argv).run_dir)
+    print(f"wrote {path} ({path.stat().st_size / 1e6:.1f} MB)")
+    return 0
+
+
+if __name__ == "__main__":
+    run_main(main)
