@@ -21,15 +21,19 @@ class JsonLines:
             path.parent.mkdir(parents=True, exist_ok=True)
             _cut_torn_tail(path)
 
-    def append(self, row: Mapping[str, Any]) -> None:
-        """Add ``row``. Numbers of NumPy and torch become plain ones, and those that are not finite become null.
+    def append(self, row: Mapping[str, Any]) -> dict[str, Any]:
+        """Add ``row`` and give back what a reader will get.
+
+        Numbers of NumPy and torch become plain ones, and those that are not finite become null.
 
         Raises:
             ResourceError: the disk is full or the file cannot be written.
         """
-        line = json.dumps(_plain(row), allow_nan=False)
+        plain = _plain(row)
+        line = json.dumps(plain, allow_nan=False)
         with clear_disk_errors(self.path), self.path.open("a", encoding="utf-8", newline="\n") as file:
             file.write(line + "\n")
+        return plain
 
     def read(self) -> list[dict[str, Any]]:
         """The rows so far, as ``read_json_lines`` gives them."""

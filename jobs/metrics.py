@@ -32,10 +32,8 @@ class MetricsLog:
         self._lines = JsonLines(path)
 
     def write(self, event: str, **values: Any) -> Event:
-        """Append one event, with the time of now, and give it back."""
-        row: Event = {"event": event, "time": round(time.time(), 3), **values}
-        self._lines.append(row)
-        return row
+        """Append one event, with the time of now, and give it back as a reader will get it."""
+        return self._lines.append({"event": event, "time": round(time.time(), 3), **values})
 
     def read(self) -> list[Event]:
         """All events so far."""

@@ -21,8 +21,11 @@ def test_events_are_readable_the_moment_they_are_written(tmp_path: Path) -> None
 
 def test_numbers_of_numpy_and_torch_become_plain_and_not_finite_ones_null(tmp_path: Path) -> None:
     log = MetricsLog(tmp_path / "metrics.jsonl")
-    log.write("step", a=np.float32(0.5), b=torch.tensor(2), c=float("nan"), d=[np.inf, 1], e={"f": np.int64(4)})
+    written = log.write(
+        "step", a=np.float32(0.5), b=torch.tensor(2), c=float("nan"), d=[np.inf, 1], e={"f": np.int64(4)}
+    )
     row = log.read()[0]
+    assert row == written
     assert (row["a"], row["b"], row["c"], row["d"], row["e"]) == (0.5, 2, None, [None, 1], {"f": 4})
 
 
