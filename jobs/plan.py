@@ -12,7 +12,7 @@ from pathlib import Path
 import psutil
 from safetensors import SafetensorError, safe_open
 
-from actors.policy_store import FROZEN_PREFIX, WEIGHTS
+from actors.policy_store import WEIGHTS
 from jobs.config import RunConfig
 from tangoflux.autoencoder import AutoencoderConfig
 from tangoflux.checkpoint import read_json
@@ -144,7 +144,7 @@ def read_model_facts(directory: Path) -> ModelFacts:
     codec_file = directory / "vae_config.json"
     codec = AutoencoderConfig.from_dict(read_json(codec_file)) if codec_file.exists() else AutoencoderConfig()
     sizes = _tensor_sizes(directory / WEIGHTS)
-    text_encoder = sum(size for name, size in sizes.items() if name.startswith(FROZEN_PREFIX))
+    text_encoder = sum(size for name, size in sizes.items() if name.startswith("text_encoder."))
     return ModelFacts(
         audio_seq_len=policy.audio_seq_len,
         latent_channels=policy.in_channels,
