@@ -1,0 +1,185 @@
+"""Pools of Ray actors that work through streams of inputs and replace the actors that die.
+
+    scored = rewards.stream("score", rollouts.stream("sample", chunks))
+    for chunk, reference in scored:
+        write(ray.get(reference))
+
+Results pass from one pool to the next as references, and never through the driver. A slow reader slows down what
+comes before it. All of it happens in the driver's one thread, whenever the last stream is asked for a result.
+"""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any, TypeVar
+
+import ray
+from ray.exceptions import RayActorError, RayTaskError
+
+from actors.seat import DEATHS, Seat, WorkerError, call, first_line, is_over
+from actors.stream import Stream
+from tangoflux.errors import TangoFluxError
+
+logger = logging.getLogger(__name__)
+
+T = TypeVar("T")
+
+MAX_FAILED_STARTS = 3
+"""So many actors of a seat may die, one after another, before they are ready."""
+
+
+class Pool:
+    """Actors of one class. They start at once, in the background, and can be given back and taken again.
+
+    Ray itself restarts and retries nothing: what a new actor must know, and what becomes of a dead one's tasks, is
+    decided here. One stream at a time: a new one abandons what the last has not finished.
+    """
+
+    def __init__(
+        self,
+        actor_class: Any,
+        args: Sequence[Any],
+        size: int,
+        resources: Mapping[str, Any],
+        name: str,
+        start_timeout_s: float = 600.0,
+    ) -> None:
+        """Starts the pool.
+
+        Args:
+            actor_class: ``ray.remote(SomeClass)``.
+            args: what each actor is made with.
+            size: number of actors, >= 1.
+            resources: options of each actor, such as ``{"num_cpus": 1, "num_gpus": 0}``.
+            name: what errors and logs call its actors, such as "rollout worker".
+            start_timeout_s: seconds without any ready actor after which a stream gives up.
+        """
+        self.name = name
+        self.size = size
+        self._actor_class = actor_class.options(max_restarts=0, max_task_retries=0, **resources)
+        self._args = args
+        self._resources = dict(resources)
+        self._start_timeout_s = start_timeout_s
+        self._seats: list[Seat] = []
+        self._broadcasts: dict[str, tuple[Any, ...]] = {}
+        self._stream: Stream[Any] | None = None
+        self._alive_at = 0.0
+        self.ensure()
+
+    def ensure(self) -> None:
+        """Starts the actors that are missing; does not wait for them."""
+        self._alive_at = time.monotonic()
+        self._seats += [Seat() for _ in range(self.size - len(self._seats))]
+        self.tend()
+
+    def release(self) -> None:
+        """Gives all actors and their resources back. ``ensure``, or the next stream, starts new ones."""
+        for seat in self._seats:
+            if seat.actor is not None:
+                ray.kill(seat.actor)
+        self._seats = []
+        self._stream = None
+
+    def close(self) -> None:
+        """As ``release``, and forgets what was broadcast, so that its objects are freed."""
+        self.release()
+        self._broadcasts = {}
+
+    def broadcast(self, method: str, *args: Any) -> None:
+        """Calls a method of every actor and waits for those that are ready.
+
+        Actors that become ready later have called it too: of each method the last broadcast counts. Pass large
+        arguments as references (``ray.put``).
+
+        Raises:
+            WorkerError: the method raised.
+        """
+        self._broadcasts.pop(method, None)
+        self._broadcasts[method] = args
+        ready = [seat for seat in self._seats if seat.ready]
+        for seat in self._seats:
+            if seat.setup:
+                seat.setup.append(call(seat.actor, method, *args)[0])
+        receipts = [call(seat.actor, method, *args)[0] for seat in ready]
+        for seat, receipt in zip(ready, receipts, strict=True):
+            try:
+                ray.get(receipt)
+            except RayTaskError as error:
+                raise self.error(f"{method} failed", error) from error
+            except DEATHS as error:
+                if not seat.flights:  # otherwise the stream finds it, and the tasks with it
+                    self.bury(seat, error)
+
+    def stream(self, method: str, inputs: Iterable[T] | Stream[T], *args: Any) -> Stream[T]:
+        """Calls ``method(input, *args)`` for each input on some actor, and gives the results as they finish.
+
+        Args:
+            inputs: values, or another pool's stream, whose results are then the inputs while it keeps on running.
+
+        Returns:
+            an iterator of (input, reference of its result); in a chain, of the first stream's inputs. Its ``next``
+            raises WorkerError, or the worker's own TangoFluxError, when a task raises or ends three workers.
+        """
+        self.ensure()
+        for seat in self._seats:
+            seat.flights.clear()
+        self._stream = Stream(self, method, inputs, args)
+        return self._stream
+
+    # The rest is for the pool's stream.
+
+    def seats_of(self, stream: Stream[Any]) -> list[Seat]:
+        """All seats, if the pool still works for this stream."""
+        if self._stream is not stream:
+            raise RuntimeError(f"this stream of the {self.name}s was ended by another one or by release()")
+        return self._seats
+
+    def tend(self) -> None:
+        """Starts actors whose time has come, and notices those that became ready or died before that.
+
+        Raises:
+            WorkerError: an actor cannot start, or none was ready for ``start_timeout_s``.
+        """
+        for seat in self._seats:
+            if seat.actor is None and time.monotonic() >= seat.start_at:
+                seat.start(self._actor_class.remote(*self._args), self._broadcasts.items())
+            elif seat.setup and is_over(seat.setup[-1]):
+                self._end_start(seat)
+        if any(seat.ready for seat in self._seats):
+            self._alive_at = time.monotonic()
+        elif time.monotonic() - self._alive_at > self._start_timeout_s:
+            raise WorkerError(
+                f"no {self.name} was ready within {self._start_timeout_s:g} s: each needs {self._resources}, "
+                f"free in the cluster: {ray.available_resources()}; ask for less or add nodes"
+            )
+
+    def bury(self, seat: Seat, error: Exception) -> None:
+        """Empties the seat of a dead actor; a replacement starts after a back-off.
+
+        Raises:
+            WorkerError: the constructor raised, or too many actors died before they were ready.
+        """
+        if isinstance(error, RayActorError) and error.actor_init_failed:
+            raise self.error("could not start", error) from error
+        seat.empty()
+        if seat.failed_starts >= MAX_FAILED_STARTS:
+            raise self.error(f"died {seat.failed_starts} times in a row before it was ready", error) from error
+        logger.warning("a %s died and is replaced: %s", self.name, first_line(error))
+
+    def error(self, what: str, error: Exception) -> TangoFluxError:
+        """The error to raise: the worker's own where that is a clear one, else one line that says what happened."""
+        if isinstance(error, RayTaskError) and isinstance(error.cause, TangoFluxError):
+            return error.cause
+        return WorkerError(f"{self.name}: {what}: {first_line(error)}")
+
+    def _end_start(self, seat: Seat) -> None:
+        try:
+            ray.get(seat.setup)
+        except RayTaskError as error:
+            raise self.error("set-up failed", error) from error
+        except DEATHS as error:
+            self.bury(seat, error)
+        else:
+            seat.set_ready()

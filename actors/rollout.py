@@ -1,0 +1,169 @@
+"""Rollouts: fixed chunks of prompts, and the worker that samples them with the current policy."""
+
+from __future__ import annotations
+
+import os
+import socket
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import ray
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from actors.policy_store import is_trained
+from tangoflux.errors import CheckpointError
+from tangoflux.model import TangoFlux
+from tangoflux.prompts import Prompt
+from tangoflux.records import LatentsDtype
+from tangoflux.sampling import SamplingParams, sample_latents
+from tangoflux.seeding import derive_seed
+
+
+@dataclass(frozen=True)
+class Chunk:
+    """The unit of work: prompts that are sampled in one batch, whichever worker does it.
+
+    Attributes:
+        index: number of the chunk, and of its shard, in the iteration.
+        prompts: sorted by id.
+        seeds: for each prompt the noise seeds of its samples.
+    """
+
+    index: int
+    iteration: int
+    prompts: tuple[Prompt, ...]
+    seeds: tuple[tuple[int, ...], ...]
+
+    def __str__(self) -> str:
+        return f"chunk {self.index} of iteration {self.iteration}"
+
+
+@dataclass(frozen=True)
+class RolloutBatch:
+    """A sampled chunk.
+
+    Attributes:
+        latents: for each prompt (samples, frames, channels), as they are stored.
+        waveforms: for each prompt and sample float32 (audio_channels, samples) in [-1, 1], decoded from ``latents``.
+        seconds: wall time of the whole chunk.
+    """
+
+    chunk: Chunk
+    policy_version: int
+    params: SamplingParams
+    latents: list[NDArray[Any]]
+    waveforms: list[list[NDArray[np.float32]]]
+    sample_rate_hz: int
+    created_at: datetime
+    worker: str
+    seconds: float
+
+
+class RolloutWorker:
+    """Samples chunks. What it gives depends on the chunk and the policy, not on what it did before."""
+
+    def __init__(
+        self,
+        policy_dir: Path,
+        params: SamplingParams,
+        threads: int = 1,
+        latents_dtype: LatentsDtype = "float32",
+        policy_version: int = 0,
+        device: str = "cpu",
+    ) -> None:
+        """Loads the model.
+
+        Args:
+            policy_dir: a directory in the published layout; its policy is ``policy_version``.
+            threads: CPU threads of this process; results can differ in the last bits between other numbers of them.
+            latents_dtype: as stored.
+
+        Raises:
+            CheckpointError: ``policy_dir`` is no model directory.
+        """
+        torch.set_num_threads(threads)
+        self.params = params
+        self.policy_version = policy_version
+        self._dtype = np.dtype(latents_dtype)
+        self._model = TangoFlux.from_pretrained(policy_dir).to(device)
+
+    def set_policy(self, version: int, state: Mapping[str, Tensor]) -> None:
+        """Takes over a policy's trained tensors, as ``PolicyStore.state`` gives them.
+
+        Raises:
+            CheckpointError: they are not exactly those of this model.
+        """
+        policy = self._model.policy
+        expected = {key for key in policy.state_dict() if is_trained(key)}
+        if set(state) != expected:
+            names = sorted(expected ^ set(state))
+            raise CheckpointError(f"policy version {version} is of another model: {', '.join(names[:5])}")
+        policy.load_state_dict(dict(state), strict=False)
+        self.policy_version = version
+
+    def sample(self, chunk: Chunk) -> RolloutBatch:
+        """Samples all prompts of the chunk in one batch and decodes what will be stored."""
+        start = time.perf_counter()
+        requests = [
+            self._model.request(prompt.text, prompt.duration_s, seeds)
+            for prompt, seeds in zip(chunk.prompts, chunk.seeds, strict=True)
+        ]
+        latents = [
+            group.numpy().astype(self._dtype) for group in sample_latents(self._model.policy, requests, self.params)
+        ]
+        waveforms = [self._decode(group, prompt) for group, prompt in zip(latents, chunk.prompts, strict=True)]
+        return RolloutBatch(
+            chunk=chunk,
+            policy_version=self.policy_version,
+            params=self.params,
+            latents=latents,
+            waveforms=waveforms,
+            sample_rate_hz=self._model.sample_rate_hz,
+            created_at=datetime.now(UTC),
+            worker=f"{socket.gethostname()}:{os.getpid()}",
+            seconds=time.perf_counter() - start,
+        )
+
+    def _decode(self, latents: NDArray[Any], prompt: Prompt) -> list[NDArray[np.float32]]:
+        # A group at a time bounds the memory that the codec needs, whatever the size of a chunk.
+        rows = list(torch.from_numpy(latents).float())
+        return self._model.decode(rows, [prompt.duration_s] * len(rows))
+
+
+RolloutActor = ray.remote(RolloutWorker)
+
+
+def rollout_chunks(
+    prompts: Sequence[Prompt], iteration: int, run_seed: int, num_samples: int, chunk_prompts: int
+) -> list[Chunk]:
+    """An iteration's work, in canonical order: chunks of ``chunk_prompts`` prompts (the last may have fewer).
+
+    The noise of sample k of a prompt depends on (run_seed, iteration, prompt id, k) only.
+    """
+    return _chunks(prompts, iteration, num_samples, chunk_prompts, (run_seed, "rollout", iteration))
+
+
+def heldout_chunks(
+    prompts: Sequence[Prompt], iteration: int, heldout_seed: int, num_samples: int, chunk_prompts: int
+) -> list[Chunk]:
+    """As ``rollout_chunks``, with the same noise for every policy, so that policies are compared in pairs."""
+    return _chunks(prompts, iteration, num_samples, chunk_prompts, (heldout_seed, "heldout"))
+
+
+def _chunks(
+    prompts: Sequence[Prompt], iteration: int, num_samples: int, chunk_prompts: int, noise: tuple[int | str, ...]
+) -> list[Chunk]:
+    ordered = sorted(prompts, key=lambda prompt: prompt.id)
+    chunks: list[Chunk] = []
+    for first in range(0, len(ordered), chunk_prompts):
+        part = tuple(ordered[first : first + chunk_prompts])
+        seeds = tuple(tuple(derive_seed(*noise, prompt.id, k) for k in range(num_samples)) for prompt in part)
+        chunks.append(Chunk(len(chunks), iteration, part, seeds))
+    return chunks

@@ -1,0 +1,124 @@
+"""The parts of a worker pool: a seat with its actor, and the tasks that the actor was given."""
+
+from __future__ import annotations
+
+import time
+from collections import deque
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Generic, TypeVar
+
+import ray
+from ray import ObjectRef
+from ray.exceptions import OutOfMemoryError, RayActorError, RayTaskError
+
+from tangoflux.errors import TangoFluxError
+
+T = TypeVar("T")
+
+BACK_OFF_S = (0.0, 1.0, 5.0, 15.0, 30.0)
+"""Seconds before a replacement starts, by how many actors of its seat died since one of them finished a task."""
+
+DEATHS = (RayActorError, OutOfMemoryError)
+"""What a call raises when its actor is dead or out of reach."""
+
+
+class WorkerError(TangoFluxError):
+    """A worker could not start, raised, or died again and again at the same task."""
+
+
+@dataclass(eq=False)
+class Task(Generic[T]):
+    """An input of a stream, what the method is called with for it, and how many workers it has ended."""
+
+    key: T
+    value: Any
+    deaths: int = 0
+
+
+@dataclass(eq=False)
+class Flight(Generic[T]):
+    """A task that an actor was given. The receipt tells how it went; the result stays where it is made."""
+
+    task: Task[T]
+    receipt: ObjectRef[Any]
+    result: ObjectRef[Any]
+
+
+@dataclass(eq=False)
+class Seat:
+    """A place of the pool.
+
+    Attributes:
+        actor: the handle, or None between a death and the replacement.
+        setup: calls that must end before the actor is ready.
+        flights: its tasks, in the order in which it runs them.
+        deaths: actors that died here since one finished a task.
+        failed_starts: actors that died here, one after another, before they were ready.
+        start_at: when the replacement may start, in ``time.monotonic()`` seconds.
+    """
+
+    actor: Any = None
+    setup: list[ObjectRef[Any]] = field(default_factory=list)
+    flights: deque[Flight[Any]] = field(default_factory=deque)
+    deaths: int = 0
+    failed_starts: int = 0
+    start_at: float = 0.0
+
+    @property
+    def ready(self) -> bool:
+        """Whether the actor can be given tasks."""
+        return self.actor is not None and not self.setup
+
+    @property
+    def pending(self) -> list[ObjectRef[Any]]:
+        """The reference to wait for, if any; an actor's calls end in order, so one is enough."""
+        return self.setup[-1:] or [flight.receipt for flight in list(self.flights)[:1]]
+
+    def start(self, actor: Any, calls: Iterable[tuple[str, Sequence[Any]]]) -> None:
+        """Takes a new actor, which is ready after ``calls``."""
+        self.actor = actor
+        self.setup = [call(actor, "__ray_ready__")[0]]
+        self.setup += [call(actor, method, *args)[0] for method, args in calls]
+
+    def set_ready(self) -> None:
+        """Ends the start-up."""
+        self.setup = []
+        self.failed_starts = 0
+
+    def fly(self, task: Task[Any], method: str, args: Sequence[Any]) -> None:
+        """Gives the actor a task."""
+        self.flights.append(Flight(task, *call(self.actor, method, task.value, *args)))
+
+    def empty(self) -> None:
+        """Ends the actor, if it still lives, and sets when the next one may start. The flights stay."""
+        if self.actor is not None:
+            ray.kill(self.actor)
+        self.deaths += 1
+        self.failed_starts += bool(self.setup)
+        self.actor = None
+        self.setup = []
+        self.start_at = time.monotonic() + BACK_OFF_S[min(self.deaths, len(BACK_OFF_S)) - 1]
+
+
+def call(actor: Any, method: str, *args: Any) -> tuple[ObjectRef[Any], ObjectRef[Any]]:
+    """Calls an actor's method: a receipt, which is small, and the result, which need never be fetched."""
+    return actor.__ray_call__.options(num_returns=2).remote(_with_receipt, method, *args)
+
+
+def is_over(reference: ObjectRef[Any]) -> bool:
+    """Whether a call ended, well or not; fetches nothing."""
+    return bool(ray.wait([reference], timeout=0, fetch_local=False)[0])
+
+
+def first_line(error: Exception) -> str:
+    """What happened, in one line."""
+    if isinstance(error, RayTaskError):
+        return f"{type(error.cause).__name__}: {error.cause}".split("\n")[0]
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    # A constructor's traceback ends with its error.
+    return lines[-1] if isinstance(error, RayActorError) and error.actor_init_failed else lines[0]
+
+
+def _with_receipt(worker: Any, method: str, *args: Any) -> tuple[None, Any]:
+    return None, getattr(worker, method)(*args)
