@@ -9,7 +9,7 @@ from typing import Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from tangoflux.rewards.clap import file_sha256
+from tangoflux.rewards.clap import file_sha256, is_usable
 from tangoflux.soundworld.captions import parse
 from tangoflux.soundworld.detector import EventDetector
 from tangoflux.soundworld.scenes import SceneContent
@@ -21,13 +21,13 @@ class DetectorReward:
     """Reads the events from the waveform and compares them with the caption.
 
     exact: 1 when kinds, counts, order and overlap are all right, else 0. recall: the share of the caption's kinds that
-    are heard. NaN for a prompt that is no sentence of the sound world.
+    are heard. NaN for a prompt that is no sentence of the sound world, as for a waveform that is not finite.
     """
 
     def __init__(self, directory: Path, name: str, measure: Measure = "exact") -> None:
         self.name = name
         self._detector = EventDetector.load(directory)
-        self._measure: Callable[[SceneContent, SceneContent], float] = _MEASURES[measure]
+        self._measure: Callable[[SceneContent, SceneContent], float] = MEASURES[measure]
         self.checkpoint = file_sha256(directory / "model.safetensors")[:16]
 
     def __call__(
@@ -36,8 +36,11 @@ class DetectorReward:
         """Scores in [0, 1], (n,); see ``Reward``."""
         wanted = [parse(prompt) for prompt in prompts]
         heard = self._detector.detect(waveforms, sample_rate_hz)
-        pairs = zip(wanted, heard, strict=True)
-        return np.array([np.nan if content is None else self._measure(content, found) for content, found in pairs])
+        scores = np.full(len(wanted), np.nan)
+        for row, content in enumerate(wanted):
+            if content is not None and is_usable(waveforms[row]):
+                scores[row] = self._measure(content, heard[row])
+        return scores
 
 
 def _exact(wanted: SceneContent, heard: SceneContent) -> float:
@@ -48,4 +51,4 @@ def _recall(wanted: SceneContent, heard: SceneContent) -> float:
     return len(set(wanted.kinds) & set(heard.kinds)) / len(set(wanted.kinds))
 
 
-_MEASURES: dict[Measure, Callable[[SceneContent, SceneContent], float]] = {"exact": _exact, "recall": _recall}
+MEASURES: dict[Measure, Callable[[SceneContent, SceneContent], float]] = {"exact": _exact, "recall": _recall}

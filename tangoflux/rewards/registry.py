@@ -55,13 +55,20 @@ def load_reward(name: str) -> Reward:
     if Path(name).is_dir():
         return ClapReward(Path(name), Path(name).resolve().name)
     module, _, attribute = name.partition(":")
-    factory = getattr(importlib.import_module(module), attribute, None)
-    if factory is None:
-        raise ConfigError(f"reward {name!r}: module {module} has no {attribute}")
-    reward = factory()
+    reward = _factory(name, module, attribute)()
     if not isinstance(reward, Reward):
         raise ConfigError(f"reward {name!r} lacks name, checkpoint or __call__ (see tangoflux.rewards.Reward)")
     return reward
+
+
+def _factory(name: str, module: str, attribute: str) -> Callable[[], object]:
+    try:
+        factory = getattr(importlib.import_module(module), attribute, None)
+    except ImportError as error:
+        raise ConfigError(f"reward {name!r}: module {module} cannot be imported: {error}") from error
+    if not callable(factory):
+        raise ConfigError(f"reward {name!r}: module {module} has no class {attribute}")
+    return factory
 
 
 def _is_importable(module: str) -> bool:

@@ -11,9 +11,11 @@ import numpy as np
 import torch
 import torchaudio.functional as AF
 from numpy.typing import NDArray
-from safetensors.torch import load_file, save_file
+from safetensors.torch import save_file
 from torch import Tensor, nn
 
+from tangoflux.checkpoint import load_weights, read_json
+from tangoflux.errors import CheckpointError
 from tangoflux.log_mel import LogMel, LogMelConfig
 from tangoflux.soundworld.activity import read_activity
 from tangoflux.soundworld.events import KINDS
@@ -119,10 +121,18 @@ class EventDetector(nn.Module):
 
     @classmethod
     def load(cls, directory: Path) -> EventDetector:
-        """A detector that `save` wrote, in float32 and evaluation mode."""
-        config = json.loads((directory / "config.json").read_text())
-        detector = cls(DetectorConfig(**{**config, "dilations": tuple(config["dilations"])}))
-        tensors = {name: value.float() for name, value in load_file(directory / "model.safetensors").items()}
+        """A detector that `save` wrote, in float32 and evaluation mode.
+
+        Raises:
+            CheckpointError: a file is missing, truncated or of another model.
+        """
+        file = directory / "config.json"
+        config = read_json(file)
+        try:
+            detector = cls(DetectorConfig(**{**config, "dilations": tuple(config["dilations"])}))
+        except (KeyError, TypeError) as error:
+            raise CheckpointError(f"{file} is not the config of an event detector: {error}") from error
         # The only scalars are the counters of the batch norms, which nothing reads after the training.
-        detector.load_state_dict(tensors, strict=False)
+        scalars = [name for name, value in detector.state_dict().items() if not value.ndim]
+        load_weights(detector, directory / "model.safetensors", optional=scalars)
         return detector.eval()

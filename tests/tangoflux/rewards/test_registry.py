@@ -1,0 +1,98 @@
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+import pytest
+from numpy.typing import NDArray
+
+from tangoflux.errors import CheckpointError, ConfigError
+from tangoflux.rewards import ClapReward, Reward, check_reward, load_reward
+from tangoflux.rewards.registry import EMBEDDED
+
+
+class Loudness:
+    """A reward of a user's own."""
+
+    name = "loudness"
+    checkpoint = "1"
+
+    def __call__(
+        self, prompts: Sequence[str], waveforms: Sequence[NDArray[np.float32]], sample_rate_hz: int
+    ) -> NDArray[np.float64]:
+        return np.array([np.square(waveform).mean() for waveform in waveforms], np.float64)
+
+
+class Nameless:
+    def __call__(self) -> None: ...
+
+
+CONSTANT = 3
+
+
+def test_a_class_of_ones_own_is_a_reward() -> None:
+    check_reward(f"{__name__}:Loudness")
+    reward = load_reward(f"{__name__}:Loudness")
+    assert isinstance(reward, Reward)
+    assert reward(["x"], [np.full((1, 8), 0.5, np.float32)], 16_000) == [0.25]
+
+
+def test_a_directory_is_a_clap_model_named_after_it(clap_dir: Path) -> None:
+    check_reward(str(clap_dir))
+    reward = load_reward(str(clap_dir))
+    assert isinstance(reward, ClapReward) and reward.name == "tiny-clap"
+
+
+def test_the_embedded_names_are_known() -> None:
+    for name in ("miniature-clap", "miniature-judge", "miniature-detector", "miniature-recall"):
+        check_reward(name)
+        if EMBEDDED.is_dir():
+            assert load_reward(name).name == name
+
+
+def test_a_directory_that_holds_something_else_is_refused(tmp_path: Path) -> None:
+    check_reward(str(tmp_path))
+    with pytest.raises(CheckpointError, match=r"config\.json is missing: is .* a model directory\?"):
+        load_reward(str(tmp_path))
+
+
+@pytest.mark.parametrize(
+    ("name", "message"),
+    [
+        ("miniature-clapp", "'miniature-clapp' is none of miniature-clap, .*, no directory and no module:Class"),
+        ("/no/such/place", "'/no/such/place' is none of"),
+        (__file__, "is none of"),
+        ("no_such_module:Reward", "there is no module no_such_module to import; is its folder on PYTHONPATH"),
+        ("no_such.package:Reward", "there is no module no_such.package"),
+        (":Reward", "there is no module  to import"),
+        ("tests:", "is none of"),
+        ("a b/c:Reward", "there is no module a b/c"),
+    ],
+)
+def test_a_name_that_is_nothing_is_refused_in_one_line(name: str, message: str) -> None:
+    for refused in (check_reward, load_reward):
+        with pytest.raises(ConfigError, match=message) as caught:
+            refused(name)
+        assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("attribute", "message"),
+    [
+        ("Missing", "has no class Missing"),
+        ("CONSTANT", "has no class CONSTANT"),
+        ("Nameless", "lacks name, checkpoint or __call__"),
+    ],
+)
+def test_a_class_that_is_no_reward_is_refused(attribute: str, message: str) -> None:
+    with pytest.raises(ConfigError, match=message):
+        load_reward(f"{__name__}:{attribute}")
+
+
+def test_a_module_that_lacks_what_it_imports_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "my_reward.py").write_text("import no_such_library\n")
+    monkeypatch.syspath_prepend(tmp_path)
+    check_reward("my_reward:Mine")
+    with pytest.raises(ConfigError, match="module my_reward cannot be imported: No module named 'no_such_library'"):
+        load_reward("my_reward:Mine")
