@@ -67,8 +67,15 @@ def option(
         default_text: what the help shows as the default, where that is not the value.
         limits: ``ge``, ``gt``, ``le``, ``lt``, ``min_length`` as in ``pydantic.Field``.
     """
-    extra = {"unit": unit, "flag": flag, "why": why, "allowed": allowed, "may_change": may_change, "text": default_text}
-    made = {"default_factory": default} if callable(default) else {"default": default}
+    extra: dict[str, Any] = {
+        "unit": unit,
+        "flag": flag,
+        "why": why,
+        "allowed": allowed,
+        "may_change": may_change,
+        "text": default_text,
+    }
+    made: dict[str, Any] = {"default_factory": default} if callable(default) else {"default": default}
     return Field(**made, description=description, json_schema_extra=extra, **limits)
 
 
