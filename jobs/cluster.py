@@ -5,10 +5,11 @@ from __future__ import annotations
 import logging
 import math
 import os
-from collections.abc import Collection, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Collection, Generator, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any, Protocol
 
 import ray
 
@@ -16,7 +17,7 @@ from actors.learner_settings import LearnerSettings
 from actors.pool import Pool
 from actors.reward import RewardActor, ScoredBatch
 from actors.rollout import Chunk, RolloutActor
-from jobs.config import RunConfig
+from jobs.config import LearnerOptions, Objective, RolloutOptions, RunConfig, SamplingOptions, ScoringOptions
 from tangoflux.sampling import SamplingParams
 
 QUIET = {
@@ -31,16 +32,36 @@ QUIET = {
 """Environment of a cluster on this machine: Ray's and the libraries' chatter stays in Ray's logs."""
 
 
+class Processes(Protocol):
+    """The options that every kind of worker has."""
+
+    @property
+    def workers(self) -> int: ...  # noqa: D102
+    @property
+    def num_cpus(self) -> float: ...  # noqa: D102
+    @property
+    def num_gpus(self) -> float: ...  # noqa: D102
+
+
 @contextmanager
-def ray_session(config: RunConfig) -> Iterator[None]:
-    """Joins the cluster in ``RAY_ADDRESS`` (``ray job submit`` sets it), or starts Ray on this machine."""
+def ray_session(*kinds: Processes) -> Generator[None]:
+    """Joins the cluster in ``RAY_ADDRESS`` (``ray job submit`` sets it), or starts Ray on this machine.
+
+    A process that has joined or started Ray already goes on with that.
+
+    Args:
+        kinds: the workers that there will be.
+    """
+    if ray.is_initialized():
+        yield
+        return
     address = os.environ.get("RAY_ADDRESS")
     if address:
         ray.init(address=address, log_to_driver=False, logging_level=logging.ERROR)
     else:
         os.environ.update({key: value for key, value in QUIET.items() if key not in os.environ})
         ray.init(
-            num_cpus=_logical_cpus(config), include_dashboard=False, log_to_driver=False, logging_level=logging.ERROR
+            num_cpus=_logical_cpus(kinds), include_dashboard=False, log_to_driver=False, logging_level=logging.ERROR
         )
     try:
         yield
@@ -70,32 +91,44 @@ class Pools:
 
 
 @contextmanager
-def open_pools(config: RunConfig, policy_dir: Path) -> Iterator[Pools]:
+def open_pools(config: RunConfig, policy_dir: Path) -> Generator[Pools]:
     """Starts the pools; they live until the block ends."""
-    rollouts, rewards, sampling = config.rollouts, config.rewards, config.sampling
-    params = SamplingParams(sampling.num_steps, sampling.guidance_scale, sampling.negative_prompt)
-    device = "cuda" if rollouts.num_gpus else "cpu"
-    pools = Pools(
-        Pool(
-            RolloutActor,
-            (policy_dir.resolve(), params, rollouts.threads, rollouts.latents_dtype, 0, device),
-            rollouts.workers,
-            {"num_cpus": rollouts.num_cpus, "num_gpus": rollouts.num_gpus},
-            "rollout worker",
-        ),
-        Pool(
-            RewardActor,
-            (rewards.roles, rewards.threads),
-            rewards.workers,
-            {"num_cpus": rewards.num_cpus, "num_gpus": rewards.num_gpus},
-            "reward worker",
-        ),
-    )
+    sampler = rollout_args(policy_dir, config.sampling, config.rollouts)
+    with (
+        open_pool(RolloutActor, sampler, config.rollouts, "rollout worker") as rollouts,
+        reward_pool(config.rewards.roles, config.rewards) as rewards,
+    ):
+        yield Pools(rollouts, rewards)
+
+
+@contextmanager
+def open_pool(actor_class: Any, args: Sequence[Any], processes: Processes, name: str) -> Generator[Pool]:
+    """Starts a pool; it lives until the block ends."""
+    resources = {"num_cpus": processes.num_cpus, "num_gpus": processes.num_gpus}
+    pool = Pool(actor_class, args, processes.workers, resources, name)
     try:
-        yield pools
+        yield pool
     finally:
-        pools.rollouts.close()
-        pools.rewards.close()
+        pool.close()
+
+
+def rollout_args(
+    policy_dir: Path, sampling: SamplingOptions, rollouts: RolloutOptions, policy_version: int = 0
+) -> tuple[Any, ...]:
+    """What a ``RolloutWorker`` is made with."""
+    params = SamplingParams(sampling.num_steps, sampling.guidance_scale, sampling.negative_prompt)
+    dtype, device = rollouts.latents_dtype, device_of(rollouts)
+    return (policy_dir.resolve(), params, rollouts.threads, dtype, policy_version, device)
+
+
+def reward_pool(roles: Mapping[str, str], rewards: ScoringOptions) -> AbstractContextManager[Pool]:
+    """Starts the pool of reward workers, with a reward model for each role."""
+    return open_pool(RewardActor, (dict(roles), rewards.threads), rewards, "reward worker")
+
+
+def device_of(processes: Processes) -> str:
+    """Where the workers compute."""
+    return "cuda" if processes.num_gpus else "cpu"
 
 
 def make_room_for_learner(config: RunConfig, pools: Pools) -> None:
@@ -107,13 +140,12 @@ def make_room_for_learner(config: RunConfig, pools: Pools) -> None:
         pools.rewards.release()
 
 
-def learner_settings(config: RunConfig) -> LearnerSettings:
+def learner_settings(objective: Objective, learner: LearnerOptions) -> LearnerSettings:
     """The learner's part of the options."""
-    return LearnerSettings(objective=config.objective, **config.learner.model_dump())
+    return LearnerSettings(objective=objective, **learner.model_dump())
 
 
-def _logical_cpus(config: RunConfig) -> int:
-    """All cores, and at least what pools and learner ask for: they take turns, so that they need not be paid twice."""
-    rollouts, rewards, learner = config.rollouts, config.rewards, config.learner
-    asked = sum(part.workers * part.num_cpus for part in (rollouts, rewards, learner))
+def _logical_cpus(kinds: Sequence[Processes]) -> int:
+    """All cores, and at least what all ask for: they take turns, so that they need not be paid twice."""
+    asked = sum(kind.workers * kind.num_cpus for kind in kinds)
     return max(os.cpu_count() or 1, math.ceil(asked))

@@ -21,7 +21,7 @@ def load_options(
     program: str,
     description: str,
     examples: str,
-    shipped: Path,
+    shipped: Path | None = None,
     file_without_config: Callable[[Mapping[str, Any]], Path | None] = lambda arguments: None,
 ) -> Model:
     """Reads a job's options: from the command line, else from the file that ``--config`` names, else the defaults.
@@ -29,7 +29,7 @@ def load_options(
     Args:
         argv: the arguments; None means those of this process.
         program, description, examples: for ``--help``, which prints and exits.
-        shipped: the directory of the configs that ``--config`` finds by name.
+        shipped: the directory of the configs that ``--config`` finds by name, where the job has such.
         file_without_config: names the file for arguments (by path) without ``--config``, where there is one.
 
     Raises:
@@ -58,7 +58,7 @@ class _Parser(argparse.ArgumentParser):
         raise ConfigError(f"{message.removeprefix('argument ')}; see --help")
 
 
-def _parser(model: type[Options], program: str, description: str, examples: str, shipped: Path) -> _Parser:
+def _parser(model: type[Options], program: str, description: str, examples: str, shipped: Path | None) -> _Parser:
     parser = _Parser(
         prog=program,
         usage=f"{program} [--config NAME] [--option value ...]",
@@ -69,8 +69,10 @@ def _parser(model: type[Options], program: str, description: str, examples: str,
         allow_abbrev=False,
     )
     groups = {"run": parser.add_argument_group("run")}
-    names = ", ".join(sorted(file.stem for file in shipped.glob("*.yaml")))
-    text = f"a YAML file of options, or one that comes with the project: {names} [default default]"
+    text = "a YAML file of options"
+    if shipped:
+        names = ", ".join(sorted(file.stem for file in shipped.glob("*.yaml")))
+        text = f"{text}, or one that comes with the project: {names} [default default]"
     groups["run"].add_argument("--config", dest="--config", metavar="NAME", help=text)
     for name, section in sections(model).items():
         groups[name] = parser.add_argument_group(name, section.__doc__)

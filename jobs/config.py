@@ -56,19 +56,11 @@ class RolloutOptions(Options):
     latents_dtype: Literal["float32", "float16"] = option("float32", "how latents are stored")
 
 
-class RewardOptions(Options):
-    """What ranks the samples, and what only judges them."""
+class ScoringOptions(Options):
+    """What ranks the samples."""
 
     name: str = option(
         "miniature-clap", "reward model that ranks: a name, a directory or module:Class", flag="reward", min_length=1
-    )
-    judge: str | None = option(
-        "miniature-judge", "independent reward model for held-out prompts, never trained against", min_length=1
-    )
-    detector: str | None = option(
-        "miniature-detector",
-        "tells for held-out prompts whether the audio is exactly the scene asked for",
-        min_length=1,
     )
     workers: int = option(1, "reward workers", flag="reward-workers", unit="processes", ge=1, may_change=True)
     threads: int = option(1, "CPU threads of a reward worker", flag="reward-threads", ge=1)
@@ -79,6 +71,19 @@ class RewardOptions(Options):
     )
     max_dropped_share: float = option(
         0.2, "share of an iteration's groups that may lack a reward before the run stops", ge=0, le=1
+    )
+
+
+class RewardOptions(ScoringOptions):
+    """What ranks the samples, and what only judges them."""
+
+    judge: str | None = option(
+        "miniature-judge", "independent reward model for held-out prompts, never trained against", min_length=1
+    )
+    detector: str | None = option(
+        "miniature-detector",
+        "tells for held-out prompts whether the audio is exactly the scene asked for",
+        min_length=1,
     )
 
     @property
@@ -130,7 +135,16 @@ class HeldoutOptions(Options):
     listening: int = option(12, "held-out prompts whose audio is kept and shown", unit="prompts", ge=0)
 
 
+Objective = Literal["crpo", "dpo_fm"]
+
 LOCAL_PATH = "a path on this machine's file system"
+
+
+def local_path(path: Path | None) -> Path | None:
+    """A path as an option gives it, with ``~`` resolved; for field validators."""
+    if path is not None and ":/" in str(path):
+        raise ValueError("a URI")
+    return None if path is None else path.expanduser()
 
 
 def _new_run_dir() -> Path:
@@ -174,7 +188,7 @@ class RunConfig(Options):
         le=1000,
         why="a preference pair is the best and the worst of a prompt's samples, so a single sample makes none",
     )
-    objective: Literal["crpo", "dpo_fm"] = option("crpo", "crpo adds the winner's flow-matching loss to dpo_fm")
+    objective: Objective = option("crpo", "crpo adds the winner's flow-matching loss to dpo_fm")
     data: Literal["online", "offline"] = option("online", "offline trains every iteration on the first one's pairs")
     sampling: SamplingOptions = SamplingOptions()
     rollouts: RolloutOptions = RolloutOptions()
@@ -185,9 +199,7 @@ class RunConfig(Options):
     @field_validator("run_dir", "prompts", "heldout_prompts")
     @classmethod
     def _local(cls, path: Path | None) -> Path | None:
-        if path is not None and ":/" in str(path):
-            raise ValueError("a URI")
-        return None if path is None else path.expanduser()
+        return local_path(path)
 
     @model_validator(mode="after")
     def _goes_together(self) -> RunConfig:

@@ -36,7 +36,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     steps_before = len(read_history(directory / "metrics.jsonl").steps)
     with Display(config.iterations) as display, TensorboardLog(directory / "tensorboard", steps_before) as board:
         display.note(f"{inputs.plan}\n\nrun directory {directory}")
-        with ray_session(config), open_pools(config, base) as pools:
+        with ray_session(config.rollouts, config.rewards, config.learner), open_pools(config, base) as pools:
             align(Run(config, inputs, pools, display, board))
         write_report(directory)
         summarise(config, display)

@@ -71,12 +71,12 @@ class Display:
     """Shows iteration, stage, progress and the latest figures; use it as a context manager.
 
     Args:
-        total_iterations: iterations of the run, without the base (iteration 0).
+        total_iterations: iterations of the run, without the base (iteration 0); 0 for a job that has none.
         stream: where to write, by default standard output; live in a terminal, otherwise a line when a stage starts
             and ends and at most one every ten seconds between.
     """
 
-    def __init__(self, total_iterations: int, stream: TextIO | None = None) -> None:
+    def __init__(self, total_iterations: int = 0, stream: TextIO | None = None) -> None:
         self.total_iterations = total_iterations
         self.seconds: dict[int, dict[str, float]] = {}
         """Seconds of each stage by iteration; a stage that ran twice counts twice."""
@@ -167,6 +167,8 @@ class Display:
         return Group(where, progress, Text(self._fitting(figures), style="dim"))
 
     def _where(self, stage: Stage) -> str:
+        if not self.total_iterations:
+            return stage.name
         place = f"iteration {stage.iteration}/{self.total_iterations}" if stage.iteration else "base"
         return f"{place} · {stage.name}"
 

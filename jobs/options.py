@@ -39,6 +39,9 @@ SAID = {
 }
 """Limits in words; a lower one comes before an upper one."""
 
+REQUIRED: Any = ...
+"""In place of a default: the option must be given."""
+
 Model = TypeVar("Model", bound=Options)
 
 
@@ -57,7 +60,7 @@ def option(
     """A leaf of a job's options.
 
     Args:
-        default: the value, or a function that makes it.
+        default: the value, a function that makes it, or `REQUIRED`.
         description: what it does, for the help.
         unit: what the value counts or measures, for the help.
         flag: the command line's name for it, where that is not the field's name.
@@ -119,6 +122,8 @@ class Leaf:
     def help(self) -> str:
         """Description, unit and default."""
         unit = f"{self.extra('unit')}; " if self.extra("unit") else ""
+        if self.field.is_required():
+            return f"{self.field.description} [{unit}required]"
         return f"{self.field.description} [{unit}default {self.extra('text') or _shown(self.field.default)}]"
 
     def extra(self, key: str) -> Any:
@@ -181,6 +186,8 @@ def build(model: type[Model], values: Mapping[str, Any], origins: Mapping[str, s
         leaf = known.get(".".join(str(part) for part in first["loc"][:2])) or known.get(str((*first["loc"], "")[0]))
         if leaf is None:
             raise ConfigError(first["msg"].removeprefix("Value error, ")) from None
+        if leaf.path not in values:
+            raise ConfigError(f"{leaf.flag} is required: {leaf.field.description}") from None
         raise leaf.bad_value(origins[leaf.path], values[leaf.path]) from None
 
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
-from actors.learner import check_compiler
 from jobs.config import RunConfig
 from jobs.plan import Plan, check_plan, make_plan, read_model_facts
 from jobs.run_dir import check_run_dir
@@ -43,19 +42,24 @@ def prepare(config: RunConfig) -> Inputs:
     for name in (config.rewards.name, config.rewards.judge, config.rewards.detector):
         if name:
             check_reward(name)
-    prompts = _bank(config, facts.max_duration_s)
+    prompts = load_bank(config.prompts, config.prompts_per_iteration, config.sampling.duration_s, facts.max_duration_s)
     heldout = _heldout(config, facts.max_duration_s)
     draw_prompts(prompts, config.prompts_per_iteration, config.seed, 1)  # raises when the bank is too small
-    check_compiler()
     plan = make_plan(config, facts)
     check_plan(plan, config.run_dir)
     return Inputs(policy_dir, prompts, heldout, facts.audio_seq_len, facts.latent_channels, plan)
 
 
-def _bank(config: RunConfig, max_duration_s: float) -> list[Prompt]:
-    if config.prompts is None:
-        return bank("crpo", max(BANK_SIZE, config.prompts_per_iteration), BANK_SEED)
-    return load_prompts(config.prompts, config.sampling.duration_s, max_duration_s)
+def load_bank(file: Path | None, least: int, duration_s: float, max_duration_s: float) -> list[Prompt]:
+    """The prompts of a file, or the sound world's, of which there are always ``least``.
+
+    Args:
+        duration_s: seconds for prompts that name none.
+        max_duration_s: longest that the policy can make.
+    """
+    if file is None:
+        return bank("crpo", max(BANK_SIZE, least), BANK_SEED)
+    return load_prompts(file, duration_s, max_duration_s)
 
 
 def _heldout(config: RunConfig, max_duration_s: float) -> list[Prompt]:

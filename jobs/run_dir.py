@@ -6,7 +6,7 @@ import os
 from pathlib import Path
 
 from jobs.config import CONFIG_FILE, RunConfig
-from jobs.options import leaf_values, leaves
+from jobs.options import Model, leaf_values, leaves
 from jobs.yaml_files import load_file
 from tangoflux.errors import ConfigError
 
@@ -19,7 +19,7 @@ def check_run_dir(config: RunConfig) -> None:
             it or its parent is no directory that this process may write to.
     """
     directory = config.run_dir
-    _check_writable(directory)
+    check_writable(directory, "--run-dir")
     if config.resume:
         _check_same_config(config)
     elif directory.exists() and _entries(directory):
@@ -44,18 +44,32 @@ def open_run_dir(config: RunConfig) -> Path:
     return directory
 
 
-def _check_writable(directory: Path) -> None:
-    """The directory, or else the nearest parent that exists, is a directory that this process may write to."""
+def check_writable(directory: Path, flag: str) -> None:
+    """Whether the directory, or else the nearest parent that exists, is one that this process may write to.
+
+    Raises:
+        ConfigError: it is not; names ``flag``, the option that the directory came from.
+    """
     place = directory.absolute()
     try:
         while not place.exists():
             place = place.parent
     except OSError as error:
-        raise ConfigError(f"--run-dir {directory} cannot be used: {error.strerror}") from None
+        raise ConfigError(f"{flag} {directory} cannot be used: {error.strerror}") from None
     if not place.is_dir():
-        raise ConfigError(f"--run-dir {directory} cannot be used: {place} is not a directory")
+        raise ConfigError(f"{flag} {directory} cannot be used: {place} is not a directory")
     if not os.access(place, os.R_OK | os.W_OK | os.X_OK):
-        raise ConfigError(f"--run-dir {directory} cannot be used: no permission to read and write {place}")
+        raise ConfigError(f"{flag} {directory} cannot be used: no permission to read and write {place}")
+
+
+def differences(stored: Model, wanted: Model) -> list[str]:
+    """The options that differ and may not, in words."""
+    there, now = leaf_values(stored), leaf_values(wanted)
+    return [
+        f"{leaf.path} is {there[leaf.path]!r} there and {now[leaf.path]!r} now"
+        for leaf in leaves(type(wanted))
+        if there[leaf.path] != now[leaf.path] and not leaf.extra("may_change")
+    ]
 
 
 def _entries(directory: Path) -> list[str]:
@@ -69,15 +83,9 @@ def _check_same_config(config: RunConfig) -> None:
         raise ConfigError(
             f"--resume: {config.run_dir} holds no run (no {CONFIG_FILE}); leave --resume out to start one"
         )
-    stored, wanted = leaf_values(load_file(RunConfig, file)), leaf_values(config)
-    differences = [
-        f"{leaf.path} is {stored[leaf.path]!r} there and {wanted[leaf.path]!r} now"
-        for leaf in leaves(RunConfig)
-        if stored[leaf.path] != wanted[leaf.path] and not leaf.extra("may_change")
-    ]
-    if differences:
-        raise ConfigError(f"--resume: {config.run_dir} holds another config: {'; '.join(differences)}")
-    if config.iterations < stored["iterations"]:
-        raise ConfigError(
-            f"--iterations {config.iterations} is less than the {stored['iterations']} of {config.run_dir}"
-        )
+    stored = load_file(RunConfig, file)
+    different = differences(stored, config)
+    if different:
+        raise ConfigError(f"--resume: {config.run_dir} holds another config: {'; '.join(different)}")
+    if config.iterations < stored.iterations:
+        raise ConfigError(f"--iterations {config.iterations} is less than the {stored.iterations} of {config.run_dir}")

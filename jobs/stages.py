@@ -122,7 +122,7 @@ class Run:
             self._preferences(1 if self.config.data == "offline" else iteration),
             self.store.path(iteration - 1),
             output,
-            learner_settings(self.config),
+            learner_settings(self.config.objective, self.config.learner),
             iteration,
             self.config.seed,
             on_step,

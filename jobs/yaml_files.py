@@ -37,17 +37,18 @@ def read_values(model: type[Options], file: Path) -> dict[str, Any]:
     return values
 
 
-def find_config(name: str, shipped: Path) -> Path:
-    """The file that ``--config`` means: a path, or the name of one in the directory ``shipped``.
+def find_config(name: str, shipped: Path | None) -> Path:
+    """The file that ``--config`` means: a path, or the name of one in the directory ``shipped``, where there is one.
 
     Raises:
         ConfigError: there is neither.
     """
-    own = shipped / f"{name}.yaml"
-    if "/" not in name and own.is_file():
-        return own
+    if shipped and "/" not in name and (shipped / f"{name}.yaml").is_file():
+        return shipped / f"{name}.yaml"
     if Path(name).is_file():
         return Path(name)
+    if shipped is None:
+        raise ConfigError(f"--config {name} is no file")
     names = sorted(file.stem for file in shipped.glob("*.yaml"))
     near = difflib.get_close_matches(name, names, n=1)
     raise ConfigError(f"--config {name} is no file and none of {', '.join(names)}{hint(near[0] if near else None)}")
