@@ -46,13 +46,14 @@ _TEXT = T5Config(
 )  # fmt: skip
 _UNCONDITIONAL_SHARE = 0.1
 _SAVE_EVERY = 200
+_DECAY_SHARE = 0.5
 
 
 @dataclass(frozen=True)
 class PretrainSettings:
     """How long and how fast the base policy is pretrained."""
 
-    steps: int = 5000
+    steps: int = 10_000
     scenes: int = 8_000
     seed: int = 401
     batch_size: int = 32
@@ -81,7 +82,7 @@ class Pretraining:
         self.step = 0
 
     def run(self, until: int, log: Log, every: int = 50) -> None:
-        """Trains up to step ``until``; the learning rate falls linearly to a tenth at ``settings.steps``."""
+        """Trains up to step ``until``; the learning rate is constant, then falls to a twentieth at ``settings.steps``."""
         losses: list[float] = []
         while self.step < until:
             for group in self.optimizer.param_groups:
@@ -93,8 +94,8 @@ class Pretraining:
                 losses.clear()
 
     def _rate(self, step: int) -> float:
-        decay = 1 - 0.9 * min(1.0, step / self.settings.steps)
-        return min(1.0, (step + 1) / self.settings.warmup_steps) * decay
+        share_left = max(0.0, 1 - step / self.settings.steps)
+        return min(1.0, (step + 1) / self.settings.warmup_steps) * max(0.05, min(1.0, share_left / _DECAY_SHARE))
 
     def _train_step(self) -> float:
         loss = self.batches.loss(self.policy, self.step)

@@ -1,0 +1,167 @@
+"""Whole runs of jobs/crpo.py on a random tiny policy: real Ray, real DeepSpeed, real files."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+import pyarrow as pa
+import pytest
+from safetensors.torch import load_file
+
+from actors.writer import ShardWriter
+from jobs.crpo import main
+from tangoflux.errors import RewardError
+from tangoflux.records import canonical_sha256
+
+pytestmark = pytest.mark.ray
+
+REPOSITORY = Path(__file__).resolve().parents[2]
+LOUDNESS = "tests.integration.rewards:Loudness"
+
+
+@pytest.fixture(scope="module")
+def prompts(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    path = tmp_path_factory.mktemp("prompts") / "prompts.txt"
+    animals = ("dog barks", "bell rings", "bird sings", "siren wails")
+    path.write_text("".join(f"a {animal} then number {index}\n" for index in range(3) for animal in animals))
+    return path
+
+
+def options(policy: Path, prompts: Path, run_dir: Path, *more: str) -> list[str]:
+    values = {
+        "--init-policy": policy,
+        "--prompts": prompts,
+        "--heldout-prompts": prompts,
+        "--run-dir": run_dir,
+        "--reward": LOUDNESS,
+        "--judge": LOUDNESS,
+        "--detector": LOUDNESS,
+        "--iterations": 1,
+        "--prompts-per-iteration": 8,
+        "--samples-per-prompt": 3,
+        "--num-steps": 2,
+        "--duration-s": 0.5,
+        "--rollout-chunk-prompts": 3,
+        "--heldout-num-prompts": 4,
+        "--listening": 2,
+        "--epochs": 2,
+        "--batch-size": 4,
+        "--warmup-steps": 1,
+        "--heldout-pairs": 1,
+        "--learner-threads": 1,
+    }
+    flags = [str(part) for pair in values.items() for part in pair]
+    return [*flags, *more]
+
+
+def events(run_dir: Path, kind: str) -> list[dict[str, object]]:
+    rows = [json.loads(line) for line in (run_dir / "metrics.jsonl").read_text().splitlines()]
+    return [row for row in rows if row["event"] == kind]
+
+
+def table(run_dir: Path, part: str, iteration: int = 1) -> pa.Table:
+    return ShardWriter(run_dir / part / f"i{iteration:04d}").read(verify=True)
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory: pytest.TempPathFactory, tiny_policy_dir: Path, prompts: Path) -> Path:
+    """A run of two iterations with two rollout workers."""
+    run_dir = tmp_path_factory.mktemp("runs") / "first"
+    assert main(options(tiny_policy_dir, prompts, run_dir, "--iterations", "2", "--rollout-workers", "2")) == 0
+    return run_dir
+
+
+def test_a_run_leaves_everything_it_promises(finished: Path) -> None:
+    assert [row["iteration"] for row in events(finished, "iteration")] == [0, 1, 2]
+    assert json.loads((finished / "policies" / "latest.json").read_text())["version"] == 2
+    assert len(table(finished, "rollouts")) == 8 * 3
+    assert len(table(finished, "preferences")) == 8
+    assert len(list((finished / "samples").glob("i*/*.flac"))) == 3 * 2
+    assert list((finished / "tensorboard").iterdir())
+    assert "<html" in (finished / "report.html").read_text()
+
+
+def test_an_iterations_event_says_how_it_went(finished: Path) -> None:
+    event = events(finished, "iteration")[1]
+    assert set(event["heldout"]) == {"reward", "judge", "exact"}  # type: ignore[arg-type]
+    assert set(event["heldout"]["reward"]) == {"mean", "se", "delta", "delta_se"}  # type: ignore[index]
+    assert event["pairs"] == {"made": 8, "tied": 0, "dropped": 0, "reasons": {}}
+    assert set(event["loss"]) == {"start", "end"}  # type: ignore[arg-type]
+    assert {"group_spread", "diversity", "silent_share", "clipped_share", "heldout_pair_accuracy"} <= set(event)
+    assert {"rollouts", "learner", "held-out prompts"} <= set(event["seconds"])  # type: ignore[arg-type]
+
+
+def test_the_base_policys_change_from_itself_is_zero(finished: Path) -> None:
+    base = events(finished, "iteration")[0]["heldout"]["reward"]  # type: ignore[index]
+    assert (base["delta"], base["delta_se"]) == (0.0, 0.0)
+
+
+def test_only_what_alignment_trains_changes_from_version_to_version(finished: Path) -> None:
+    first, second = (load_file(finished / "policies" / f"v000{v}" / "tangoflux.safetensors") for v in (0, 1))
+    changed = {key for key in first if not first[key].equal(second[key])}
+    assert changed
+    assert not any(key.startswith("text_encoder.") for key in changed)
+    assert all(any(key.startswith(part) for key in changed) for part in ("transformer.", "fc.", "duration_emebdder."))
+
+
+def test_rollouts_of_an_iteration_come_from_the_policy_of_the_last(finished: Path) -> None:
+    for iteration in (1, 2):
+        assert set(table(finished, "rollouts", iteration)["policy_version"].to_pylist()) == {iteration - 1}
+
+
+def test_one_worker_gives_the_same_data_and_policy_as_two(
+    finished: Path, tmp_path: Path, tiny_policy_dir: Path, prompts: Path
+) -> None:
+    assert main(options(tiny_policy_dir, prompts, tmp_path / "run", "--rollout-workers", "1")) == 0
+    for part in ("rollouts", "preferences"):
+        assert canonical_sha256(table(tmp_path / "run", part)) == canonical_sha256(table(finished, part)), part
+    ours, theirs = (load_file(run / "policies" / "v0001" / "tangoflux.safetensors") for run in (tmp_path / "run", finished))
+    assert all(ours[key].equal(theirs[key]) for key in ours)
+
+
+def test_resume_goes_on_where_a_run_stopped_and_redoes_nothing(finished: Path, tiny_policy_dir: Path, prompts: Path) -> None:
+    shards = {path: path.stat().st_mtime_ns for path in finished.glob("rollouts/*/*.parquet")}
+    assert main(["--run-dir", str(finished), "--resume", "--iterations", "3"]) == 0
+    assert [row["iteration"] for row in events(finished, "iteration")] == [0, 1, 2, 3]
+    assert all(path.stat().st_mtime_ns == time for path, time in shards.items())
+
+
+def test_a_reward_that_fails_for_too_many_groups_stops_the_run(
+    tmp_path: Path, tiny_policy_dir: Path, prompts: Path
+) -> None:
+    failing = ("--reward", "tests.integration.rewards:FailsForDogs", "--max-dropped-share", "0.1")
+    with pytest.raises(RewardError, match="no dogs|not a finite number"):
+        main(options(tiny_policy_dir, prompts, tmp_path / "run", *failing))
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--prompts", "nowhere.txt"], "nowhere.txt"),
+        (["--samples-per-prompt", "1"], "a single sample makes none"),
+        (["--promts", "x.txt"], "--prompts"),
+        (["--init-policy", "jobs"], "config.json"),
+        (["--reward", "best-clap"], "miniature-clap"),
+        (["--run-dir", "/proc/run"], "/proc"),
+        (["--prompts-per-iteration", "1000000", "--run-dir", "unused"], "raise|needs|disk|memory"),
+    ],
+)
+def test_bad_input_is_one_line_and_exit_status_2(arguments: Sequence[str], message: str) -> None:
+    process = subprocess.run(
+        [sys.executable, "jobs/crpo.py", *arguments],
+        cwd=REPOSITORY,
+        env={**os.environ, "PYTHONPATH": str(REPOSITORY)},
+        capture_output=True,
+        text=True,
+        timeout=120,
+        check=False,
+    )
+    assert process.returncode == 2, process.stderr
+    assert len(process.stderr.strip().splitlines()) == 1, process.stderr
+    assert any(part in process.stderr for part in message.split("|"))
+    assert not (REPOSITORY / "unused").exists()
