@@ -29,7 +29,7 @@ class WorkerError(TangoFluxError):
 
 @dataclass(eq=False)
 class Task(Generic[T]):
-    """An input of a stream, what the method is called with for it, and how many workers it has ended."""
+    """An input of a stream, what the method is called with for it, and how many workers died that had it."""
 
     key: T
     value: Any
@@ -74,6 +74,11 @@ class Seat:
     def pending(self) -> list[ObjectRef[Any]]:
         """The reference to wait for, if any; an actor's calls end in order, so one is enough."""
         return self.setup[-1:] or [flight.receipt for flight in list(self.flights)[:1]]
+
+    @property
+    def flies_again(self) -> bool:
+        """Whether the actor has a task at which another may have died; that one gets no other beside it."""
+        return any(flight.task.deaths for flight in self.flights)
 
     def start(self, actor: Any, calls: Iterable[tuple[str, Sequence[Any]]]) -> None:
         """Takes a new actor, which is ready after ``calls``."""

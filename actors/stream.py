@@ -100,39 +100,42 @@ class Stream(Iterator[tuple[T, ObjectRef[Any]]]):
         try:
             ray.get(flight.receipt)
         except ObjectLostError as error:
-            seat.flights.popleft()
-            self._try_again(flight.task, error)
+            self._try_again(seat.flights.popleft().task, error)
         except RayTaskError as error:
             raise self._pool.error(f"{flight.task.key} failed in {self._method}", error) from error
         except DEATHS as error:
             self._pool.bury(seat, error)
-            self._again.extend(waiting.task for waiting in list(seat.flights)[1:])
-            seat.flights.clear()
-            # Tasks run in order: the first is the one that the actor died at.
-            self._try_again(flight.task, error)
+            while seat.flights:
+                self._try_again(seat.flights.popleft().task, error)
         else:
             seat.flights.popleft()
             seat.deaths = 0
             self._done.append((flight.task.key, flight.result))
 
     def _try_again(self, task: Task[T], error: Exception) -> None:
+        # Any of a dead actor's tasks may have ended it: the result of an earlier one can be lost with it. So each has
+        # an actor for itself from now on, which tells.
         task.deaths += 1
         if task.deaths >= MAX_DEATHS:
             raise self._pool.error(f"{task.key} was given up after {task.deaths} workers; the last", error) from error
         self._again.append(task)
 
     def _feed(self) -> None:
-        """Hands out tasks, to the actors with the fewest first."""
+        """Hands out tasks: first those to try again, each to an idle actor, then new ones."""
+        ready = [seat for seat in self._pool.seats_of(self) if seat.ready]
+        while self._again:
+            idle = [seat for seat in ready if not seat.flights]
+            if not idle:
+                return
+            idle[0].fly(self._again.popleft(), self._method, self._args)
         while len(self._done) + self._flying() < MAX_IN_FLIGHT * self._pool.size:
-            free = [seat for seat in self._pool.seats_of(self) if seat.ready and len(seat.flights) < MAX_IN_FLIGHT]
+            free = [seat for seat in ready if len(seat.flights) < MAX_IN_FLIGHT and not seat.flies_again]
             task = self._next_task() if free else None
             if task is None:
                 return
             min(free, key=lambda seat: len(seat.flights)).fly(task, self._method, self._args)
 
     def _next_task(self) -> Task[T] | None:
-        if self._again:
-            return self._again.popleft()
         if self._upstream is None:
             for value in self._inputs:
                 return Task(value, value)

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from datetime import UTC, datetime
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
+from numpy.typing import NDArray
 
 from tangoflux.records import build_table, rollout_schema
 
@@ -14,7 +16,7 @@ from tangoflux.records import build_table, rollout_schema
 def rollouts(
     rewards: Mapping[tuple[str, int], float | None],
     failures: Mapping[tuple[str, int], str] | None = None,
-    latents: Mapping[tuple[str, int], np.ndarray] | None = None,
+    latents: Mapping[tuple[str, int], NDArray[Any]] | None = None,
     rms: float = 0.1,
     peak: float = 0.5,
 ) -> pa.Table:
@@ -46,7 +48,7 @@ def rollouts(
     return build_table(columns, rollout_schema(4, 2))
 
 
-def default_latents(key: tuple[str, int]) -> np.ndarray:
+def default_latents(key: tuple[str, int]) -> NDArray[Any]:
     """Latents that tell which sample they are of."""
     prompt, k = key
     seed = [ord(letter) for letter in prompt] + [k]

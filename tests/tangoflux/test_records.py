@@ -10,6 +10,7 @@ import pyarrow as pa
 import pyarrow.dataset
 import pyarrow.parquet as pq
 import pytest
+from numpy.typing import NDArray
 
 from tangoflux.errors import DataError
 from tangoflux.records import (
@@ -116,7 +117,7 @@ def test_any_other_change_changes_the_canonical_bytes() -> None:
 
 
 @pytest.fixture(params=["float32", "float16"])
-def shards(request: pytest.FixtureRequest, tmp_path: Path) -> tuple[Path, np.ndarray]:
+def shards(request: pytest.FixtureRequest, tmp_path: Path) -> tuple[Path, NDArray[Any]]:
     """A directory of two shards of three rows, and their latents."""
     schema = pa.schema(
         [
@@ -138,7 +139,7 @@ def shards(request: pytest.FixtureRequest, tmp_path: Path) -> tuple[Path, np.nda
     return tmp_path, LATENTS.astype(request.param)
 
 
-def test_shards_are_read_by_pyarrow(shards: tuple[Path, np.ndarray]) -> None:
+def test_shards_are_read_by_pyarrow(shards: tuple[Path, NDArray[Any]]) -> None:
     directory, latents = shards
     table = pyarrow.dataset.dataset(directory, format="parquet").to_table()
     np.testing.assert_array_equal(latents_array(table["latents"]), latents)
@@ -146,7 +147,7 @@ def test_shards_are_read_by_pyarrow(shards: tuple[Path, np.ndarray]) -> None:
     assert latents_shape(pq.read_table(directory).schema.field("latents"))[:2] == (5, 3)
 
 
-def test_shards_are_read_by_hugging_face_datasets(shards: tuple[Path, np.ndarray], tmp_path: Path) -> None:
+def test_shards_are_read_by_hugging_face_datasets(shards: tuple[Path, NDArray[Any]], tmp_path: Path) -> None:
     datasets = pytest.importorskip("datasets")
     datasets.disable_progress_bars()
     directory, latents = shards
@@ -162,7 +163,7 @@ def test_shards_are_read_by_hugging_face_datasets(shards: tuple[Path, np.ndarray
 
 @pytest.mark.ray
 @pytest.mark.usefixtures("ray_session")
-def test_shards_are_read_by_ray_data(shards: tuple[Path, np.ndarray]) -> None:
+def test_shards_are_read_by_ray_data(shards: tuple[Path, NDArray[Any]]) -> None:
     import ray.data
 
     directory, latents = shards
