@@ -23,9 +23,7 @@ from tangoflux.sampling import SamplingParams
 QUIET = {
     # Without the dashboard's agent every worker would complain that it cannot export its metrics.
     "RAY_enable_metrics_collection": "0",
-    "RAY_DEDUP_LOGS": "0",
     "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",
-    "RAY_TRAIN_ENABLE_CONTROLLER_LOGGING": "0",
     "TRANSFORMERS_VERBOSITY": "error",
     "TOKENIZERS_PARALLELISM": "false",
 }
