@@ -141,8 +141,7 @@ def read_model_facts(directory: Path) -> ModelFacts:
         CheckpointError: a file is missing or is not what it should be.
     """
     policy = PolicyConfig.from_dict(read_json(directory / "config.json"))
-    codec_file = directory / "vae_config.json"
-    codec = AutoencoderConfig.from_dict(read_json(codec_file)) if codec_file.exists() else AutoencoderConfig()
+    codec = AutoencoderConfig.read(directory)
     sizes = _tensor_sizes(directory / WEIGHTS)
     text_encoder = sum(size for name, size in sizes.items() if name.startswith("text_encoder."))
     return ModelFacts(

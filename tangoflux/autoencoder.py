@@ -7,12 +7,15 @@ from __future__ import annotations
 
 import json
 import math
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from diffusers import AutoencoderOobleck
+from numpy.typing import NDArray
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
@@ -42,6 +45,25 @@ class AutoencoderConfig:
         lists = {key: tuple(values[key]) for key in ("downsampling_ratios", "channel_multiples") if key in values}
         return cls(**{**values, **lists, "front": MelFrontConfig(**front) if front else None})
 
+    @classmethod
+    def read(cls, directory: Path) -> AutoencoderConfig:
+        """The config of a published-layout directory, without its weights.
+
+        Raises:
+            CheckpointError: the file is there, but cannot be read.
+        """
+        file = directory / "vae_config.json"
+        return cls.from_dict(read_json(file)) if file.exists() else cls()
+
+    @property
+    def hop(self) -> int:
+        """Samples of waveform for one frame of latents."""
+        return math.prod(self.downsampling_ratios) * (self.front.hop if self.front else 1)
+
+    def frames_for(self, duration_s: float) -> int:
+        """Frames of latents that cover ``duration_s`` seconds: ceil(duration * sample rate / hop)."""
+        return math.ceil(round(duration_s * self.sampling_rate) / self.hop)
+
 
 class Autoencoder(nn.Module):
     """Waveforms to latents and back; every row is coded by itself, so nothing depends on the batch."""
@@ -68,7 +90,7 @@ class Autoencoder(nn.Module):
     @property
     def hop(self) -> int:
         """Samples of waveform for one frame of latents."""
-        return math.prod(self.config.downsampling_ratios) * (self.config.front.hop if self.config.front else 1)
+        return self.config.hop
 
     @property
     def audio_channels(self) -> int:
@@ -81,8 +103,8 @@ class Autoencoder(nn.Module):
         return self.config.decoder_input_channels
 
     def frames_for(self, duration_s: float) -> int:
-        """Frames of latents that cover ``duration_s`` seconds: ceil(duration * sample rate / hop)."""
-        return math.ceil(round(duration_s * self.sample_rate_hz) / self.hop)
+        """Frames of latents that cover ``duration_s`` seconds, see ``AutoencoderConfig``."""
+        return self.config.frames_for(duration_s)
 
     def posterior(self, waveform: Tensor) -> tuple[Tensor, Tensor]:
         """Mean and standard deviation of the latents of ``waveform``.
@@ -112,6 +134,26 @@ class Autoencoder(nn.Module):
         mono = self.front.synthesise(signal)
         return mono[:, None].expand(-1, self.audio_channels, -1)
 
+    @torch.no_grad()
+    def decode_rows(self, latents: Sequence[Tensor], durations_s: Sequence[float]) -> list[NDArray[np.float32]]:
+        """Decodes rows of any lengths; rows of equal length go through the codec together.
+
+        Args:
+            latents: tensors (frames, channels).
+            durations_s: seconds to keep of each.
+
+        Returns:
+            float32 arrays (audio_channels, samples), clipped to [-1, 1].
+        """
+        waveforms: dict[int, NDArray[np.float32]] = {}
+        device = next(self.parameters()).device
+        for length in sorted({len(row) for row in latents}):
+            rows = [index for index, row in enumerate(latents) if len(row) == length]
+            batch = torch.stack([latents[index].float() for index in rows]).to(device)
+            for index, waveform in zip(rows, self.decode(batch).clamp(-1, 1).cpu().numpy(), strict=True):
+                waveforms[index] = waveform[:, : round(durations_s[index] * self.sample_rate_hz)].copy()
+        return [waveforms[index] for index in range(len(latents))]
+
     @classmethod
     def load(cls, directory: Path) -> Autoencoder:
         """Reads ``vae.safetensors`` and, where present, ``vae_config.json`` of a published-layout directory.
@@ -119,9 +161,7 @@ class Autoencoder(nn.Module):
         Raises:
             CheckpointError: a file is missing, truncated, or its tensors do not fit the config.
         """
-        config_file = directory / "vae_config.json"
-        config = AutoencoderConfig.from_dict(read_json(config_file)) if config_file.exists() else AutoencoderConfig()
-        model = cls(config)
+        model = cls(AutoencoderConfig.read(directory))
         load_weights(model.oobleck, directory / "vae.safetensors")
         return model.eval().requires_grad_(False)
 

@@ -1,10 +1,10 @@
 """TangoFlux as a whole: the policy and its codec, in the published directory layout.
 
-    config.json            PolicyConfig
-    tangoflux.safetensors  all of the policy, text encoder included (its tied input embedding left out)
-    vae.safetensors        AutoencoderOobleck
-    text_encoder/          the text encoder's config and tokenizer; default: those of config.json's text_encoder_name
-    vae_config.json        AutoencoderConfig; default: Stable Audio Open's
+config.json            PolicyConfig
+tangoflux.safetensors  all of the policy, text encoder included (its tied input embedding left out)
+vae.safetensors        AutoencoderOobleck
+text_encoder/          the text encoder's config and tokenizer; default: those of config.json's text_encoder_name
+vae_config.json        AutoencoderConfig; default: Stable Audio Open's
 """
 
 from __future__ import annotations
@@ -17,11 +17,12 @@ import numpy as np
 import torch
 from huggingface_hub import snapshot_download
 from huggingface_hub.errors import HfHubHTTPError, HFValidationError
+from numpy.typing import NDArray
 from safetensors.torch import save_file
 from torch import Tensor
 from transformers import AutoTokenizer, PreTrainedTokenizerBase, T5Config
 
-from tangoflux.autoencoder import Autoencoder
+from tangoflux.autoencoder import Autoencoder, AutoencoderConfig
 from tangoflux.checkpoint import fill, read_json, read_weights
 from tangoflux.errors import CheckpointError, ConfigError
 from tangoflux.policy import Policy, PolicyConfig
@@ -49,9 +50,7 @@ class TangoFlux:
 
     def num_frames(self, duration_s: float) -> int:
         """Frames of latents that are sampled, stored and trained for a prompt of ``duration_s`` seconds."""
-        if self.policy.config.latent_frames == "full":
-            return self.policy.config.audio_seq_len
-        return min(self.autoencoder.frames_for(duration_s), self.policy.config.audio_seq_len)
+        return num_frames(self.policy.config, self.autoencoder.config, duration_s)
 
     def to(self, device: torch.device | str) -> TangoFlux:
         """Moves both parts and returns self."""
@@ -69,25 +68,9 @@ class TangoFlux:
             raise ConfigError(f"duration_s {duration_s} is not in (0, {self.policy.config.max_duration}] seconds")
         return SampleRequest(prompt, duration_s, self.num_frames(duration_s), tuple(seeds))
 
-    @torch.no_grad()
-    def decode(self, latents: Sequence[Tensor], durations_s: Sequence[float]) -> list[np.ndarray]:
-        """Decodes rows of any lengths; rows of equal length go through the codec together.
-
-        Args:
-            latents: tensors (frames, channels).
-            durations_s: seconds to keep of each.
-
-        Returns:
-            float32 arrays (audio_channels, samples), clipped to [-1, 1].
-        """
-        waveforms: list[np.ndarray | None] = [None] * len(latents)
-        device = next(self.autoencoder.parameters()).device
-        for length in sorted({len(row) for row in latents}):
-            rows = [index for index, row in enumerate(latents) if len(row) == length]
-            batch = torch.stack([latents[index].float() for index in rows]).to(device)
-            for index, waveform in zip(rows, self.autoencoder.decode(batch).clamp(-1, 1).cpu().numpy(), strict=True):
-                waveforms[index] = waveform[:, : round(durations_s[index] * self.sample_rate_hz)].copy()
-        return [waveform for waveform in waveforms if waveform is not None]
+    def decode(self, latents: Sequence[Tensor], durations_s: Sequence[float]) -> list[NDArray[np.float32]]:
+        """Waveforms of latents, see ``Autoencoder.decode_rows``."""
+        return self.autoencoder.decode_rows(latents, durations_s)
 
     def generate(
         self,
@@ -99,7 +82,7 @@ class TangoFlux:
         num_steps: int = 50,
         guidance_scale: float = 4.5,
         negative_prompt: str = "",
-    ) -> list[list[np.ndarray]]:
+    ) -> list[list[NDArray[np.float32]]]:
         """Audio for people: for each prompt ``num_samples`` waveforms (audio_channels, samples), float32 in [-1, 1].
 
         The noise of sample k of a prompt depends on (seed, prompt, k) only.
@@ -135,6 +118,13 @@ class TangoFlux:
         self.policy.text_encoder.config.save_pretrained(directory / "text_encoder")
         self.policy.tokenizer.save_pretrained(directory / "text_encoder")
         self.autoencoder.save(directory, dtype)
+
+
+def num_frames(policy: PolicyConfig, codec: AutoencoderConfig, duration_s: float) -> int:
+    """Frames of latents that a policy samples, and is trained on, for ``duration_s`` seconds."""
+    if policy.latent_frames == "full":
+        return policy.audio_seq_len
+    return min(codec.frames_for(duration_s), policy.audio_seq_len)
 
 
 def find_directory(name: str | Path) -> Path:

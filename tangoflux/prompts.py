@@ -2,24 +2,21 @@
 
 from __future__ import annotations
 
-import difflib
-import json
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
 from tangoflux.errors import ConfigError, DataError
 from tangoflux.seeding import derive_seed
-
-MAX_FILE_BYTES = 64 * 2**20
-"""A larger prompt file is refused: it is read whole, and a bank of a million captions is smaller."""
+from tangoflux.text_rows import parse_row, shown, text_lines
 
 ID_PATTERN = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
 """Ids name files, so they hold only what every file system takes."""
 
 ROW_KEYS = ("prompt", "duration_s", "id")
+EXAMPLE = '{"prompt": "a dog barks"}'
 
 
 @dataclass(frozen=True)
@@ -51,9 +48,10 @@ def load_prompts(path: str | Path, default_duration_s: float, max_duration_s: fl
         raise DataError(f"{file}: a prompt file is named .txt (one prompt a line) or .jsonl (one object a line)")
     prompts: list[Prompt] = []
     lines_of_ids: dict[str, int] = {}
-    for number, line in _lines(file):
-        row = _parse(line, f"{file}:{number}") if file.suffix == ".jsonl" else {"prompt": line}
-        prompt = _prompt(row, f"p{len(prompts) + 1:06d}", default_duration_s, max_duration_s, f"{file}:{number}")
+    for number, line in text_lines(file, "prompt file"):
+        place = f"{file}:{number}"
+        row = parse_row(line, place, ROW_KEYS, EXAMPLE) if file.suffix == ".jsonl" else {"prompt": line}
+        prompt = checked_prompt(row, f"p{len(prompts) + 1:06d}", default_duration_s, max_duration_s, place)
         if prompt.id in lines_of_ids:
             first = lines_of_ids[prompt.id]
             raise DataError(f"{file}:{number}: id {prompt.id!r} is that of line {first} too; make every id unique")
@@ -81,57 +79,14 @@ def draw_prompts(bank: Sequence[Prompt], n: int, seed: int, iteration: int) -> l
     return sorted(drawn, key=lambda prompt: prompt.id)
 
 
-def _lines(file: Path) -> Iterator[tuple[int, str]]:
-    """The lines that are not blank, stripped, with their numbers from 1."""
-    # Not splitlines(): it would also cut at characters such as U+2028, which editors do not count as lines.
-    for number, raw in enumerate(_read(file).split(b"\n"), start=1):
-        try:
-            line = raw.decode("utf-8").strip()
-        except UnicodeDecodeError as error:
-            raise DataError(f"{file}:{number}: not UTF-8 text ({error.reason}); save the file as UTF-8") from None
-        if "\0" in line:
-            raise DataError(f"{file}:{number}: not text (it holds a NUL byte); give a .txt or .jsonl file in UTF-8")
-        if line:
-            yield number, line
-
-
-def _read(file: Path) -> bytes:
-    try:
-        if not file.is_file():
-            raise DataError(f"{file}: no such prompt file" if not file.exists() else f"{file} is not a regular file")
-        size = file.stat().st_size
-        if size > MAX_FILE_BYTES:
-            raise DataError(f"{file} has {size:,} bytes, the limit is {MAX_FILE_BYTES:,}; split it")
-        return file.read_bytes().removeprefix(b"\xef\xbb\xbf")
-    except OSError as error:
-        raise DataError(f"{file} cannot be read: {error.strerror}") from None
-
-
-def _parse(line: str, place: str) -> dict[str, Any]:
-    try:
-        row: object = json.loads(line)
-    except (ValueError, RecursionError) as error:
-        raise DataError(
-            f'{place}: not JSON ({error}); write one object a line, like {{"prompt": "a dog barks"}}'
-        ) from None
-    if not isinstance(row, dict):
-        raise DataError(f'{place}: {type(row).__name__} instead of an object like {{"prompt": "a dog barks"}}')
-    row = cast(dict[str, Any], row)
-    _refuse_misspelt_keys(row, place)
-    return row
-
-
-def _refuse_misspelt_keys(row: dict[str, Any], place: str) -> None:
-    """Other keys are the user's own, but one that almost names a missing field would be ignored without a word."""
-    for wanted in ROW_KEYS:
-        near = difflib.get_close_matches(wanted, list(row), n=1, cutoff=0.8)
-        if wanted not in row and near:
-            raise DataError(f"{place}: unknown key {near[0]!r}; did you mean {wanted!r}?")
-
-
-def _prompt(
+def checked_prompt(
     row: dict[str, Any], default_id: str, default_duration_s: float, max_duration_s: float, place: str
 ) -> Prompt:
+    """The prompt of a row of a user's file.
+
+    Raises:
+        DataError: a value is missing or not allowed; begins with ``place``.
+    """
     return Prompt(
         id=_checked_id(row.get("id", default_id), place),
         text=_checked_text(row, place),
@@ -144,7 +99,7 @@ def _checked_text(row: dict[str, Any], place: str) -> str:
         raise DataError(f"{place}: no 'prompt' among the keys {', '.join(map(repr, row)) or '(none)'}")
     text = row["prompt"]
     if not isinstance(text, str) or not text.strip():
-        raise DataError(f"{place}: prompt is {_short(text)}; it must be a text that is not empty")
+        raise DataError(f"{place}: prompt is {shown(text)}; it must be a text that is not empty")
     if any("\ud800" <= character <= "\udfff" for character in text):
         raise DataError(f"{place}: prompt holds half of a surrogate pair, which is no character; remove it")
     return text.strip()
@@ -154,7 +109,7 @@ def _checked_id(value: Any, place: str) -> str:
     text = str(value) if isinstance(value, int) and not isinstance(value, bool) else value
     if not isinstance(text, str) or not ID_PATTERN.fullmatch(text):
         raise DataError(
-            f"{place}: id is {_short(value)}; it names files, so use 1 to 64 letters, digits, '.', '_' or '-' "
+            f"{place}: id is {shown(value)}; it names files, so use 1 to 64 letters, digits, '.', '_' or '-' "
             "of ASCII, the first a letter or digit"
         )
     return text
@@ -164,11 +119,6 @@ def _checked_duration(value: Any, max_duration_s: float, place: str) -> float:
     is_number = isinstance(value, int | float) and not isinstance(value, bool)
     if not is_number or not 0 < value <= max_duration_s:
         raise DataError(
-            f"{place}: duration_s is {_short(value)}; it must be seconds, above 0 and at most {max_duration_s:g}"
+            f"{place}: duration_s is {shown(value)}; it must be seconds, above 0 and at most {max_duration_s:g}"
         )
     return float(value)
-
-
-def _short(value: Any) -> str:
-    text = repr(value)
-    return text if len(text) <= 60 else text[:57] + "..."

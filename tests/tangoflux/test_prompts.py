@@ -7,7 +7,8 @@ from pathlib import Path
 import pytest
 
 from tangoflux.errors import ConfigError, DataError
-from tangoflux.prompts import MAX_FILE_BYTES, Prompt, draw_prompts, load_prompts
+from tangoflux.prompts import Prompt, draw_prompts, load_prompts
+from tangoflux.text_rows import MAX_FILE_BYTES
 
 
 def load(path: Path) -> list[Prompt]:
