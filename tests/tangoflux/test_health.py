@@ -22,7 +22,12 @@ def test_diversity_is_the_distance_within_groups_in_standard_deviations_of_all_l
     assert sample_health(rollouts(dict.fromkeys(same, 0.0), latents=same)).diversity == 0.0
 
 
-def test_diversity_of_unrelated_latents_is_the_root_of_two_and_padding_does_not_count() -> None:
+def test_diversity_does_not_count_padding() -> None:
+    latents = {("p0", 0): 9 * ONES, ("p0", 1): 11 * ONES}
+    assert sample_health(rollouts(dict.fromkeys(latents, 0.0), latents=latents)).diversity == pytest.approx(2.0)
+
+
+def test_diversity_of_unrelated_latents_is_the_root_of_two() -> None:
     rng = np.random.default_rng(0)
     latents = {(f"p{p}", k): rng.normal(size=(3, 2)).astype(np.float32) for p in range(100) for k in range(4)}
     health = sample_health(rollouts(dict.fromkeys(latents, 0.0), latents=latents))
