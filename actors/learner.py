@@ -75,7 +75,8 @@ def train(
         output_dir.mkdir(parents=True, exist_ok=True)
         events = (output_dir / "steps.jsonl").resolve()
         events.write_text("")
-    weights = events.with_name("weights.safetensors")
+        weights = events.with_name("weights.safetensors")
+        weights.unlink(missing_ok=True)
     job = LearnerJob(policy_dir.resolve(), weights, events, settings, seed, iteration)
     trainer = _trainer(pairs, job, output_dir.resolve())
     fit = _in_thread(lambda: _fit(trainer))
@@ -105,7 +106,7 @@ def _read_pairs(shards: ShardWriter) -> ray.data.Dataset:
     iteration, and would wait for ever on a machine whose processors the ranks have taken.
     """
     blocks: list[Any] = []
-    for part in shards.parts():
+    for part in shards.shards():
         table = shards.read_part(part, verify=True)
         if len(table):
             blocks.append(ray.put(_checked(table, f"{shards.directory} shard {part}")))
@@ -157,7 +158,7 @@ def _trainer(pairs: ray.data.Dataset, job: LearnerJob, storage: Path) -> TorchTr
             storage_path=str(storage),
             name="ray_train",
             # The stage is short and starts again from its own beginning: whoever drives it decides whether.
-            failure_config=ray.train.FailureConfig(max_failures=0),
+            failure_config=ray.train.FailureConfig(max_failures=0, max_preemption_failures=0),
             logging_config=ray.train.LoggingConfig(log_level="WARNING"),
         ),
     )

@@ -19,7 +19,7 @@ def start_deepspeed(policy: Policy, masters: dict[str, Tensor], settings: Learne
 
     Args:
         policy: on its device and in the precision of the training.
-        masters: the float32 weights of what is trained, by parameter name.
+        masters: the float32 weights of what is trained, by parameter name, where ``policy`` has rounded them.
     """
     os.environ["DS_ACCELERATOR"] = "cuda" if settings.num_gpus else "cpu"
     import deepspeed
@@ -35,9 +35,9 @@ def start_deepspeed(policy: Policy, masters: dict[str, Tensor], settings: Learne
     config = deepspeed_config(settings, sum(parameter.numel() for parameter in parameters))
     policy.train()
     engine = deepspeed.initialize(model=policy, optimizer=optimizer, config=config)[0]
-    # DeepSpeed makes its masters from the policy's own weights, which bf16 has rounded.
+    # DeepSpeed made its masters from the policy's own weights.
     for name, parameter in policy.named_parameters():
-        if name in masters and settings.precision == "bf16":
+        if name in masters:
             deepspeed.utils.safe_set_full_fp32_param(parameter, masters[name].to(parameter.device))
     return engine
 

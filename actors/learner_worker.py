@@ -54,8 +54,8 @@ class Rank:
         _check_channels(data, policy)
         # The reference is a whole copy: nothing that is trained is shared with it, and both run the same kernels.
         self.reference = copy.deepcopy(policy).requires_grad_(False).to(self.device, self.dtype)
-        self.masters = {name: p.detach().clone() for name, p in policy.named_parameters() if p.requires_grad}
-        self.average = {name: p.clone() for name, p in self.masters.items() if self.settings.ema_decay}
+        self.masters = _copy_trainable(policy) if self.dtype == torch.bfloat16 else {}
+        self.average = _copy_trainable(policy) if self.settings.ema_decay else {}
         self.policy = policy.to(self.device, self.dtype)
 
     def run(self) -> dict[str, Any] | None:
@@ -166,6 +166,10 @@ def _sum_over_ranks(sums: Tensor, device: torch.device) -> Tensor:
     total = sums.to(device)
     dist.all_reduce(total)
     return total.cpu()
+
+
+def _copy_trainable(policy: Policy) -> dict[str, Tensor]:
+    return {name: value.detach().clone() for name, value in policy.named_parameters() if value.requires_grad}
 
 
 def _fill_trainable(policy: Policy, weights: dict[str, Tensor]) -> None:
