@@ -20,8 +20,11 @@ from tangoflux.conditioning import TRAINING_MAX_TOKENS
 from tangoflux.errors import CheckpointError, ResourceError
 from tangoflux.policy import PolicyConfig
 
-ROW_BYTES = 400
-"""About what a rollout takes on disk beside its latents."""
+ROW_BYTES = 350
+"""What a rollout or a pair takes on disk beside its latents, with a caption of usual length; measured."""
+
+SHARD_BYTES = 16_000
+"""What a Parquet file takes beside its rows; measured."""
 
 PROCESS_BYTES = 600_000_000
 """What a worker process has of its own once it has imported torch, Ray and the models' libraries; measured."""
@@ -203,12 +206,19 @@ def _disk(config: RunConfig, facts: ModelFacts) -> list[Disk]:
     number = 2 if config.rollouts.latents_dtype == "float16" else 4
     latents = facts.audio_seq_len * facts.latent_channels * number
     collected = config.iterations if config.data == "online" else 1
+    shards = math.ceil(prompts / config.rollouts.chunk_prompts) * SHARD_BYTES
     shape = f"{facts.audio_seq_len} frames x {facts.latent_channels} channels, {config.rollouts.latents_dtype}"
     audio = config.heldout.listening * facts.max_duration_s * facts.sample_rate_hz * facts.audio_channels * 2
     version = 4 * facts.trained + _bytes_of(facts, facts.text_encoder)
     return [
-        Disk("rollouts", 0, prompts * samples * (latents + ROW_BYTES), collected, f"{prompts * samples} x {shape}"),
-        Disk("preferences", 0, prompts * (2 * latents + ROW_BYTES), collected, f"{prompts} pairs of the same"),
+        Disk(
+            "rollouts",
+            0,
+            prompts * samples * (latents + ROW_BYTES) + shards,
+            collected,
+            f"{prompts * samples} x {shape}",
+        ),
+        Disk("preferences", 0, prompts * (2 * latents + ROW_BYTES) + shards, collected, f"{prompts} pairs of the same"),
         # A version shares what alignment does not change with the one before it.
         Disk("policies", facts.file_bytes, version, config.iterations, f"{facts.trained:,} trained parameters"),
         Disk("learner", 0, 4 * facts.trained, config.iterations, "its weights, and a line a step"),
