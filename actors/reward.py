@@ -84,21 +84,27 @@ class RewardWorker:
         Args:
             keep_waveforms: ids of prompts whose waveforms are wanted back, such as those that people listen to.
         """
-        kept = {
-            prompt.id: waveforms
-            for prompt, waveforms in zip(batch.chunk.prompts, batch.waveforms, strict=True)
-            if prompt.id in keep_waveforms
-        }
-        return ScoredBatch(
-            rollouts=replace(batch, waveforms=[]),
-            scores={role: _score(self._rewards[role], batch) for role in roles},
-            rms=_measure(batch, lambda waveform: np.sqrt(np.mean(np.square(waveform, dtype=np.float64)))),
-            peak=_measure(batch, lambda waveform: np.abs(waveform).max()),
-            waveforms=kept,
-        )
+        return scored_batch(batch, {role: _score(self._rewards[role], batch) for role in roles}, keep_waveforms)
 
 
 RewardActor = ray.remote(RewardWorker)
+
+
+def scored_batch(
+    batch: RolloutBatch, scores: dict[str, RoleScores], keep_waveforms: Collection[str] = ()
+) -> ScoredBatch:
+    """A chunk with its scores, and how loud its waveforms are; they themselves are left out but for those to keep."""
+    return ScoredBatch(
+        rollouts=replace(batch, waveforms=[]),
+        scores=scores,
+        rms=_measure(batch, lambda waveform: np.sqrt(np.mean(np.square(waveform, dtype=np.float64)))),
+        peak=_measure(batch, lambda waveform: np.abs(waveform).max()),
+        waveforms={
+            prompt.id: waveforms
+            for prompt, waveforms in zip(batch.chunk.prompts, batch.waveforms, strict=True)
+            if prompt.id in keep_waveforms
+        },
+    )
 
 
 def score_group(

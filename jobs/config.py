@@ -93,6 +93,15 @@ class RewardOptions(ScoringOptions):
         return {role: name for role, name in models.items() if name is not None}
 
 
+class CodecOptions(Options):
+    """Workers that run the policy's codec, in the jobs of one stage alone."""
+
+    workers: int = option(1, "codec workers", flag="codec-workers", unit="processes", ge=1, may_change=True)
+    threads: int = option(1, "CPU threads of a codec worker", flag="codec-threads", ge=1)
+    num_cpus: float = option(1, "CPUs that a worker asks of Ray", flag="codec-num-cpus", ge=0, may_change=True)
+    num_gpus: float = option(0, "GPUs that a worker asks of Ray", flag="codec-num-gpus", ge=0, may_change=True)
+
+
 Beta = Annotated[float, Field(ge=0, lt=1)]
 
 
