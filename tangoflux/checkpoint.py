@@ -43,7 +43,9 @@ def read_weights(file: Path) -> dict[str, Tensor]:
     try:
         return load_file(file)
     except (SafetensorError, OSError) as error:
-        raise CheckpointError(f"{file} is truncated or no safetensors file ({error}); download or build it again") from None
+        raise CheckpointError(
+            f"{file} is truncated or no safetensors file ({error}); download or build it again"
+        ) from None
 
 
 def load_weights(module: nn.Module, file: Path, optional: Collection[str] = ()) -> None:

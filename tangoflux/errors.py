@@ -1,11 +1,11 @@
 """Errors that a user can act on. Each message is one line that names the value and the fix.
 
-    TangoFluxError
-    ├── ConfigError      an option, key or value of the configuration
-    ├── DataError        a prompt file, manifest, shard or preference dataset
-    ├── CheckpointError  a directory or file of weights
-    ├── ResourceError    disk, memory, processors or a missing tool of this machine
-    └── RewardError      a reward model that fails too often
+TangoFluxError
+├── ConfigError      an option, key or value of the configuration
+├── DataError        a prompt file, manifest, shard or preference dataset
+├── CheckpointError  a directory or file of weights
+├── ResourceError    disk, memory, processors or a missing tool of this machine
+└── RewardError      a reward model that fails too often
 """
 
 from __future__ import annotations

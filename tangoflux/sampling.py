@@ -87,9 +87,7 @@ def initial_noise(requests: Sequence[SampleRequest], channels: int) -> Tensor:
     rows: list[Tensor] = []
     for request in requests:
         for seed in request.seeds:
-            noise = torch.randn(
-                request.num_frames, channels, generator=torch.Generator("cpu").manual_seed(seed)
-            )
+            noise = torch.randn(request.num_frames, channels, generator=torch.Generator("cpu").manual_seed(seed))
             rows.append(torch.nn.functional.pad(noise, (0, 0, 0, width - request.num_frames)))
     return torch.stack(rows)
 

@@ -120,11 +120,15 @@ def test_one_worker_gives_the_same_data_and_policy_as_two(
     assert main(options(tiny_policy_dir, prompts, tmp_path / "run", "--rollout-workers", "1")) == 0
     for part in ("rollouts", "preferences"):
         assert canonical_sha256(table(tmp_path / "run", part)) == canonical_sha256(table(finished, part)), part
-    ours, theirs = (load_file(run / "policies" / "v0001" / "tangoflux.safetensors") for run in (tmp_path / "run", finished))
+    ours, theirs = (
+        load_file(run / "policies" / "v0001" / "tangoflux.safetensors") for run in (tmp_path / "run", finished)
+    )
     assert all(ours[key].equal(theirs[key]) for key in ours)
 
 
-def test_resume_goes_on_where_a_run_stopped_and_redoes_nothing(finished: Path, tiny_policy_dir: Path, prompts: Path) -> None:
+def test_resume_goes_on_where_a_run_stopped_and_redoes_nothing(
+    finished: Path, tiny_policy_dir: Path, prompts: Path
+) -> None:
     shards = {path: path.stat().st_mtime_ns for path in finished.glob("rollouts/*/*.parquet")}
     assert main(["--run-dir", str(finished), "--resume", "--iterations", "3"]) == 0
     assert [row["iteration"] for row in events(finished, "iteration")] == [0, 1, 2, 3]

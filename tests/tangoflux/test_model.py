@@ -24,7 +24,11 @@ def test_a_saved_and_loaded_model_gives_the_same_audio(tiny_policy_dir: Path) ->
 def test_the_directory_has_the_published_layout(tiny_policy_dir: Path) -> None:
     keys = load_file(tiny_policy_dir / "tangoflux.safetensors").keys()
     assert "text_encoder.encoder.embed_tokens.weight" not in keys
-    assert {"text_encoder.shared.weight", "fc.0.weight", "duration_emebdder.time_positional_embedding.0.weights"} <= keys
+    assert {
+        "text_encoder.shared.weight",
+        "fc.0.weight",
+        "duration_emebdder.time_positional_embedding.0.weights",
+    } <= keys
     assert (tiny_policy_dir / "vae.safetensors").exists()
     assert json.loads((tiny_policy_dir / "config.json").read_text())["audio_seq_len"] == 63
 
@@ -41,7 +45,9 @@ def test_in_full_mode_all_frames_are_sampled_and_the_audio_is_cut() -> None:
     assert model.generate("a dog barks", 1.0, num_steps=1)[0][0].shape == (1, 16000)
 
 
-@pytest.mark.parametrize("text", ["", "x" * 10_000, "犬が吠える 🐕", "\ud800 lone surrogate", "\x00\x1b[31m", "a\nb\tc"])
+@pytest.mark.parametrize(
+    "text", ["", "x" * 10_000, "犬が吠える 🐕", "\ud800 lone surrogate", "\x00\x1b[31m", "a\nb\tc"]
+)
 def test_any_text_is_accepted(text: str, caplog: pytest.LogCaptureFixture) -> None:
     with caplog.at_level(logging.WARNING, "tangoflux.policy"):
         waveform = tiny_model().generate(text, 0.5, num_steps=1)[0][0]
@@ -55,7 +61,9 @@ def test_a_duration_out_of_range_is_refused(duration: float) -> None:
         tiny_model().generate("a dog barks", duration)
 
 
-@pytest.mark.parametrize(("name", "message"), [("no/such/dir", "no model directory"), ("/nowhere", "no model directory")])
+@pytest.mark.parametrize(
+    ("name", "message"), [("no/such/dir", "no model directory"), ("/nowhere", "no model directory")]
+)
 def test_a_name_that_is_nothing_is_refused(name: str, message: str) -> None:
     with pytest.raises(CheckpointError, match=message):
         TangoFlux.from_pretrained(name)

@@ -19,7 +19,9 @@ def policy() -> Policy:
     return tiny_model().policy
 
 
-@pytest.mark.parametrize("params", [PARAMS, SamplingParams(3, 3.0, "a bell rings and rings and rings"), SamplingParams(3, 1.0)])
+@pytest.mark.parametrize(
+    "params", [PARAMS, SamplingParams(3, 3.0, "a bell rings and rings and rings"), SamplingParams(3, 1.0)]
+)
 def test_a_prompt_gives_the_same_latents_alone_and_among_others(policy: Policy, params: SamplingParams) -> None:
     together = sample_latents(policy, REQUESTS, params)
     for request, group in zip(REQUESTS, together, strict=True):

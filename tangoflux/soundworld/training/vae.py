@@ -89,7 +89,9 @@ def _train(model: Autoencoder, frames: list[Tensor], checkpoint: Path, log: Log,
 
 def _save(parts: Mapping[str, Any], step: int, checkpoint: Path) -> None:
     checkpoint.parent.mkdir(parents=True, exist_ok=True)
-    torch.save({"step": step, **{name: part.state_dict() for name, part in parts.items()}}, checkpoint.with_suffix(".tmp"))
+    torch.save(
+        {"step": step, **{name: part.state_dict() for name, part in parts.items()}}, checkpoint.with_suffix(".tmp")
+    )
     os.replace(checkpoint.with_suffix(".tmp"), checkpoint)
 
 
