@@ -205,6 +205,14 @@ def test_the_moving_average_lies_between_start_and_end(tiny_policy_dir: Path, tm
 
 
 @pytest.mark.usefixtures("process_group")
+def test_deepspeed_compiles_nothing(tiny_policy_dir: Path, tmp_path: Path):
+    from deepspeed.comm import comm
+
+    lone_rank(tiny_policy_dir, tmp_path).run()
+    assert comm.cdb is not None and comm.cdb.shm_comm_op is None
+
+
+@pytest.mark.usefixtures("process_group")
 def test_a_training_that_diverges_stops_and_stores_nothing(tiny_policy_dir: Path, tmp_path: Path):
     rank = lone_rank(tiny_policy_dir, tmp_path, learning_rate=1e30, warmup_steps=0)
     with pytest.raises(ConfigError, match="learner step 2: lower learning_rate"):
