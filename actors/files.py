@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import shutil
-from collections.abc import Iterator
+from collections.abc import Generator
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -12,7 +12,7 @@ from tangoflux.errors import ResourceError
 
 
 @contextmanager
-def whole_file(path: Path) -> Iterator[Path]:
+def whole_file(path: Path) -> Generator[Path]:
     """Gives a hidden temporary path beside ``path``; on leaving without an error it is on disk under its name.
 
     Raises:
@@ -30,7 +30,7 @@ def whole_file(path: Path) -> Iterator[Path]:
 
 
 @contextmanager
-def whole_directory(path: Path) -> Iterator[Path]:
+def whole_directory(path: Path) -> Generator[Path]:
     """As ``whole_file``, for a directory with all its files; the temporary one is made empty.
 
     Raises:
@@ -51,7 +51,7 @@ def whole_directory(path: Path) -> Iterator[Path]:
 
 
 @contextmanager
-def clear_disk_errors(path: Path) -> Iterator[None]:
+def clear_disk_errors(path: Path) -> Generator[None]:
     """Turns the operating system's errors while ``path`` is written into one line that says what to do."""
     try:
         yield

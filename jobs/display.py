@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Generator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from types import TracebackType
@@ -99,7 +99,7 @@ class Display:
             self._live.stop()
 
     @contextmanager
-    def stage(self, iteration: int, name: str, total: int = 0, unit: str = "samples") -> Iterator[Stage]:
+    def stage(self, iteration: int, name: str, total: int = 0, unit: str = "samples") -> Generator[Stage]:
         """Show ``name`` as what is going on until the block ends, and record its seconds."""
         stage = self._stage = Stage(self, iteration, name, total, unit)
         if not self._live:

@@ -173,22 +173,34 @@ def check_plan(plan: Plan, run_dir: Path) -> None:
     Raises:
         ResourceError: it has not; says what is needed, what is there, and which options need less.
     """
-    place = run_dir.absolute()
-    while not place.exists():
-        place = place.parent
-    needed, free = max(0, plan.disk_bytes - _stored_bytes(run_dir)), shutil.disk_usage(place).free
-    if needed > free:
-        raise ResourceError(
-            f"the run needs {in_words(needed)} of disk, but {in_words(free)} are free at {place}: choose another "
-            "--run-dir, or lower --iterations, --prompts-per-iteration or --samples-per-prompt, or take "
-            "--latents-dtype float16"
-        )
+    check_disk(
+        max(0, plan.disk_bytes - _stored_bytes(run_dir)),
+        run_dir,
+        "choose another --run-dir, or lower --iterations, --prompts-per-iteration or --samples-per-prompt, or take "
+        "--latents-dtype float16",
+    )
     available = _available_memory()
     if plan.memory_bytes > available and "RAY_ADDRESS" not in os.environ:
         largest = max(plan.memory, key=lambda part: part.total)
         raise ResourceError(
             f"the run needs {in_words(plan.memory_bytes)} of memory, but {in_words(available)} are available; the "
             f"{largest.name} need {in_words(largest.total)} of it: lower {largest.options}"
+        )
+
+
+def check_disk(needed: int, directory: Path, advice: str) -> None:
+    """Whether there is room for ``needed`` bytes in a directory that may not be there yet.
+
+    Raises:
+        ResourceError: there is not; ends with ``advice``.
+    """
+    place = directory.absolute()
+    while not place.exists():
+        place = place.parent
+    free = shutil.disk_usage(place).free
+    if needed > free:
+        raise ResourceError(
+            f"the run needs {in_words(needed)} of disk, but {in_words(free)} are free at {place}: {advice}"
         )
 
 

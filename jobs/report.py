@@ -63,8 +63,7 @@ def render_report(run_dir: Path) -> str:
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    environment.globals["f"] = formatting
-    return environment.get_template("report.html.j2").render(
+    return environment.get_template("report.html.j2", globals={"f": formatting}).render(
         style=Markup(style),
         script=Markup(script),
         script_hash=base64.b64encode(hashlib.sha256(script.encode()).digest()).decode(),

@@ -22,7 +22,7 @@ from jobs.config import LOCAL_PATH, RolloutOptions, SamplingOptions, local_path
 from jobs.display import Display
 from jobs.options import REQUIRED, Options, option
 from jobs.output_dir import check_output, open_output
-from jobs.plan import read_model_facts
+from jobs.plan import ROW_BYTES, check_disk, read_model_facts
 from jobs.preparation import load_bank
 from jobs.samples import SampleFolder
 from tangoflux.cli import run_main
@@ -49,6 +49,8 @@ CONFIG_FILE = ".config.yaml"
 """The options, in the output directory; hidden, because readers of Parquet directories take every visible file."""
 
 SOUND_WORLD_PROMPTS = 96
+
+DISK_ADVICE = "choose another --output, or lower --num-prompts or --samples-per-prompt, or take --latents-dtype float16"
 
 
 class RolloutJob(Options):
@@ -99,13 +101,15 @@ def main(argv: Sequence[str] | None = None) -> int:
     )
     check_output(config, config.output, config.output / CONFIG_FILE)
     inputs = read_inputs(config)
-    open_output(config, config.output, config.output / CONFIG_FILE)
     shards = ShardWriter(config.output)
     chunks = rollout_chunks(
         inputs.prompts, config.iteration, config.seed, config.samples_per_prompt, config.rollouts.chunk_prompts
     )
     missing = [chunk for chunk in chunks if chunk.index not in shards.parts()]
+    check_disk(bytes_of(config, inputs, missing), config.output, DISK_ADVICE)
+    open_output(config, config.output, config.output / CONFIG_FILE)
     with Display() as display:
+        display.note(f"{len(inputs.prompts)} prompts x {config.samples_per_prompt} samples by {config.policy}")
         if missing:
             with ray_session(config.rollouts):
                 sample(config, inputs, missing, shards, display)
@@ -128,6 +132,13 @@ def read_inputs(config: RolloutJob) -> Inputs:
         raise ConfigError(f"--num-prompts {wanted} is more than the {len(bank)} prompts of {config.prompts}")
     prompts = draw_prompts(bank, wanted or len(bank), config.seed, config.iteration)
     return Inputs(policy_dir, prompts, facts.audio_seq_len, facts.latent_channels)
+
+
+def bytes_of(config: RolloutJob, inputs: Inputs, chunks: Sequence[Chunk]) -> int:
+    """What the shards of the chunks take on disk; audio is small beside them."""
+    number = 2 if config.rollouts.latents_dtype == "float16" else 4
+    row = inputs.max_frames * inputs.channels * number + ROW_BYTES
+    return sum(len(chunk.prompts) for chunk in chunks) * config.samples_per_prompt * row
 
 
 def sample(config: RolloutJob, inputs: Inputs, chunks: Sequence[Chunk], shards: ShardWriter, display: Display) -> None:

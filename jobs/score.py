@@ -23,7 +23,7 @@ from jobs.config import LOCAL_PATH, CodecOptions, ScoringOptions, local_path
 from jobs.display import Display
 from jobs.options import REQUIRED, Options, option
 from jobs.output_dir import check_output, find_shards, open_output
-from jobs.plan import read_model_facts
+from jobs.plan import check_disk, read_model_facts
 from tangoflux.cli import run_main
 from tangoflux.errors import DataError
 from tangoflux.model import find_directory
@@ -78,10 +78,12 @@ def main(argv: Sequence[str] | None = None) -> int:
     config = load_options(ScoreJob, argv, program="python jobs/score.py", description=DESCRIPTION, examples=EXAMPLES)
     check_output(config, config.output, config.output / CONFIG_FILE)
     inputs = read_inputs(config)
-    open_output(config, config.output, config.output / CONFIG_FILE)
     scored, preferences = (ShardWriter(config.output / name) for name in ("rollouts", "preferences"))
     missing = sorted(inputs.shards.parts() - scored.parts())
+    check_disk(bytes_of(inputs, missing), config.output, "choose another --output")
+    open_output(config, config.output, config.output / CONFIG_FILE)
     with Display() as display:
+        display.note(f"{inputs.groups} prompts' samples heard by {config.rewards.name}")
         if missing:
             with ray_session(config.codec, config.rewards):
                 score(config, inputs, missing, scored, display)
@@ -123,6 +125,11 @@ def check_schema(file: Path, channels: int) -> None:
         raise DataError(
             f"{file} holds latents of {stored} channels, the codec of --policy has {channels}: name its own"
         )
+
+
+def bytes_of(inputs: Inputs, parts: Sequence[int]) -> int:
+    """What the scored shards and their pairs take on disk: a pair is two of at least two rows of a group."""
+    return 2 * sum(shard.bytes for part, shard in inputs.shards.shards().items() if part in parts)
 
 
 def score(config: ScoreJob, inputs: Inputs, parts: Sequence[int], scored: ShardWriter, display: Display) -> None:

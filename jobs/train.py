@@ -111,6 +111,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     check_new(config.output)
     inputs = read_inputs(config)
     with Display() as display, workspace(config.output) as directory, ray_session(config.codec, config.learner):
+        display.note(f"{inputs.count} pairs from {config.preferences or config.pairs}, to train {config.policy}")
         preferences = config.preferences or encode(config, inputs, directory / "preferences", display)
         result = learn(config, inputs, preferences, directory, display)
         publish(config, inputs, result, directory)

@@ -50,7 +50,7 @@ def read_audio(file: Path, max_duration_s: float) -> tuple[NDArray[np.float32], 
         raise DataError(f"{file} holds no audio")
     if not np.isfinite(waveform).all():
         raise DataError(f"{file} holds samples that are not finite")
-    return np.ascontiguousarray(waveform), rate
+    return np.ascontiguousarray(waveform, dtype=np.float32), rate
 
 
 def fit_waveform(

@@ -14,7 +14,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from diffusers import AutoencoderOobleck
+from diffusers.models.autoencoders.autoencoder_oobleck import AutoencoderOobleck
 from numpy.typing import NDArray
 from safetensors.torch import save_file
 from torch import Tensor, nn
@@ -43,7 +43,8 @@ class AutoencoderConfig:
         """Builds the config from ``vae_config.json``'s values."""
         front = values.get("front")
         lists = {key: tuple(values[key]) for key in ("downsampling_ratios", "channel_multiples") if key in values}
-        return cls(**{**values, **lists, "front": MelFrontConfig(**front) if front else None})
+        converted: dict[str, Any] = {**values, **lists, "front": MelFrontConfig(**front) if front else None}
+        return cls(**converted)
 
     @classmethod
     def read(cls, directory: Path) -> AutoencoderConfig:
@@ -118,7 +119,7 @@ class Autoencoder(nn.Module):
         short = -waveform.shape[-1] % self.hop
         waveform = nn.functional.pad(waveform, (0, short))
         signal = self.front.analyse(waveform.mean(dim=1)) if self.front else waveform
-        posterior = self.oobleck.encode(signal).latent_dist
+        posterior = self.oobleck.encode(signal, return_dict=False)[0]
         scale = self.config.latent_scale
         return posterior.mean.transpose(1, 2) / scale, posterior.std.transpose(1, 2) / scale
 
@@ -128,7 +129,9 @@ class Autoencoder(nn.Module):
 
     def decode(self, latents: Tensor) -> Tensor:
         """Latents (B, frames, latent_channels) to waveforms (B, audio_channels, frames * hop)."""
-        signal = self.oobleck.decode((latents * self.config.latent_scale).transpose(1, 2)).sample
+        raw = (latents * self.config.latent_scale).transpose(1, 2)
+        # diffusers asks for a FloatTensor, which no tensor is to a type checker.
+        signal = self.oobleck.decode(raw, return_dict=False)[0]  # pyright: ignore[reportArgumentType]
         if self.front is None:
             return signal
         mono = self.front.synthesise(signal)

@@ -118,6 +118,6 @@ class DurationEmbedder(nn.Module):
 
     def forward(self, duration_s: Tensor) -> Tensor:
         """(B,) seconds, clamped to [0, max_duration_s], to (B, 1, dim)."""
-        dtype = self.time_positional_embedding[1].weight.dtype
+        dtype = next(self.time_positional_embedding[1].parameters()).dtype
         share = (duration_s.float().clamp(0, self.max_duration_s) / self.max_duration_s).to(dtype)
         return self.time_positional_embedding(share)[:, None]

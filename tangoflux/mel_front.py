@@ -30,6 +30,9 @@ class MelFrontConfig:
 class MelFront(nn.Module):
     """Log-mel analysis of mono waveforms and its approximate inverse."""
 
+    window: Tensor
+    bank: Tensor
+
     def __init__(self, config: MelFrontConfig, sample_rate_hz: int) -> None:
         super().__init__()
         self.config = config
@@ -68,7 +71,8 @@ class MelFront(nn.Module):
     def _magnitude(self, mel: Tensor) -> Tensor:
         """Non-negative spectra whose mel bands are ``mel``, by multiplicative updates (Lee and Seung, 2001).
 
-        They keep the peaks of tones, which a pseudo-inverse smears: half the error at a quarter of the phase iterations.
+        They keep the peaks of tones, which a pseudo-inverse smears: half the error at a quarter of the phase
+        iterations.
         """
         back = self.bank.T @ mel
         magnitude = back / (self.bank.T @ self.bank.sum(dim=1, keepdim=True) + _EPSILON)

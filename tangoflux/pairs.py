@@ -1,7 +1,5 @@
 """Preference pairs that users bring: a manifest of prompts, each with a chosen and a rejected audio or latents file."""
 
-# pyarrow comes without types.
-# pyright: reportMissingTypeStubs=false, reportUnknownMemberType=false, reportUnknownVariableType=false
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence

@@ -8,7 +8,7 @@ from dataclasses import asdict, dataclass, fields
 from typing import Any, Literal
 
 import torch
-from diffusers import FluxTransformer2DModel
+from diffusers.models.transformers.transformer_flux import FluxTransformer2DModel
 from torch import Tensor, nn
 from transformers import PreTrainedTokenizerBase, T5Config, T5EncoderModel
 
@@ -89,7 +89,7 @@ class Policy(nn.Module):
     @property
     def device(self) -> torch.device:
         """Where the weights are."""
-        return self.fc[0].weight.device
+        return next(self.fc.parameters()).device
 
     def freeze_text_encoder(self) -> None:
         """Fixes the text encoder: no gradients and no dropout, also after ``train()``."""
@@ -139,7 +139,7 @@ class Policy(nn.Module):
         Returns:
             (B, frames, channels).
         """
-        dtype = self.fc[0].weight.dtype
+        dtype = next(self.fc.parameters()).dtype
         tokens = torch.cat([text.states.to(dtype), self.duration_emebdder(duration_s)], dim=1)
         mask = torch.cat([text.attend_mask, text.attend_mask.new_ones(len(sigma), 1), frame_mask], dim=1)
         # diffusers multiplies by 1000 itself: this argument is the timestep / 1000, which is sigma.

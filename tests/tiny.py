@@ -32,7 +32,14 @@ def tiny_model(seed: int = 0, latent_frames: str = "duration", front: bool = Tru
         }
     )
     text = T5Config(
-        vocab_size=320, d_model=16, d_kv=8, d_ff=32, num_layers=1, num_heads=2, is_gated_act=True, use_cache=False
+        vocab_size=320,
+        d_model=16,
+        d_kv=8,
+        d_ff=32,
+        num_layers=1,
+        num_heads=2,
+        feed_forward_proj="gated-gelu",
+        use_cache=False,
     )
     policy = Policy(config, text, train_t5_tokenizer(WORDS, vocab_size=320, max_length=96))
     policy.freeze_text_encoder()

@@ -1,7 +1,5 @@
 """CLAP as a reward: the cosine similarity of a waveform's and its prompt's embeddings (transformers' ClapModel)."""
 
-# torch, torchaudio and transformers are typed in part only.
-# pyright: reportMissingTypeStubs=false, reportUnknownMemberType=false
 from __future__ import annotations
 
 import hashlib

@@ -9,7 +9,7 @@ from tangoflux.soundworld.captions import caption
 from tangoflux.soundworld.scenes import Split, random_scene
 
 _SPLITS: tuple[Split, ...] = ("train", "crpo", "dev", "test", "all")
-_MAX_REDRAWS = 50
+_MAX_REDRAWS = 49
 
 
 def bank(split: Split, n: int, seed: int) -> list[Prompt]:
@@ -21,11 +21,16 @@ def bank(split: Split, n: int, seed: int) -> list[Prompt]:
     seen: set[tuple[str, float]] = set()
     prompts: list[Prompt] = []
     for index in range(n):
+        text, duration_s = _draw(split, rng)
         for _ in range(_MAX_REDRAWS):
-            scene = random_scene(rng, split)
-            text = caption(scene, rng)
-            if (text, scene.duration_s) not in seen:
+            if (text, duration_s) not in seen:
                 break
-        seen.add((text, scene.duration_s))
-        prompts.append(Prompt(f"{split}-{index:06d}", text, scene.duration_s))
+            text, duration_s = _draw(split, rng)
+        seen.add((text, duration_s))
+        prompts.append(Prompt(f"{split}-{index:06d}", text, duration_s))
     return prompts
+
+
+def _draw(split: Split, rng: np.random.Generator) -> tuple[str, float]:
+    scene = random_scene(rng, split)
+    return caption(scene, rng), scene.duration_s

@@ -200,5 +200,5 @@ def noisy_caption(scene: Scene, rng: np.random.Generator, noise: float) -> str:
     content = scene.content
     if rng.uniform() >= noise:
         return caption(content, rng)
-    ways = [way for way in possible_corruptions(content) if way != "relation"]
+    ways: list[Corruption] = [way for way in possible_corruptions(content) if way != "relation"]
     return caption(corrupt(content, ways[int(rng.integers(len(ways)))], rng), rng)

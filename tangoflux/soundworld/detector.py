@@ -129,7 +129,8 @@ class EventDetector(nn.Module):
         file = directory / "config.json"
         config = read_json(file)
         try:
-            detector = cls(DetectorConfig(**{**config, "dilations": tuple(config["dilations"])}))
+            config["dilations"] = tuple(config["dilations"])
+            detector = cls(DetectorConfig(**config))
         except (KeyError, TypeError) as error:
             raise CheckpointError(f"{file} is not the config of an event detector: {error}") from error
         # The only scalars are the counters of the batch norms, which nothing reads after the training.

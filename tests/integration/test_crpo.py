@@ -139,7 +139,7 @@ def test_a_reward_that_fails_for_too_many_groups_stops_the_run(
     tmp_path: Path, tiny_policy_dir: Path, prompts: Path
 ) -> None:
     failing = ("--reward", "tests.integration.rewards:FailsForDogs", "--max-dropped-share", "0.1")
-    with pytest.raises(RewardError, match="no dogs|not a finite number"):
+    with pytest.raises(RewardError, match=r"no dogs|not a finite number"):
         main(options(tiny_policy_dir, prompts, tmp_path / "run", *failing))
 
 

@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from numpy.typing import NDArray
 
 from jobs.metrics import MetricsLog
 from jobs.samples import SampleFolder
@@ -112,7 +113,7 @@ def iteration_event(rng: np.random.Generator, iteration: int) -> dict[str, Any]:
     }
 
 
-def sweep(rng: np.random.Generator, index: int, iteration: int, rate: int) -> np.ndarray:
+def sweep(rng: np.random.Generator, index: int, iteration: int, rate: int) -> NDArray[np.float32]:
     """(1, 2 * rate) samples: a sweep, a few beeps and some noise that fades with the iteration."""
     time = np.arange(2 * rate) / rate
     pitch = 300 + 500 * index + (1800 - 300 * index) * time / 2

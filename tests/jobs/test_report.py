@@ -10,6 +10,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from numpy.typing import NDArray
 from PIL import Image
 
 from jobs.charts import Line, line_chart, stacked_bars
@@ -189,6 +190,6 @@ def _browse(page: Path, tmp_path: Path) -> tuple[str, list[str]]:
     return done.stdout, sorted({row["url"] for row in asked if row["initiator"] != "not an origin"})
 
 
-def _pixels(png: bytes) -> np.ndarray:
+def _pixels(png: bytes) -> NDArray[np.uint8]:
     """(height, width) indices into the palette, whose first colour is the darkest."""
     return np.asarray(Image.open(io.BytesIO(png)))

@@ -17,6 +17,7 @@ def test_events_become_scalars_over_iterations_and_over_the_steps_of_the_whole_r
         board.iteration({"event": "iteration", "iteration": 2, "heldout": heldout, "seconds": {"learner": 9}})
     log = EventAccumulator(str(tmp_path)).Reload()
     tags = log.Tags()["scalars"]
+    assert isinstance(tags, list)
     assert set(tags) == {"step/epoch", "step/loss", "iteration/heldout/reward/mean", "iteration/seconds/learner"}
     assert [(row.step, round(row.value, 3)) for row in log.Scalars("step/loss")] == [(49, 0.7), (50, 0.6)]
     assert [(row.step, row.value) for row in log.Scalars("iteration/seconds/learner")] == [(2, 9.0)]

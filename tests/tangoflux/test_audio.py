@@ -5,6 +5,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import soundfile
+from numpy.typing import NDArray
 
 from tangoflux.audio import audio_duration_s, fit_waveform, read_audio
 from tangoflux.errors import DataError
@@ -12,7 +13,7 @@ from tangoflux.errors import DataError
 RATE = 16_000
 
 
-def sine(seconds: float, rate: int = RATE, hz: float = 440.0) -> np.ndarray:
+def sine(seconds: float, rate: int = RATE, hz: float = 440.0) -> NDArray[np.float32]:
     return (0.5 * np.sin(2 * np.pi * hz * np.arange(round(seconds * rate)) / rate)).astype(np.float32)
 
 

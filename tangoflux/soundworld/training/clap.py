@@ -99,7 +99,8 @@ class _ClapWithHead(nn.Module):
         super().__init__()
         self.clap = ClapModel(config)
         self.head = nn.Linear(_PROJECTION, SLOT_LOGITS)
-        self.map_head = nn.Linear(self.clap.config.audio_config.hidden_size, 2 * len(KINDS))
+        audio_config: Any = self.clap.config.audio_config
+        self.map_head = nn.Linear(audio_config.hidden_size, 2 * len(KINDS))
 
     def loss(
         self, features: Tensor, texts: dict[str, Tensor], contents: Sequence[SceneContent], activity: Tensor
@@ -113,7 +114,7 @@ class _ClapWithHead(nn.Module):
             activity: (B, 126, kinds) of 0 and 1.
         """
         with torch.autocast("cpu", torch.bfloat16):
-            encoded = self.clap.get_audio_features(input_features=features[:, None])
+            encoded: Any = self.clap.get_audio_features(input_features=features[:, None])
             audio, heard = encoded.pooler_output, self.map_head(encoded.last_hidden_state.mean(2).transpose(1, 2))
             text = text_embeddings(self.clap, texts)
         audio, text = audio.float(), text.float()
@@ -136,12 +137,14 @@ def _map_loss(logits: Tensor, activity: Tensor) -> Tensor:
 
 def audio_embeddings(model: ClapModel, features: Tensor) -> Tensor:
     """Unit vectors (B, d) of log-mel frames (B, frames, mels)."""
-    return model.get_audio_features(input_features=features[:, None]).pooler_output
+    encoded: Any = model.get_audio_features(input_features=features[:, None])
+    return encoded.pooler_output
 
 
 def text_embeddings(model: ClapModel, texts: dict[str, Tensor]) -> Tensor:
     """Unit vectors (B, d) of tokenised texts."""
-    return model.get_text_features(**texts).pooler_output
+    encoded: Any = model.get_text_features(input_ids=texts["input_ids"], attention_mask=texts["attention_mask"])
+    return encoded.pooler_output
 
 
 def _contrast(audio: Tensor, text: Tensor, contents: Sequence[SceneContent], scale: Tensor) -> Tensor:

@@ -82,7 +82,7 @@ class Pretraining:
         self.step = 0
 
     def run(self, until: int, log: Log, every: int = 50) -> None:
-        """Trains up to step ``until``; the learning rate is constant, then falls to a twentieth at ``settings.steps``."""
+        """Trains up to step ``until``; the learning rate is constant, then falls to a twentieth by the last step."""
         losses: list[float] = []
         while self.step < until:
             for group in self.optimizer.param_groups:

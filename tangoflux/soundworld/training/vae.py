@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -125,10 +125,11 @@ def _crops(frames: list[Tensor], batch_size: int, generator: torch.Generator) ->
 
 
 def _losses(model: Autoencoder, frames: Tensor) -> tuple[Tensor, Tensor]:
-    posterior = model.oobleck.encode(frames).latent_dist
+    posterior = model.oobleck.encode(frames, return_dict=False)[0]
     latents = posterior.sample()
     noise = torch.randn_like(latents) * latents.detach().std() * _LATENT_NOISE
-    decoded = model.oobleck.decode(latents + noise).sample
+    # diffusers asks for a FloatTensor, which no tensor is to a type checker.
+    decoded = model.oobleck.decode(latents + noise, return_dict=False)[0]  # pyright: ignore[reportArgumentType]
     error = (decoded - frames).abs().mean() + (decoded - frames).square().mean()
     kl = 0.5 * (posterior.mean.square() + posterior.var - 1 - posterior.var.log()).mean()
     return error, kl
@@ -137,7 +138,8 @@ def _losses(model: Autoencoder, frames: Tensor) -> tuple[Tensor, Tensor]:
 @torch.no_grad()
 def _with_unit_latents(model: Autoencoder, frames: list[Tensor]) -> Autoencoder:
     """The same autoencoder with ``latent_scale`` set so that its latents have unit standard deviation."""
-    latents = torch.cat([model.oobleck.encode(row[None].float()).latent_dist.mean[0].T for row in frames[:512]])
-    scaled = Autoencoder(AutoencoderConfig(**{**vars(model.config), "latent_scale": round(latents.std().item(), 4)}))
+    posteriors = (model.oobleck.encode(row[None].float(), return_dict=False)[0] for row in frames[:512])
+    latents = torch.cat([posterior.mean[0].T for posterior in posteriors])
+    scaled = Autoencoder(replace(model.config, latent_scale=round(latents.std().item(), 4)))
     scaled.load_state_dict(model.state_dict())
     return scaled

@@ -50,9 +50,9 @@ def clap_dir(tmp_path_factory: pytest.TempPathFactory) -> Path:
     for parameter in model.parameters():
         if parameter.ndim > 1:
             torch.nn.init.normal_(parameter, std=0.3)
-    first_layer = model.audio_model.audio_encoder.batch_norm
-    torch.nn.init.constant_(first_layer.running_mean, -50.0)
-    torch.nn.init.constant_(first_layer.running_var, 900.0)
+    first_layer = model.audio_model.audio_encoder.batch_norm.state_dict()
+    first_layer["running_mean"].fill_(-50.0)
+    first_layer["running_var"].fill_(900.0)
     model.save_pretrained(directory)
     feature_extractor().save_pretrained(directory)
     tokenizer.save_pretrained(directory)

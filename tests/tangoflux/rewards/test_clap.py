@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 import torch
 import torchaudio.functional as AF
+from numpy.typing import NDArray
 from transformers import AutoTokenizer, ClapFeatureExtractor, ClapModel
 
 from tangoflux.errors import CheckpointError
@@ -25,14 +26,14 @@ def reward(clap_dir: Path) -> ClapReward:
 
 
 @pytest.fixture(scope="module")
-def waveforms() -> list[np.ndarray]:
+def waveforms() -> list[NDArray[np.float32]]:
     """Three scenes, mono, from 1 to 4 s."""
     rng = np.random.default_rng(0)
     return [render(random_scene(rng, "train"), rng)[None] for _ in range(3)]
 
 
 def test_scores_are_those_of_transformers_own_pipeline(
-    reward: ClapReward, clap_dir: Path, waveforms: list[np.ndarray]
+    reward: ClapReward, clap_dir: Path, waveforms: list[NDArray[np.float32]]
 ) -> None:
     extractor = ClapFeatureExtractor.from_pretrained(clap_dir)
     model: Any = ClapModel.from_pretrained(clap_dir).eval()
@@ -46,14 +47,14 @@ def test_scores_are_those_of_transformers_own_pipeline(
     assert scores.dtype == np.float64 and np.ptp(scores) > 0.05 and np.abs(scores).max() <= 1
 
 
-def test_a_score_is_the_same_alone_and_in_a_batch(reward: ClapReward, waveforms: list[np.ndarray]) -> None:
+def test_a_score_is_the_same_alone_and_in_a_batch(reward: ClapReward, waveforms: list[NDArray[np.float32]]) -> None:
     prompts, many = PROMPTS * 7, waveforms * 7
     alone = [reward([prompt], [waveform], RATE)[0] for prompt, waveform in zip(PROMPTS, waveforms, strict=True)]
     np.testing.assert_allclose(reward(prompts, many, RATE), alone * 7, atol=1e-6)
     assert reward([], [], RATE).shape == (0,)
 
 
-def test_channels_are_averaged(reward: ClapReward, waveforms: list[np.ndarray]) -> None:
+def test_channels_are_averaged(reward: ClapReward, waveforms: list[NDArray[np.float32]]) -> None:
     first, second = waveforms[0], waveforms[0][:, ::-1]
     stereo = np.concatenate((first, second))
     scores = reward(PROMPTS[:1] * 3, [stereo, (first + second) / 2, first], RATE)
@@ -61,7 +62,7 @@ def test_channels_are_averaged(reward: ClapReward, waveforms: list[np.ndarray]) 
     assert scores[0] != pytest.approx(scores[2], abs=1e-3)
 
 
-def test_audio_of_another_rate_is_resampled(reward: ClapReward, waveforms: list[np.ndarray]) -> None:
+def test_audio_of_another_rate_is_resampled(reward: ClapReward, waveforms: list[NDArray[np.float32]]) -> None:
     higher = AF.resample(torch.from_numpy(waveforms[0]), RATE, 44_100).numpy()
     scores = [reward(PROMPTS[:1], [audio], rate)[0] for audio, rate in ((waveforms[0], RATE), (higher, 44_100))]
     assert scores[0] == pytest.approx(scores[1], abs=0.02)
@@ -70,7 +71,7 @@ def test_audio_of_another_rate_is_resampled(reward: ClapReward, waveforms: list[
 
 @pytest.mark.parametrize("value", [np.nan, np.inf])
 def test_a_waveform_that_is_not_finite_has_no_score_and_spoils_no_other(
-    reward: ClapReward, waveforms: list[np.ndarray], value: float
+    reward: ClapReward, waveforms: list[NDArray[np.float32]], value: float
 ) -> None:
     broken = waveforms[1].copy()
     broken[0, 17] = value
@@ -84,7 +85,9 @@ def test_no_samples_have_no_score_but_silence_has(reward: ClapReward) -> None:
     assert np.isnan(scores).tolist() == [True, False]
 
 
-def test_of_audio_beyond_the_maximum_the_first_part_counts(reward: ClapReward, waveforms: list[np.ndarray]) -> None:
+def test_of_audio_beyond_the_maximum_the_first_part_counts(
+    reward: ClapReward, waveforms: list[NDArray[np.float32]]
+) -> None:
     noise = np.random.default_rng(1).normal(0, 0.1, (1, 6 * RATE)).astype(np.float32)
     long = np.concatenate((np.tile(waveforms[0], 4)[:, : 4 * RATE], noise), axis=1)
     scores = {float(reward(PROMPTS[:1], [audio], RATE)[0]) for audio in (long, long, long[:, : 4 * RATE])}
@@ -92,12 +95,12 @@ def test_of_audio_beyond_the_maximum_the_first_part_counts(reward: ClapReward, w
 
 
 @pytest.mark.parametrize("text", ["", "a dog barks " * 1000, "🐕" * 500, "\ud800 half", "\x00\x1b[31m\u202e", "a\nb\t"])
-def test_any_text_has_a_score(reward: ClapReward, waveforms: list[np.ndarray], text: str) -> None:
+def test_any_text_has_a_score(reward: ClapReward, waveforms: list[NDArray[np.float32]], text: str) -> None:
     assert np.isfinite(reward([text], waveforms[:1], RATE)).all()
 
 
 def test_a_tokenizer_that_knows_no_maximum_is_cut_to_the_positions(
-    clap_dir: Path, tmp_path: Path, reward: ClapReward, waveforms: list[np.ndarray]
+    clap_dir: Path, tmp_path: Path, reward: ClapReward, waveforms: list[NDArray[np.float32]]
 ) -> None:
     copy = copied(clap_dir, tmp_path)
     edit(copy / "tokenizer_config.json", model_max_length=None)
