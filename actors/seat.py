@@ -75,11 +75,6 @@ class Seat:
         """The reference to wait for, if any; an actor's calls end in order, so one is enough."""
         return self.setup[-1:] or [flight.receipt for flight in list(self.flights)[:1]]
 
-    @property
-    def flies_again(self) -> bool:
-        """Whether the actor has a task at which another may have died; that one gets no other beside it."""
-        return any(flight.task.deaths for flight in self.flights)
-
     def start(self, actor: Any, calls: Iterable[tuple[str, Sequence[Any]]]) -> None:
         """Takes a new actor, which is ready after ``calls``."""
         self.actor = actor

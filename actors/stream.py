@@ -113,8 +113,8 @@ class Stream(Iterator[tuple[T, ObjectRef[Any]]]):
             self._done.append((flight.task.key, flight.result))
 
     def _try_again(self, task: Task[T], error: Exception) -> None:
-        # Any of a dead actor's tasks may have ended it: the result of an earlier one can be lost with it. So each has
-        # an actor for itself from now on, which tells.
+        # Any of a dead actor's tasks may have ended it: the result of an earlier one can be lost with it. So each is
+        # tried again at the head of an idle actor, where no other's death is taken for its own.
         task.deaths += 1
         if task.deaths >= MAX_DEATHS:
             raise self._pool.error(f"{task.key} was given up after {task.deaths} workers; the last", error) from error
@@ -129,7 +129,7 @@ class Stream(Iterator[tuple[T, ObjectRef[Any]]]):
                 return
             idle[0].fly(self._again.popleft(), self._method, self._args)
         while len(self._done) + self._flying() < MAX_IN_FLIGHT * self._pool.size:
-            free = [seat for seat in ready if len(seat.flights) < MAX_IN_FLIGHT and not seat.flies_again]
+            free = [seat for seat in ready if len(seat.flights) < MAX_IN_FLIGHT]
             task = self._next_task() if free else None
             if task is None:
                 return
