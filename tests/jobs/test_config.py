@@ -68,7 +68,7 @@ def test_every_option_has_a_flag_of_its_own_a_description_and_a_default_in_the_h
 def test_command_line_wins_over_the_file_and_the_file_over_the_defaults(tmp_path: Path) -> None:
     file = yaml_file(tmp_path, "seed: 5\nlearner:\n  beta: 100\n  epochs: 3\n")
     config = load_config(["--config", file, "--epochs", "4"])
-    assert (config.seed, config.learner.beta, config.learner.epochs, config.learner.batch_size) == (5, 100, 4, 16)
+    assert (config.seed, config.learner.beta, config.learner.epochs, config.learner.batch_size) == (5, 100, 4, 48)
 
 
 def test_every_value_can_be_given_on_the_command_line() -> None:
@@ -118,7 +118,7 @@ def test_none_switches_the_judge_off_and_is_kept() -> None:
         (["--config", "absent.yaml"], "--config absent.yaml is no file"),
         (["--learner-workers", "4", "--batch-size", "2"], "--batch-size 2 is less than one pair"),
         (["--prompts-per-iteration", "1", "--learner-workers", "2"], "gives at most 1 pairs to train on"),
-        (["--warmup-steps", "48"], "--warmup-steps 48 is not below the 48 steps"),
+        (["--warmup-steps", "48"], "--warmup-steps 48 is not below the 20 steps"),
         (["--listening", "129"], "--listening 129 is more than the 128"),
     ],
 )
@@ -198,7 +198,7 @@ def test_resume_takes_the_runs_own_options_and_lets_the_number_of_workers_change
 def test_resume_with_other_options_names_each_with_both_values(tmp_path: Path) -> None:
     started(tmp_path / "run", "--iterations", "3")
     other = load_config(["--run-dir", str(tmp_path / "run"), "--resume", "--beta", "5", "--seed", "2"])
-    with pytest.raises(ConfigError, match=r"seed is 0 there and 2 now; learner.beta is 2000.0 there and 5.0 now"):
+    with pytest.raises(ConfigError, match=r"seed is 0 there and 2 now; learner.beta is 300.0 there and 5.0 now"):
         check_run_dir(other)
     fewer = load_config(["--run-dir", str(tmp_path / "run"), "--resume", "--iterations", "2"])
     with pytest.raises(ConfigError, match="--iterations 2 is less than the 3"):

@@ -64,7 +64,7 @@ def test_directory_that_is_no_checkpoint_is_refused(tmp_path: Path, tiny_policy_
 
 
 def test_rollouts_of_the_paper_take_what_they_take() -> None:
-    plan = make_plan(config("--prompts-per-iteration", "20000", "--iterations", "5"), PAPER)
+    plan = make_plan(config("--prompts-per-iteration", "20000", "--samples-per-prompt", "5", "--iterations", "5"), PAPER)
     rollouts = disk(plan)["rollouts"]
     assert rollouts.each_iteration == pytest.approx(100_000 * 645 * 64 * 4, rel=0.01)
     assert in_words(rollouts.each_iteration) == "16.6 GB"
@@ -73,7 +73,7 @@ def test_rollouts_of_the_paper_take_what_they_take() -> None:
 
 def test_stored_shards_are_as_large_as_planned(tmp_path: Path) -> None:
     facts = dataclasses.replace(PAPER, audio_seq_len=63, latent_channels=32)
-    plan = make_plan(config("--prompts-per-iteration", "8", "--warmup-steps", "0"), facts)
+    plan = make_plan(config("--prompts-per-iteration", "8", "--samples-per-prompt", "5", "--warmup-steps", "0"), facts)
     schema = rollout_schema(63, 32)
     texts = {
         "prompt_id": "p000001",
@@ -110,7 +110,7 @@ def test_more_ranks_and_higher_zero_stages_need_less_a_rank() -> None:
 def test_plan_reads_as_a_table() -> None:
     lines = str(make_plan(config(), PAPER)).splitlines()
     assert lines[0].split() == ["disk", "an", "iteration", "whole", "run"]
-    assert any(line.startswith("rollouts ") and "480 x 645 frames x 64 channels" in line for line in lines)
+    assert any(line.startswith("rollouts ") and "768 x 645 frames x 64 channels" in line for line in lines)
     assert any(line.startswith("learner ranks") and "ZeRO 1" in line for line in lines)
 
 
