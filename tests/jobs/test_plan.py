@@ -64,7 +64,9 @@ def test_directory_that_is_no_checkpoint_is_refused(tmp_path: Path, tiny_policy_
 
 
 def test_rollouts_of_the_paper_take_what_they_take() -> None:
-    plan = make_plan(config("--prompts-per-iteration", "20000", "--samples-per-prompt", "5", "--iterations", "5"), PAPER)
+    plan = make_plan(
+        config("--prompts-per-iteration", "20000", "--samples-per-prompt", "5", "--iterations", "5"), PAPER
+    )
     rollouts = disk(plan)["rollouts"]
     assert rollouts.each_iteration == pytest.approx(100_000 * 645 * 64 * 4, rel=0.01)
     assert in_words(rollouts.each_iteration) == "16.6 GB"
