@@ -4,7 +4,7 @@
 # make miniature     build the embedded models again from nothing (hours)
 # make clean         remove the set-up and the caches, not your runs
 #
-# Each sets up .venv first, once (about 7 GB). It needs Python 3.11 or later, make and a C++ compiler.
+# Each sets up .venv first, once (about 7 GB). It needs Python 3.11 or later and make.
 
 SHELL := /bin/bash
 .SHELLFLAGS := -eu -o pipefail -c
