@@ -13,23 +13,29 @@ from __future__ import annotations
 import sys
 import time
 from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
-from actors.policy_store import PolicyStore
-from jobs.cluster import open_pools, ray_session
 from jobs.config import RunConfig, load_config
 from jobs.display import Display
 from jobs.metrics import read_history
-from jobs.preparation import prepare
-from jobs.report import write_report
-from jobs.run_dir import open_run_dir
-from jobs.stages import Run
-from jobs.tensorboard_log import TensorboardLog
 from tangoflux.cli import run_main
+
+if TYPE_CHECKING:
+    from jobs.stages import Run
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Checks everything that can be checked first, then runs the iterations that the run directory lacks."""
     config = load_config(argv)
+    # torch and Ray take seconds to import, which --help and a mistyped option need not wait for.
+    from actors.policy_store import PolicyStore
+    from jobs.cluster import open_pools, ray_session
+    from jobs.preparation import prepare
+    from jobs.report import write_report
+    from jobs.run_dir import open_run_dir
+    from jobs.stages import Run
+    from jobs.tensorboard_log import TensorboardLog
+
     inputs = prepare(config)
     directory = open_run_dir(config)
     base = PolicyStore(directory / "policies").publish(0, inputs.policy_dir)
