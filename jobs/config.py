@@ -70,7 +70,11 @@ class ScoringOptions(Options):
         0.0, "a pair is made when the best reward exceeds the worst by more than this", unit="reward", ge=0
     )
     max_dropped_share: float = option(
-        0.2, "share of an iteration's groups that may lack a reward before the run stops", ge=0, le=1
+        0.2,
+        "share of an iteration's groups that may lack a reward before the run stops",
+        ge=0,
+        le=1,
+        may_change=True,
     )
 
 

@@ -42,7 +42,7 @@ def prepare(config: RunConfig) -> Inputs:
     for name in (config.rewards.name, config.rewards.judge, config.rewards.detector):
         if name:
             check_reward(name)
-    prompts = load_bank(config.prompts, config.prompts_per_iteration, config.sampling.duration_s, facts.max_duration_s)
+    prompts = load_bank(config.prompts, config.sampling.duration_s, facts.max_duration_s)
     heldout = _heldout(config, facts.max_duration_s)
     draw_prompts(prompts, config.prompts_per_iteration, config.seed, 1)  # raises when the bank is too small
     plan = make_plan(config, facts)
@@ -50,15 +50,15 @@ def prepare(config: RunConfig) -> Inputs:
     return Inputs(policy_dir, prompts, heldout, facts.audio_seq_len, facts.latent_channels, plan)
 
 
-def load_bank(file: Path | None, least: int, duration_s: float, max_duration_s: float) -> list[Prompt]:
-    """The prompts of a file, or the sound world's, of which there are always ``least``.
+def load_bank(file: Path | None, duration_s: float, max_duration_s: float) -> list[Prompt]:
+    """The prompts of a file, or the ``BANK_SIZE`` of the sound world.
 
     Args:
         duration_s: seconds for prompts that name none.
         max_duration_s: longest that the policy can make.
     """
     if file is None:
-        return bank("crpo", max(BANK_SIZE, least), BANK_SEED)
+        return bank("crpo", BANK_SIZE, BANK_SEED)
     return load_prompts(file, duration_s, max_duration_s)
 
 

@@ -127,7 +127,7 @@ def read_inputs(config: RolloutJob) -> Inputs:
     policy_dir = find_directory(config.policy)
     facts = read_model_facts(policy_dir)
     wanted = config.num_prompts or (None if config.prompts else SOUND_WORLD_PROMPTS)
-    bank = load_bank(config.prompts, wanted or 0, config.sampling.duration_s, facts.max_duration_s)
+    bank = load_bank(config.prompts, config.sampling.duration_s, facts.max_duration_s)
     if wanted and wanted > len(bank):
         raise ConfigError(f"--num-prompts {wanted} is more than the {len(bank)} prompts of {config.prompts}")
     prompts = draw_prompts(bank, wanted or len(bank), config.seed, config.iteration)
