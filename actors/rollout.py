@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from actors.policy_store import is_trained
+from actors.precision import Precision, uses_bf16
 from tangoflux.errors import CheckpointError
 from tangoflux.model import TangoFlux
 from tangoflux.prompts import Prompt
@@ -77,6 +78,7 @@ class RolloutWorker:
         latents_dtype: LatentsDtype = "float32",
         policy_version: int = 0,
         device: str = "cpu",
+        precision: Precision = "fp32",
     ) -> None:
         """Loads the model.
 
@@ -84,6 +86,7 @@ class RolloutWorker:
             policy_dir: a directory in the published layout; its policy is ``policy_version``.
             threads: CPU threads of this process; results can differ in the last bits between other numbers of them.
             latents_dtype: as stored.
+            precision: in which the policy computes velocities; the codec's is always fp32.
 
         Raises:
             CheckpointError: ``policy_dir`` is no model directory.
@@ -92,6 +95,7 @@ class RolloutWorker:
         self.params = params
         self.policy_version = policy_version
         self._dtype = np.dtype(latents_dtype)
+        self._bf16 = uses_bf16(precision, device)
         self._model = TangoFlux.from_pretrained(policy_dir).to(device)
 
     def set_policy(self, version: int, state: Mapping[str, Tensor]) -> None:
@@ -115,9 +119,9 @@ class RolloutWorker:
             self._model.request(prompt.text, prompt.duration_s, seeds)
             for prompt, seeds in zip(chunk.prompts, chunk.seeds, strict=True)
         ]
-        latents = [
-            group.numpy().astype(self._dtype) for group in sample_latents(self._model.policy, requests, self.params)
-        ]
+        with torch.autocast(self._model.policy.device.type, torch.bfloat16, enabled=self._bf16):
+            groups = sample_latents(self._model.policy, requests, self.params)
+        latents = [group.numpy().astype(self._dtype) for group in groups]
         waveforms = [self._decode(group, prompt) for group, prompt in zip(latents, chunk.prompts, strict=True)]
         return RolloutBatch(
             chunk=chunk,

@@ -116,7 +116,7 @@ def rollout_args(
     """What a ``RolloutWorker`` is made with."""
     params = SamplingParams(sampling.num_steps, sampling.guidance_scale, sampling.negative_prompt)
     dtype, device = rollouts.latents_dtype, device_of(rollouts)
-    return (policy_dir.resolve(), params, rollouts.threads, dtype, policy_version, device)
+    return (policy_dir.resolve(), params, rollouts.threads, dtype, policy_version, device, rollouts.precision)
 
 
 def reward_pool(roles: Mapping[str, str], rewards: ScoringOptions) -> AbstractContextManager[Pool]:

@@ -104,6 +104,15 @@ def test_the_waveforms_are_those_of_the_latents_as_stored(tiny_policy_dir: Path,
     assert not np.array_equal(half.waveforms[0][0], full.waveforms[0][0])
 
 
+def test_in_bf16_the_latents_are_nearly_those_of_fp32(tiny_policy_dir: Path, worker: RolloutWorker) -> None:
+    (chunk,) = rollout_chunks(PROMPTS[:2], 1, 0, 2, 2)
+    full = np.concatenate([group.ravel() for group in worker.sample(chunk).latents])
+    batch = RolloutWorker(tiny_policy_dir, PARAMS, precision="bf16").sample(chunk)
+    half = np.concatenate([group.ravel() for group in batch.latents])
+    assert half.dtype == np.float32
+    assert 0 < np.abs(half - full).max() < 0.05 * np.abs(full).max()
+
+
 def test_a_new_policy_is_taken_over_whole_and_named(tiny_policy_dir: Path, tmp_path: Path) -> None:
     worker = RolloutWorker(tiny_policy_dir, PARAMS)
     store = PolicyStore(tmp_path)
