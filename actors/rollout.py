@@ -18,9 +18,9 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from actors.policy_store import is_trained
-from actors.precision import Precision, uses_bf16
 from tangoflux.errors import CheckpointError
 from tangoflux.model import TangoFlux
+from tangoflux.precision import Precision, uses_bf16
 from tangoflux.prompts import Prompt
 from tangoflux.records import LatentsDtype
 from tangoflux.sampling import SamplingParams, sample_latents

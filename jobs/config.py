@@ -10,9 +10,9 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field, field_validator, model_validator
 
-from actors.precision import Precision
 from jobs.command_line import load_options
 from jobs.options import Options, option
+from tangoflux.precision import Precision
 
 CONFIGS = Path(__file__).parent / "configs"
 """The configs that ``--config`` finds by name."""

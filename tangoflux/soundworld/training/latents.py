@@ -11,8 +11,12 @@ import torch
 from torch import Tensor
 
 from tangoflux.autoencoder import Autoencoder
+from tangoflux.soundworld.background import add_background
 from tangoflux.soundworld.scenes import MAX_DURATION_S, Scene, random_scene, render
 from tangoflux.soundworld.training.data import Log
+
+BACKGROUND_SHARE = 0.5
+"""Share of the pretraining recordings with a background that no caption names, as recordings from the web have."""
 
 _LOG_EVERY = 1000
 
@@ -43,8 +47,8 @@ def _encode_all(autoencoder: Autoencoder, scenes: list[Scene], seed: int, file: 
     rng = np.random.default_rng([seed, 1])
     rows = np.zeros((len(scenes), autoencoder.frames_for(MAX_DURATION_S), autoencoder.latent_channels), np.float16)
     for index, scene in enumerate(scenes):
-        waveform = torch.from_numpy(render(scene, rng))[None, None]
-        latents = autoencoder.encode(waveform)[0]
+        waveform = add_background(render(scene, rng), rng, BACKGROUND_SHARE)
+        latents = autoencoder.encode(torch.from_numpy(waveform)[None, None])[0]
         rows[index, : len(latents)] = latents.numpy()
         if index % _LOG_EVERY == 0:
             log(f"encoded {index} of {len(scenes)} scenes")

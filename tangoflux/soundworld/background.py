@@ -1,0 +1,25 @@
+"""What recordings from the web have in them beside what their captions say: a rumble or a hiss behind it all."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from tangoflux.soundworld.events import SAMPLE_RATE_HZ, Samples, synthesise
+
+BACKGROUNDS = ("hiss", "rumble")
+"""Kinds of sound that lie behind a recording, whether its caption names them or not."""
+
+_LEVEL = (0.1, 0.3)
+
+
+def add_background(waveform: Samples, rng: np.random.Generator, share: float) -> Samples:
+    """With probability ``share`` the waveform with a background from its start to its end, else as it is.
+
+    The background's peak is a tenth to three tenths of the waveform's.
+    """
+    if rng.uniform() >= share:
+        return waveform
+    kind = BACKGROUNDS[int(rng.integers(len(BACKGROUNDS)))]
+    background = synthesise(kind, len(waveform) / SAMPLE_RATE_HZ, rng)[: len(waveform)]
+    mixed = waveform + np.float32(rng.uniform(*_LEVEL) * np.abs(waveform).max()) * background
+    return mixed / np.float32(max(1.0, np.abs(mixed).max() / 0.97))
