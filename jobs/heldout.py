@@ -18,6 +18,9 @@ Scores = Mapping[str, NDArray[np.float64]]
 
 Figure = dict[str, float | None]
 
+FACTS = ["iteration", "prompt_id", "prompt", "duration_s"]
+"""The columns of a held-out table that are no scores."""
+
 
 class HeldoutScores:
     """The scores of every held-out prompt at every iteration, as Parquet in ``heldout/``."""
@@ -40,8 +43,12 @@ class HeldoutScores:
 
     def read(self, iteration: int) -> Scores:
         """The scores of an iteration."""
-        table = self._writer.read_part(iteration)
-        return {role: table[role].to_numpy() for role in table.column_names[4:]}
+        return scores_of(self._writer.read_part(iteration))
+
+
+def scores_of(table: pa.Table) -> Scores:
+    """The scores in a held-out table."""
+    return {role: table[role].to_numpy() for role in table.column_names if role not in FACTS}
 
 
 def heldout_figures(scores: Scores, base: Scores) -> dict[str, Figure]:

@@ -53,7 +53,7 @@ _DECAY_SHARE = 0.5
 class PretrainSettings:
     """How long and how fast the base policy is pretrained."""
 
-    steps: int = 10_000
+    steps: int = 8_000
     scenes: int = 8_000
     seed: int = 401
     batch_size: int = 32
