@@ -54,7 +54,9 @@ class RolloutOptions(Options):
     threads: int = option(1, "CPU threads of a rollout worker", flag="rollout-threads", ge=1)
     num_cpus: float = option(1, "CPUs that a worker asks of Ray", flag="rollout-num-cpus", ge=0, may_change=True)
     num_gpus: float = option(0, "GPUs that a worker asks of Ray", flag="rollout-num-gpus", ge=0, may_change=True)
-    precision: Precision = option("auto", "in which the policy samples; auto: bf16 where the processor computes in it")
+    precision: Precision = option(
+        "auto", "in which the policy samples; auto: bf16 where the processor computes in it", flag="rollout-precision"
+    )
     latents_dtype: Literal["float32", "float16"] = option("float32", "how latents are stored")
 
 

@@ -10,15 +10,11 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import psutil
-from safetensors import SafetensorError, safe_open
 
-from actors.policy_store import WEIGHTS
 from jobs.config import RunConfig
-from tangoflux.autoencoder import AutoencoderConfig
-from tangoflux.checkpoint import read_json
+from jobs.model_facts import ModelFacts
 from tangoflux.conditioning import TRAINING_MAX_TOKENS
-from tangoflux.errors import CheckpointError, ResourceError
-from tangoflux.policy import PolicyConfig
+from tangoflux.errors import ResourceError
 
 ROW_BYTES = 350
 """What a rollout or a pair takes on disk beside its latents, with a caption of usual length; measured."""
@@ -40,34 +36,6 @@ SAMPLING_FLOATS = 12
 
 IN_FLIGHT = 2
 """Chunks of a rollout worker that the object store holds at once."""
-
-
-@dataclass(frozen=True)
-class ModelFacts:
-    """Sizes of a policy, read without loading it.
-
-    Attributes:
-        audio_seq_len: most frames of latents of a row.
-        latent_channels: channels of the latents.
-        max_duration_s: longest audio, in seconds.
-        sample_rate_hz, audio_channels: of the waveforms.
-        trained: parameters that alignment trains.
-        text_encoder, codec: parameters that it does not.
-        file_bytes: the stored weights, policy and codec.
-        width, blocks: of the transformer.
-    """
-
-    audio_seq_len: int
-    latent_channels: int
-    max_duration_s: float
-    sample_rate_hz: int
-    audio_channels: int
-    trained: int
-    text_encoder: int
-    codec: int
-    file_bytes: int
-    width: int
-    blocks: int
 
 
 @dataclass(frozen=True)
@@ -135,31 +103,6 @@ class Plan:
                 ("", "", in_words(self.memory_bytes), ""),
             ]
         )
-
-
-def read_model_facts(directory: Path) -> ModelFacts:
-    """The sizes of a policy in the published layout, from its JSON files and the headers of its weights.
-
-    Raises:
-        CheckpointError: a file is missing or is not what it should be.
-    """
-    policy = PolicyConfig.from_dict(read_json(directory / "config.json"))
-    codec = AutoencoderConfig.read(directory)
-    sizes = _tensor_sizes(directory / WEIGHTS)
-    text_encoder = sum(size for name, size in sizes.items() if name.startswith("text_encoder."))
-    return ModelFacts(
-        audio_seq_len=policy.audio_seq_len,
-        latent_channels=policy.in_channels,
-        max_duration_s=policy.max_duration,
-        sample_rate_hz=codec.sampling_rate,
-        audio_channels=codec.audio_channels,
-        trained=sum(sizes.values()) - text_encoder,
-        text_encoder=text_encoder,
-        codec=sum(_tensor_sizes(directory / "vae.safetensors").values()),
-        file_bytes=sum((directory / name).stat().st_size for name in (WEIGHTS, "vae.safetensors")),
-        width=policy.num_attention_heads * policy.attention_head_dim,
-        blocks=policy.num_layers + policy.num_single_layers,
-    )
 
 
 def make_plan(config: RunConfig, facts: ModelFacts) -> Plan:
@@ -305,19 +248,6 @@ def _bytes_of(facts: ModelFacts, parameters: int) -> int:
     """The bytes of some of the stored parameters."""
     stored = facts.trained + facts.text_encoder + facts.codec
     return round(facts.file_bytes * parameters / max(1, stored))
-
-
-def _tensor_sizes(file: Path) -> dict[str, int]:
-    """Numbers in each tensor of a safetensors file."""
-    if not file.is_file():
-        raise CheckpointError(f"{file} is missing: is {file.parent} a model directory?")
-    try:
-        with safe_open(file, framework="numpy") as tensors:
-            return {name: math.prod(tensors.get_slice(name).get_shape()) for name in tensors.keys()}  # noqa: SIM118
-    except SafetensorError as error:
-        raise CheckpointError(
-            f"{file} is truncated or no safetensors file ({error}); download or build it again"
-        ) from None
 
 
 def _stored_bytes(directory: Path) -> int:

@@ -6,7 +6,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from jobs.config import RunConfig
-from jobs.plan import Plan, check_plan, make_plan, read_model_facts
+from jobs.model_facts import read_model_facts
+from jobs.plan import Plan, check_plan, make_plan
 from jobs.run_dir import check_run_dir
 from tangoflux.errors import ConfigError
 from tangoflux.model import find_directory

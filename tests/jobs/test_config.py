@@ -67,8 +67,8 @@ def test_every_option_has_a_flag_of_its_own_a_description_and_a_default_in_the_h
 
 def test_command_line_wins_over_the_file_and_the_file_over_the_defaults(tmp_path: Path) -> None:
     file = yaml_file(tmp_path, "seed: 5\nlearner:\n  beta: 100\n  epochs: 3\n")
-    config = load_config(["--config", file, "--epochs", "4"])
-    assert (config.seed, config.learner.beta, config.learner.epochs, config.learner.batch_size) == (5, 100, 4, 48)
+    config = load_config(["--config", file, "--epochs", "5"])
+    assert (config.seed, config.learner.beta, config.learner.epochs, config.learner.batch_size) == (5, 100, 5, 32)
 
 
 def test_every_value_can_be_given_on_the_command_line() -> None:
@@ -118,7 +118,7 @@ def test_none_switches_the_judge_off_and_is_kept() -> None:
         (["--config", "absent.yaml"], "--config absent.yaml is no file"),
         (["--learner-workers", "4", "--batch-size", "2"], "--batch-size 2 is less than one pair"),
         (["--prompts-per-iteration", "1", "--learner-workers", "2"], "gives at most 1 pairs to train on"),
-        (["--warmup-steps", "48"], "--warmup-steps 48 is not below the 20 steps"),
+        (["--warmup-steps", "48"], "--warmup-steps 48 is not below the 24 steps"),
         (["--listening", "129"], "--listening 129 is more than the 128"),
     ],
 )

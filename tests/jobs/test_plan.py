@@ -8,7 +8,8 @@ import pytest
 
 from actors.writer import ShardWriter
 from jobs.config import RunConfig, load_config
-from jobs.plan import Disk, Memory, ModelFacts, Plan, check_plan, in_words, make_plan, read_model_facts
+from jobs.model_facts import ModelFacts, read_model_facts
+from jobs.plan import Disk, Memory, Plan, check_plan, in_words, make_plan
 from tangoflux.errors import CheckpointError, ResourceError
 from tangoflux.model import TangoFlux
 from tangoflux.records import build_table, rollout_schema

@@ -1,0 +1,178 @@
+"""jobs/train.py on a random tiny policy: real Ray, real DeepSpeed, stored pairs and users' own files."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import soundfile
+from safetensors.torch import load_file
+
+from actors.writer import ShardWriter
+from jobs.train import main
+from tangoflux.errors import CheckpointError, ConfigError, DataError
+from tangoflux.model import TangoFlux
+from tangoflux.preferences import make_pairs
+from tangoflux.records import build_table, rollout_schema
+from tests.tiny import WORDS
+
+PAIRS = 9
+
+
+def random_pairs(directory: Path, scale: float = 1.0) -> Path:
+    """Preference shards of random rollouts of half a second, in two parts."""
+    rng = np.random.default_rng(0)
+    for part, prompts in enumerate((range(5), range(5, PAIRS))):
+        rows = [(prompt, k) for prompt in prompts for k in range(2)]
+        schema = rollout_schema(63, 8)
+        columns: dict[str, Sequence[Any]] = {name: [None] * len(rows) for name in schema.names}
+        columns |= {
+            "iteration": [1] * len(rows),
+            "prompt_id": [f"p{prompt}" for prompt, _ in rows],
+            "sample_index": [k for _, k in rows],
+            "prompt": [WORDS[prompt % 3] for prompt, _ in rows],
+            "duration_s": [0.5] * len(rows),
+            "num_frames": [8] * len(rows),
+            "latents": [(scale * rng.normal(size=(8, 8))).astype(np.float32) for _ in rows],
+            "reward": [float(k) for _, k in rows],
+        }
+        ShardWriter(directory).write(part, make_pairs(build_table(columns, schema))[0])
+    return directory
+
+
+def options(policy: Path, output: Path, *more: object) -> list[str]:
+    values = {
+        "--policy": policy,
+        "--output": output,
+        "--epochs": 2,
+        "--batch-size": 4,
+        "--warmup-steps": 1,
+        "--heldout-pairs": 1,
+        "--learner-threads": 1,
+        "--learning-rate": 1e-3,
+    }
+    return [str(part) for part in (*(part for pair in values.items() for part in pair), *more)]
+
+
+@pytest.fixture(scope="module")
+def preferences(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return random_pairs(tmp_path_factory.mktemp("preferences"))
+
+
+@pytest.fixture
+def rated(tmp_path: Path) -> Path:
+    """A manifest of four pairs: stereo at 44.1 kHz, mono at 16 kHz, latents, and one of each."""
+    rng = np.random.default_rng(0)
+    folder = tmp_path / "mine"
+    folder.mkdir()
+    soundfile.write(folder / "a.wav", rng.normal(0, 0.1, (44_100, 2)), 44_100)
+    soundfile.write(folder / "b.flac", rng.normal(0, 0.1, 20_000), 16_000)
+    for name in ("c.npy", "d.npy"):
+        np.save(folder / name, rng.normal(size=(16, 8)).astype(np.float16))
+    sides = [("a.wav", "b.flac"), ("b.flac", "a.wav"), ("c.npy", "d.npy"), ("a.wav", "d.npy")]
+    rows = [{"prompt": WORDS[0], "chosen": chosen, "rejected": rejected} for chosen, rejected in sides]
+    (folder / "rated.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    return folder / "rated.jsonl"
+
+
+def changed_tensors(policy: Path, other: Path) -> set[str]:
+    first, second = (load_file(directory / "tangoflux.safetensors") for directory in (policy, other))
+    return {key for key in first if not first[key].equal(second[key])}
+
+
+@pytest.mark.ray
+@pytest.mark.usefixtures("ray_session")
+def test_a_policy_is_trained_on_stored_pairs(
+    tiny_policy_dir: Path, preferences: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    output = tmp_path / "policies" / "new"
+    assert main(options(tiny_policy_dir, output, "--preferences", preferences)) == 0
+    trained = changed_tensors(tiny_policy_dir, output)
+    assert trained and not any(key.startswith("text_encoder.") for key in trained)
+    assert np.isfinite(TangoFlux.from_pretrained(output).generate("a dog barks", 0.5, num_steps=1)[0][0]).all()
+    report = json.loads((output / "training.json").read_text())
+    assert (report["pairs"], report["steps"]) == (PAIRS - 1, 4) and report["options"]["learner"]["epochs"] == 2
+    assert report["end"]["margin"] != report["start"]["margin"] == 0
+    assert len((output / "steps.jsonl").read_text().splitlines()) == 4
+    said = capsys.readouterr().out
+    for figure in ("winner loss", "loser loss", "margin", "implicit accuracy", "held-out pair accuracy", str(output)):
+        assert figure in said
+    assert list(output.parent.iterdir()) == [output], "nothing else is left"
+
+
+@pytest.mark.ray
+@pytest.mark.usefixtures("ray_session")
+def test_a_policy_is_trained_on_a_users_own_audio_and_latents(
+    tiny_policy_dir: Path, rated: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    output = tmp_path / "new"
+    output.mkdir()
+    assert main(options(tiny_policy_dir, output, "--pairs", rated, "--objective", "dpo_fm")) == 0
+    assert changed_tensors(tiny_policy_dir, output)
+    assert json.loads((output / "training.json").read_text())["pairs"] == 4
+    assert "encoding · done" in capsys.readouterr().out
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["mine", "new"]
+
+
+def test_every_bad_line_of_a_manifest_is_named_before_anything_starts(
+    tiny_policy_dir: Path, rated: Path, tmp_path: Path
+) -> None:
+    lines = rated.read_text().splitlines()
+    lines[1] = lines[1].replace("a.wav", "absent.wav")
+    lines[3] = lines[3].replace("chosen", "choosen")
+    rated.write_text("\n".join(lines))
+    with pytest.raises(DataError, match=r"rated.jsonl:2: .*no such file; .*rated.jsonl:4: unknown key 'choosen'"):
+        main(options(tiny_policy_dir, tmp_path / "new", "--pairs", rated))
+    assert [path.name for path in tmp_path.iterdir()] == ["mine"]
+
+
+@pytest.mark.ray
+@pytest.mark.usefixtures("ray_session")
+def test_a_training_that_fails_leaves_nothing(tiny_policy_dir: Path, tmp_path: Path) -> None:
+    broken = random_pairs(tmp_path / "broken", scale=np.nan)
+    with pytest.raises(DataError, match="chosen_latents holds values that are not finite"):
+        main(options(tiny_policy_dir, tmp_path / "new", "--preferences", broken))
+    assert [path.name for path in tmp_path.iterdir()] == ["broken"]
+
+
+@pytest.mark.parametrize(
+    ("more", "error", "message"),
+    [
+        ([], ConfigError, "give either --preferences, shards of pairs, or --pairs, a file of your own"),
+        (["--preferences", "a", "--pairs", "b"], ConfigError, "give either"),
+        (["--preferences", "nowhere"], DataError, "--preferences nowhere holds no shards"),
+        (["--pairs", "nowhere.jsonl"], DataError, "nowhere.jsonl: no such manifest of pairs"),
+        (["--policy", "nowhere", "--pairs", "x"], CheckpointError, "nowhere is no model directory"),
+    ],
+)
+def test_bad_input_is_refused(
+    tiny_policy_dir: Path, tmp_path: Path, more: Sequence[str], error: type[Exception], message: str
+) -> None:
+    with pytest.raises(error, match=message):
+        main(options(tiny_policy_dir, tmp_path / "new", *more))
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize(
+    ("more", "message"),
+    [
+        (("--warmup-steps", 4), "--warmup-steps 4 is not below the 4 steps of 9 pairs"),
+        (("--learner-workers", 5), "4 pairs in a batch are less than one for each of --learner-workers 5"),
+    ],
+)
+def test_too_few_pairs_for_the_options_are_refused(
+    tiny_policy_dir: Path, tmp_path: Path, preferences: Path, more: Sequence[object], message: str
+) -> None:
+    with pytest.raises(ConfigError, match=message):
+        main(options(tiny_policy_dir, tmp_path / "new", "--preferences", preferences, *more))
+
+
+def test_an_output_that_holds_something_is_left_alone(tiny_policy_dir: Path, tmp_path: Path, preferences: Path) -> None:
+    (tmp_path / "config.json").touch()
+    with pytest.raises(ConfigError, match="is not empty; choose another --output"):
+        main(options(tiny_policy_dir, tmp_path, "--preferences", preferences))
+    assert [path.name for path in tmp_path.iterdir()] == ["config.json"]
