@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import subprocess
 import sys
@@ -69,7 +70,7 @@ def table(run_dir: Path, part: str, iteration: int = 1) -> pa.Table:
 
 @pytest.fixture(scope="module")
 def finished(tmp_path_factory: pytest.TempPathFactory, tiny_policy_dir: Path, prompts: Path) -> Path:
-    """A run of one iteration with two rollout workers."""
+    """A run of one iteration with two rollout workers, which starts Ray itself; the others share a session."""
     run_dir = tmp_path_factory.mktemp("runs") / "first"
     assert main(options(tiny_policy_dir, prompts, run_dir, "--rollout-workers", "2")) == 0
     return run_dir
@@ -109,7 +110,7 @@ def test_only_what_alignment_trains_changes_from_version_to_version(finished: Pa
 
 
 def test_one_worker_gives_the_same_data_and_policy_as_two(
-    finished: Path, tmp_path: Path, tiny_policy_dir: Path, prompts: Path
+    finished: Path, ray_session: None, tmp_path: Path, tiny_policy_dir: Path, prompts: Path
 ) -> None:
     assert main(options(tiny_policy_dir, prompts, tmp_path / "run", "--rollout-workers", "1")) == 0
     for part in ("rollouts", "preferences"):
@@ -120,7 +121,7 @@ def test_one_worker_gives_the_same_data_and_policy_as_two(
     assert all(ours[key].equal(theirs[key]) for key in ours)
 
 
-def test_resume_goes_on_where_a_run_stopped_and_redoes_nothing(finished: Path) -> None:
+def test_resume_goes_on_where_a_run_stopped_and_redoes_nothing(finished: Path, ray_session: None) -> None:
     shards = {path: path.stat().st_mtime_ns for path in finished.glob("rollouts/*/*.parquet")}
     assert main(["--run-dir", str(finished), "--resume", "--iterations", "2"]) == 0
     assert [row["iteration"] for row in events(finished, "iteration")] == [0, 1, 2]
@@ -130,11 +131,33 @@ def test_resume_goes_on_where_a_run_stopped_and_redoes_nothing(finished: Path) -
 
 
 def test_a_reward_that_fails_for_too_many_groups_stops_the_run(
-    tmp_path: Path, tiny_policy_dir: Path, prompts: Path
+    ray_session: None, tmp_path: Path, tiny_policy_dir: Path, prompts: Path
 ) -> None:
     failing = ("--reward", "tests.integration.rewards:FailsForDogs", "--max-dropped-share", "0.1")
     with pytest.raises(RewardError, match=r"no dogs|not a finite number"):
         main(options(tiny_policy_dir, prompts, tmp_path / "run", *failing))
+
+
+@pytest.mark.slow
+def test_offline_data_are_the_first_iterations_and_the_reference_is_not(
+    ray_session: None, tmp_path: Path, tiny_policy_dir: Path, prompts: Path
+) -> None:
+    run_dir = tmp_path / "run"
+    more = ("--data", "offline", "--objective", "dpo_fm", "--iterations", "2")
+    assert main(options(tiny_policy_dir, prompts, run_dir, *more)) == 0
+    assert [path.name for path in (run_dir / "rollouts").iterdir()] == ["i0001"]
+    for event in events(run_dir, "iteration")[1:]:  # policy and reference start as equals each time
+        assert event["loss"]["start"]["margin"] == pytest.approx(0, abs=1e-6)  # type: ignore[index]
+    policies = [load_file(run_dir / "policies" / f"v000{v}" / "tangoflux.safetensors") for v in range(3)]
+    assert all(any(not a[key].equal(b[key]) for key in a) for a, b in itertools.pairwise(policies))
+
+
+@pytest.mark.slow
+def test_the_default_run_improves_the_miniature_on_test_prompts(tmp_path: Path) -> None:
+    assert main(["--run-dir", str(tmp_path / "run"), "--heldout-split", "test", "--heldout-num-prompts", "256"]) == 0
+    aligned = events(tmp_path / "run", "iteration")[-1]["heldout"]
+    for role in ("reward", "judge"):
+        assert aligned[role]["delta"] > 2 * aligned[role]["delta_se"], aligned[role]  # type: ignore[index]
 
 
 @pytest.mark.parametrize(
