@@ -30,10 +30,12 @@ class Stage:
         self.done = self._skipped = 0
         self._display = display
         self._start = time.monotonic()
+        self._first: tuple[float, int] | None = None
 
     def advance(self, n: int = 1, **figures: Any) -> None:
         """Count ``n`` more units as done, and show ``figures`` (see ``Display.figures``)."""
         self.done += n
+        self._first = self._first or (time.monotonic(), self.done)
         self._display.figures(**figures)
         self._display.tick(self)
 
@@ -59,8 +61,17 @@ class Stage:
         parts = [f"{self.done}/{self.total} {self.unit}"]
         if self.rate:
             parts.append(f"{self.rate:.1f} {self.unit}/s")
-            parts.append(f"{formatting.seconds(max(self.total - self.done, 0) / self.rate)} left")
+        if self.seconds_left is not None:
+            parts.append(f"{formatting.seconds(self.seconds_left)} left")
         return " · ".join(parts)
+
+    @property
+    def seconds_left(self) -> float | None:
+        """Seconds to the end at the pace since the first progress, before which processes start; None without one."""
+        if self._first is None or self.done == self._first[1]:
+            return None
+        pace = (time.monotonic() - self._first[0]) / (self.done - self._first[1])
+        return pace * max(self.total - self.done, 0)
 
     def result(self) -> str:
         """``12.6 s · 38.1 samples/s``."""

@@ -31,11 +31,22 @@ def test_a_long_stage_gets_a_line_in_between_with_progress_and_figures(monkeypat
     stream = io.StringIO()
     with Display(3, stream) as display, display.stage(2, "learner", 4, "steps") as stage:
         display.figures(**HELDOUT)
+        stage.advance()
         time.sleep(0.03)
         stage.advance(loss=0.6931)
     line = stream.getvalue().splitlines()[1]
-    assert line.startswith("iteration 2/3 · learner · 1/4 steps")
+    assert line.startswith("iteration 2/3 · learner · 2/4 steps")
     assert "left" in line and "reward 0.359 (+0.047 ± 0.011)" in line and "loss 0.693" in line
+
+
+def test_the_time_left_does_not_count_what_passed_before_the_first_progress() -> None:
+    with Display(1, io.StringIO()).stage(1, "learner", 12, "steps") as stage:
+        time.sleep(0.3)
+        stage.advance()
+        assert stage.seconds_left is None and "left" not in stage.progress()
+        time.sleep(0.01)
+        stage.advance()
+        assert stage.seconds_left is not None and 0.1 <= stage.seconds_left < 1
 
 
 def test_what_an_earlier_start_did_counts_as_done_but_not_as_speed() -> None:
