@@ -297,6 +297,7 @@ def test_the_new_policy_can_be_published(trained: dict[int, Any], tiny_policy_di
     assert sorted(path.name for path in result.weights.parent.iterdir()) == ["steps.jsonl", "weights.safetensors"]
 
 
+@pytest.mark.slow
 @pytest.mark.ray
 @pytest.mark.usefixtures("ray_session")
 def test_what_is_wrong_in_a_rank_is_said_in_its_own_line(tiny_policy_dir: Path, tmp_path: Path):

@@ -152,6 +152,7 @@ def hashes(directory: Path, scored: Iterable[tuple[Chunk, ScoredBatch]]) -> tupl
     return canonical_sha256(table), canonical_sha256(make_pairs(table)[0])
 
 
+@pytest.mark.slow
 @pytest.mark.ray
 @pytest.mark.usefixtures("ray_session")
 def test_an_iteration_is_the_same_to_the_last_bit_for_one_and_two_workers(

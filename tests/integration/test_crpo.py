@@ -123,7 +123,7 @@ def test_one_worker_gives_the_same_data_and_policy_as_two(
 
 def test_resume_goes_on_where_a_run_stopped_and_redoes_nothing(finished: Path, ray_session: None) -> None:
     shards = {path: path.stat().st_mtime_ns for path in finished.glob("rollouts/*/*.parquet")}
-    assert main(["--run-dir", str(finished), "--resume", "--iterations", "2"]) == 0
+    assert main(["--run-dir", str(finished), "--resume", "--iterations", "2", "--rollout-workers", "1"]) == 0
     assert [row["iteration"] for row in events(finished, "iteration")] == [0, 1, 2]
     assert all(path.stat().st_mtime_ns == time for path, time in shards.items())
     for iteration in (1, 2):  # rollouts of an iteration come from the policy of the last
@@ -133,7 +133,14 @@ def test_resume_goes_on_where_a_run_stopped_and_redoes_nothing(finished: Path, r
 def test_a_reward_that_fails_for_too_many_groups_stops_the_run(
     ray_session: None, tmp_path: Path, tiny_policy_dir: Path, prompts: Path
 ) -> None:
-    failing = ("--reward", "tests.integration.rewards:FailsForDogs", "--max-dropped-share", "0.1")
+    failing = (
+        "--reward",
+        "tests.integration.rewards:FailsForDogs",
+        "--max-dropped-share",
+        "0.1",
+        "--rollout-workers",
+        "1",
+    )
     with pytest.raises(RewardError, match=r"no dogs|not a finite number"):
         main(options(tiny_policy_dir, prompts, tmp_path / "run", *failing))
 

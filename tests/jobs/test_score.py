@@ -84,6 +84,7 @@ def test_the_same_command_again_makes_only_the_pairs_that_are_missing(
     assert canonical_sha256(preferences.read(verify=True)) == before
 
 
+@pytest.mark.slow
 @pytest.mark.ray
 @pytest.mark.usefixtures("ray_session")
 def test_a_reward_that_fails_too_often_stops_the_job_and_more_failures_may_be_allowed_then(

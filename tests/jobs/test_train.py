@@ -84,6 +84,7 @@ def changed_tensors(policy: Path, other: Path) -> set[str]:
     return {key for key in first if not first[key].equal(second[key])}
 
 
+@pytest.mark.slow
 @pytest.mark.ray
 @pytest.mark.usefixtures("ray_session")
 def test_a_policy_is_trained_on_stored_pairs(
@@ -104,6 +105,7 @@ def test_a_policy_is_trained_on_stored_pairs(
     assert list(output.parent.iterdir()) == [output], "nothing else is left"
 
 
+@pytest.mark.slow
 @pytest.mark.ray
 @pytest.mark.usefixtures("ray_session")
 def test_a_policy_is_trained_on_a_users_own_audio_and_latents(
