@@ -8,6 +8,7 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 from types import SimpleNamespace
+from typing import Any
 
 import numpy as np
 import pyarrow.dataset as ds
@@ -67,7 +68,7 @@ def test_the_shards_are_those_of_an_iteration_but_not_scored(
 ) -> None:
     shards = ShardWriter(finished / "shards")
     # In a process of its own, as what else this one has done can change the last bits.
-    worker = UnscoredRolloutActor.remote(
+    worker: Any = UnscoredRolloutActor.remote(
         tiny_policy_dir, SamplingParams(2, 3.0, ""), policy_version=4, precision="auto"
     )
     chunks = rollout_chunks(load_prompts(prompts, 1.0, 4.0), 1, 7, 3, 2)
