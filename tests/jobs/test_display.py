@@ -4,6 +4,7 @@ import io
 import os
 import pty
 import re
+import select
 import time
 from pathlib import Path
 
@@ -106,6 +107,14 @@ def test_the_summary_of_a_base_alone_has_dashes() -> None:
     assert re.search(rf"reward +0.359 ± 0.014 +{MISSING} +{MISSING}", stream.getvalue())
 
 
+def read_all(reader: int) -> str:
+    """What a terminal has got so far, which one read may give only a part of."""
+    parts: list[bytes] = []
+    while select.select([reader], [], [], 0.1)[0]:
+        parts.append(os.read(reader, 1 << 16))
+    return b"".join(parts).decode()
+
+
 def test_in_a_terminal_there_is_one_live_view_and_one_line_stays_for_each_stage(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
@@ -115,8 +124,8 @@ def test_in_a_terminal_there_is_one_live_view_and_one_line_stays_for_each_stage(
         with Display(3, terminal) as display, display.stage(1, "rollouts", 10) as stage:
             stage.advance(4, loss=0.5)
             time.sleep(0.4)
-            shown = os.read(reader, 1 << 16).decode()
-        left = os.read(reader, 1 << 16).decode()
+            shown = read_all(reader)
+        left = read_all(reader)
     os.close(reader)
     assert "4/10 samples" in shown and "━" in shown and "loss 0.500" in shown
     assert "iteration 1/3 · rollouts · done in" in left
