@@ -1,7 +1,8 @@
 """A fixed log-mel front for small autoencoders: waveforms to log-mel frames, and back by Griffin-Lim.
 
 A waveform codec of a few million parameters does not become intelligible in minutes on a CPU; an Oobleck that codes
-log-mel frames does. Nothing here is learned and nothing is random, so decoding does not depend on the batch.
+log-mel frames does. Nothing here is learned and nothing is random. Griffin-Lim amplifies rounding, though: the same
+latents decoded in another batch give the same mel frames, and waveforms that differ slightly in phase.
 """
 
 from __future__ import annotations
