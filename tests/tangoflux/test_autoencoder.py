@@ -31,18 +31,23 @@ def test_decoding_waveforms_does_not_depend_on_the_batch() -> None:
     assert noise_db(together, alone) < -100
 
 
-def test_the_miniature_decodes_the_same_frames_and_nearly_the_same_waveforms_in_any_batch() -> None:
-    # Griffin-Lim amplifies rounding, in the phase: 1e-6 on the latents is -44 dB in the waveform (median of 60 scenes).
+def test_the_miniature_decodes_the_same_waveforms_in_any_batch() -> None:
     model, rng = Autoencoder.load(EMBEDDED["miniature"]), np.random.default_rng(0)
     scene = random_scene(rng, "test")
     with torch.no_grad():
         latents = torch.cat([model.encode(torch.from_numpy(render(scene, rng))[None, None]) for _ in range(3)])
         together, alone = model.decode(latents), torch.cat([model.decode(row[None]) for row in latents])
-        raw = latents.transpose(1, 2) * model.config.latent_scale
-        frames = model.oobleck.decode(raw, return_dict=False)[0]  # pyright: ignore[reportArgumentType]
-        lone = torch.cat([model.oobleck.decode(row[None], return_dict=False)[0] for row in raw])  # pyright: ignore[reportArgumentType]
-    assert noise_db(frames, lone) < -100
-    assert noise_db(together, alone) < -30
+    assert noise_db(together, alone) < -80
+
+
+def test_rounding_in_the_latents_stays_rounding_in_the_miniatures_waveforms() -> None:
+    model, rng = Autoencoder.load(EMBEDDED["miniature"]), np.random.default_rng(0)
+    torch.manual_seed(0)
+    with torch.no_grad():
+        for _ in range(12):
+            latents = model.encode(torch.from_numpy(render(random_scene(rng, "test"), rng))[None, None])
+            rounded = latents * (1 + 1e-6 * torch.randn_like(latents))
+            assert noise_db(model.decode(rounded), model.decode(latents)) < -80
 
 
 def test_the_mel_front_gives_back_a_tone_at_its_pitch() -> None:

@@ -16,7 +16,7 @@ from torch import Tensor
 from tangoflux.autoencoder import Autoencoder, AutoencoderConfig
 from tangoflux.mel_front import MelFrontConfig
 from tangoflux.soundworld.events import SAMPLE_RATE_HZ
-from tangoflux.soundworld.scenes import random_scene, render
+from tangoflux.soundworld.scenes import Scene, random_scene, render
 from tangoflux.soundworld.training.data import Log
 
 CONFIG = AutoencoderConfig(
@@ -33,6 +33,7 @@ CONFIG = AutoencoderConfig(
 _CROP_FRAMES = 64  # mel frames: about 1 s, enough for a codec that looks 0.3 s around
 _KL_WEIGHT = 1e-3
 _LATENT_NOISE = 0.1  # relative: the policy's latents are never exact, so the decoder learns to bear it
+_OVERLAP_SHARE = 0.5
 _REPORT_EVERY, _SAVE_EVERY = 50, 500
 
 
@@ -40,8 +41,8 @@ _REPORT_EVERY, _SAVE_EVERY = 50, 500
 class VaeTraining:
     """Sizes of the autoencoder's training."""
 
-    steps: int = 3000
-    scenes: int = 4000
+    steps: int = 6000
+    scenes: int = 8000
     seed: int = 100
     batch_size: int = 32
     learning_rate: float = 1.5e-3
@@ -57,7 +58,7 @@ def train_vae(output_dir: Path, cache_dir: Path, log: Log, config: VaeTraining) 
         config: how long and how fast.
     """
     rng = np.random.default_rng(config.seed)
-    waveforms = [render(random_scene(rng, "train"), rng) for _ in range(config.scenes)]
+    waveforms = [render(_scene(rng), rng) for _ in range(config.scenes)]
     log(f"rendered {config.scenes} scenes")
     torch.manual_seed(0)
     model = Autoencoder(CONFIG)
@@ -65,6 +66,14 @@ def train_vae(output_dir: Path, cache_dir: Path, log: Log, config: VaeTraining) 
     _train(model, frames, cache_dir / "vae.pt", log, config)
     output_dir.mkdir(parents=True, exist_ok=True)
     _with_unit_latents(model.eval(), frames).save(output_dir, torch.float16)
+
+
+def _scene(rng: np.random.Generator) -> Scene:
+    """A scene of the training split, more often with sounds at the same time: those are the hardest to code."""
+    overlap, scene = rng.uniform() < _OVERLAP_SHARE, random_scene(rng, "train")
+    while overlap and not scene.overlap:
+        scene = random_scene(rng, "train")
+    return scene
 
 
 def _train(model: Autoencoder, frames: list[Tensor], checkpoint: Path, log: Log, config: VaeTraining) -> None:
