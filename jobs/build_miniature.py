@@ -1,8 +1,9 @@
 """Rebuilds every model of the miniature from nothing: python jobs/build_miniature.py
 
-Trains, on the procedural sound world, the event detector, the reward CLAP, the judge CLAP, the autoencoder and then
-the base policy, each in a process of its own with one thread, two at a time. A build that was stopped goes on where
-it was. At the end stands a quality table, and with --install the weights replace those in the package.
+Trains, on the procedural sound world, the event detector, the reward CLAP, the judge CLAP, the autoencoder, the base
+policy on its latents, and its decoder once more; each in a process of its own with one thread, two at a time. A build
+that was stopped goes on where it was. At the end stands a quality table, and with --install the weights replace those
+in the package.
 """
 
 from __future__ import annotations
@@ -19,6 +20,7 @@ from pathlib import Path
 
 import torch
 
+from tangoflux.autoencoder import Autoencoder
 from tangoflux.cli import run_main
 from tangoflux.errors import TangoFluxError
 from tangoflux.model import TangoFlux
@@ -31,11 +33,11 @@ from tangoflux.soundworld.detector import EventDetector
 from tangoflux.soundworld.training import train_clap, train_detector
 from tangoflux.soundworld.training.policy import PretrainSettings, pretrain
 from tangoflux.soundworld.training.quality import Figure, codec_figures, directory_size, policy_scores, table
-from tangoflux.soundworld.training.vae import VaeTraining, train_vae
+from tangoflux.soundworld.training.vae import DECODER_TRAINING, VaeTraining, train_decoder, train_vae
 
 PACKAGE = Path(__file__).resolve().parent.parent / "tangoflux" / "miniature"
 HELDOUT_SEED = 1234
-AFTER = {"vae": (), "policy": ("vae",), "detector": (), "clap": (), "judge": ()}
+AFTER = {"vae": (), "policy": ("vae",), "detector": (), "clap": (), "judge": (), "decoder": ("vae",)}
 """The stages, those first that take longest together, and what each waits for."""
 
 Log = Callable[[str], None]
@@ -105,6 +107,8 @@ def _run_stage(stage: str, directory: Path, policy_steps: int) -> None:
     log, output, cache = _clock(), directory / stage, directory / "cache"
     if stage == "vae":
         train_vae(output, cache, log, VaeTraining())
+    elif stage == "decoder":
+        train_decoder(directory / "vae", output, cache, log, DECODER_TRAINING)
     elif stage == "detector":
         train_detector(output, cache, log)
     elif stage == "policy":
@@ -115,7 +119,9 @@ def _run_stage(stage: str, directory: Path, policy_steps: int) -> None:
 
 
 def _quality(directory: Path, prompts: int, log: Log) -> dict[str, Figure]:
-    base, longer = (TangoFlux.from_pretrained(directory / "policy" / name) for name in ("base", "longer"))
+    codec = Autoencoder.load(directory / "decoder")
+    policies = (TangoFlux.from_pretrained(directory / "policy" / name).policy for name in ("base", "longer"))
+    base, longer = (TangoFlux(policy, codec) for policy in policies)
     detector = EventDetector.load(directory / "detector")
     rewards: dict[str, Reward] = {
         "reward": ClapReward(directory / "clap", "clap"),
@@ -142,6 +148,7 @@ def _install(directory: Path, rows: dict[str, Figure]) -> None:
     shutil.rmtree(PACKAGE, ignore_errors=True)
     for source, target in (("policy/base", "policy"), ("clap", "clap"), ("judge", "judge"), ("detector", "detector")):
         shutil.copytree(directory / source, PACKAGE / target, ignore=shutil.ignore_patterns("done.json"))
+    shutil.copy(directory / "decoder" / "vae.safetensors", PACKAGE / "policy")
     (PACKAGE / "QUALITY.md").write_text(
         "# Quality of the miniature\n\nMade by `python jobs/build_miniature.py --install`. Held-out scenes are "
         "combinations of sounds that no scene of the policy's pretraining has; the models that measure (detector and "

@@ -22,4 +22,4 @@ def add_background(waveform: Samples, rng: np.random.Generator, share: float) ->
     kind = BACKGROUNDS[int(rng.integers(len(BACKGROUNDS)))]
     background = synthesise(kind, len(waveform) / SAMPLE_RATE_HZ, rng)[: len(waveform)]
     mixed = waveform + np.float32(rng.uniform(*_LEVEL) * np.abs(waveform).max()) * background
-    return mixed / np.float32(max(1.0, np.abs(mixed).max() / 0.97))
+    return (mixed / max(1.0, np.abs(mixed).max() / 0.97)).astype(np.float32)

@@ -126,7 +126,7 @@ def _bark(duration_s: float, rng: np.random.Generator) -> Samples:
     harmonics = np.exp(-(((np.arange(1, 13) - formant) / 2.2) ** 2)) + 0.08
     voice = _tone(pitch.astype(np.float32), tuple(harmonics.tolist()))
     breath = _noise(len(time), 500.0, 2600.0, rng)
-    return _ramps((voice + 0.3 * breath) * (0.15 + arch), 0.02)
+    return _ramps(((voice + 0.3 * breath) * (0.15 + arch)).astype(np.float32), 0.02)
 
 
 def _bird(duration_s: float, rng: np.random.Generator) -> Samples:

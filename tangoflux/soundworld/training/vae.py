@@ -33,7 +33,6 @@ CONFIG = AutoencoderConfig(
 _CROP_FRAMES = 64  # mel frames: about 1 s, enough for a codec that looks 0.3 s around
 _KL_WEIGHT = 1e-3
 _LATENT_NOISE = 0.1  # relative: the policy's latents are never exact, so the decoder learns to bear it
-_OVERLAP_SHARE = 0.5
 _REPORT_EVERY, _SAVE_EVERY = 50, 500
 
 
@@ -41,11 +40,14 @@ _REPORT_EVERY, _SAVE_EVERY = 50, 500
 class VaeTraining:
     """Sizes of the autoencoder's training."""
 
-    steps: int = 6000
-    scenes: int = 8000
+    steps: int = 3000
+    scenes: int = 4000
     seed: int = 100
     batch_size: int = 32
     learning_rate: float = 1.5e-3
+
+
+DECODER_TRAINING = VaeTraining(steps=5000, scenes=8000, seed=110, learning_rate=1e-3)
 
 
 def train_vae(output_dir: Path, cache_dir: Path, log: Log, config: VaeTraining) -> None:
@@ -58,7 +60,7 @@ def train_vae(output_dir: Path, cache_dir: Path, log: Log, config: VaeTraining) 
         config: how long and how fast.
     """
     rng = np.random.default_rng(config.seed)
-    waveforms = [render(_scene(rng), rng) for _ in range(config.scenes)]
+    waveforms = [render(random_scene(rng, "train"), rng) for _ in range(config.scenes)]
     log(f"rendered {config.scenes} scenes")
     torch.manual_seed(0)
     model = Autoencoder(CONFIG)
@@ -68,17 +70,40 @@ def train_vae(output_dir: Path, cache_dir: Path, log: Log, config: VaeTraining) 
     _with_unit_latents(model.eval(), frames).save(output_dir, torch.float16)
 
 
-def _scene(rng: np.random.Generator) -> Scene:
-    """A scene of the training split, more often with sounds at the same time: those are the hardest to code."""
-    overlap, scene = rng.uniform() < _OVERLAP_SHARE, random_scene(rng, "train")
-    while overlap and not scene.overlap:
-        scene = random_scene(rng, "train")
+def train_decoder(vae_dir: Path, output_dir: Path, cache_dir: Path, log: Log, config: VaeTraining) -> None:
+    """Trains only the decoder further, half on sounds at the same time, which are the hardest to code.
+
+    The latents stay what they are, so that a policy can be trained on them meanwhile.
+
+    Args:
+        vae_dir: holds the autoencoder of ``train_vae``.
+        output_dir: gets the autoencoder with the better decoder.
+        cache_dir: keeps the state from which an interrupted training resumes.
+        log: takes a progress line.
+        config: how long and how fast.
+    """
+    rng = np.random.default_rng(config.seed)
+    scenes = [_overlap(rng) if n % 2 else random_scene(rng, "train") for n in range(config.scenes)]
+    waveforms = [render(scene, rng) for scene in scenes]
+    log(f"rendered {config.scenes} scenes")
+    torch.manual_seed(0)
+    model = Autoencoder.load(vae_dir)
+    model.oobleck.decoder.requires_grad_(True)
+    _train(model, _log_mels(model, waveforms), cache_dir / "decoder.pt", log, config)
+    output_dir.mkdir(parents=True, exist_ok=True)
+    model.save(output_dir, torch.float16)
+
+
+def _overlap(rng: np.random.Generator) -> Scene:
+    while not (scene := random_scene(rng, "train")).overlap:
+        pass
     return scene
 
 
 def _train(model: Autoencoder, frames: list[Tensor], checkpoint: Path, log: Log, config: VaeTraining) -> None:
     generator = torch.Generator().manual_seed(1)
-    optimizer = torch.optim.AdamW(model.parameters(), lr=config.learning_rate, betas=(0.9, 0.95), weight_decay=1e-4)
+    trained = [weight for weight in model.parameters() if weight.requires_grad]
+    optimizer = torch.optim.AdamW(trained, lr=config.learning_rate, betas=(0.9, 0.95), weight_decay=1e-4)
     schedule = torch.optim.lr_scheduler.OneCycleLR(
         optimizer, config.learning_rate, total_steps=config.steps, pct_start=0.05
     )
@@ -87,11 +112,12 @@ def _train(model: Autoencoder, frames: list[Tensor], checkpoint: Path, log: Log,
         error, kl = _losses(model, _crops(frames, config.batch_size, generator))
         optimizer.zero_grad()
         (error + _KL_WEIGHT * min(1.0, step / (0.2 * config.steps)) * kl).backward()
-        torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
+        torch.nn.utils.clip_grad_norm_(trained, 1.0)
         optimizer.step()
         schedule.step()
         if step % _REPORT_EVERY == 0 or step == config.steps - 1:
-            log(f"vae step {step + 1}/{config.steps}: mel error {error.item():.4f}, KL {kl.item():.3f} nats a value")
+            figures = f"mel error {error.item():.4f}, KL {kl.item():.3f} nats a value"
+            log(f"{checkpoint.stem} step {step + 1}/{config.steps}: {figures}")
         if (step + 1) % _SAVE_EVERY == 0:
             _save(parts, step + 1, checkpoint)
 

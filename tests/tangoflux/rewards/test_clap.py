@@ -57,7 +57,7 @@ def test_a_score_is_the_same_alone_and_in_a_batch(reward: ClapReward, waveforms:
 def test_channels_are_averaged(reward: ClapReward, waveforms: list[NDArray[np.float32]]) -> None:
     first, second = waveforms[0], waveforms[0][:, ::-1]
     stereo = np.concatenate((first, second))
-    scores = reward(PROMPTS[:1] * 3, [stereo, (first + second) / 2, first], RATE)
+    scores = reward(PROMPTS[:1] * 3, [stereo, stereo.mean(axis=0, keepdims=True), first], RATE)
     assert scores[0] == pytest.approx(scores[1], abs=1e-5)
     assert scores[0] != pytest.approx(scores[2], abs=1e-3)
 

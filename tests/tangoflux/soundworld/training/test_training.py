@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, nn
 from transformers import AutoTokenizer, ClapFeatureExtractor, ClapModel
 
+from tangoflux.autoencoder import Autoencoder
 from tangoflux.log_mel import LogMel, LogMelConfig
 from tangoflux.soundworld import Event, SceneContent, bank, random_scene, render
 from tangoflux.soundworld.detector import EventDetector
@@ -20,6 +21,7 @@ from tangoflux.soundworld.training.clap_files import feature_extractor, make_tok
 from tangoflux.soundworld.training.data import augment, rendered_scenes
 from tangoflux.soundworld.training.detector import DetectorTraining
 from tangoflux.soundworld.training.loop import LoopConfig, run_loop
+from tangoflux.soundworld.training.vae import VaeTraining, train_decoder, train_vae
 
 
 def quiet(line: str) -> None:
@@ -106,3 +108,14 @@ def test_a_clap_model_is_trained_and_saved_in_the_layout_of_transformers(role: s
     texts = tokenizer([prompt.text for prompt in bank("dev", 3, 0)], padding=True, return_tensors="pt")
     assert text_embeddings(model, texts).shape == (3, 128)
     assert sum(file.stat().st_size for file in (tmp_path / role).iterdir()) < 2_500_000
+
+
+def test_the_decoder_learns_on_while_the_latents_stay(tmp_path: Path) -> None:
+    few = VaeTraining(steps=2, scenes=2, batch_size=2)
+    train_vae(tmp_path / "vae", tmp_path / "cache", quiet, few)
+    train_decoder(tmp_path / "vae", tmp_path / "decoder", tmp_path / "cache", quiet, few)
+    before, after = Autoencoder.load(tmp_path / "vae"), Autoencoder.load(tmp_path / "decoder")
+    waveform = torch.from_numpy(render(random_scene(np.random.default_rng(0), "dev"), np.random.default_rng(0)))
+    latents = before.encode(waveform[None, None])
+    assert torch.equal(after.encode(waveform[None, None]), latents)
+    assert not torch.allclose(after.decode(latents), before.decode(latents))
