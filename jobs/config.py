@@ -147,7 +147,7 @@ class LearnerOptions(Options):
 class HeldoutOptions(Options):
     """Held-out prompts, sampled with the same noise after every iteration."""
 
-    num_prompts: int = option(128, "held-out prompts", flag="heldout-num-prompts", unit="prompts", ge=1)
+    num_prompts: int = option(64, "held-out prompts", flag="heldout-num-prompts", unit="prompts", ge=1)
     seed: int = option(1234, "seed of held-out prompts and their noise", flag="heldout-seed", ge=0)
     listening: int = option(12, "held-out prompts whose audio is kept and shown", unit="prompts", ge=0)
 
