@@ -119,7 +119,7 @@ def test_none_switches_the_judge_off_and_is_kept() -> None:
         (["--learner-workers", "4", "--batch-size", "2"], "--batch-size 2 is less than one pair"),
         (["--prompts-per-iteration", "1", "--learner-workers", "2"], "gives at most 1 pairs to train on"),
         (["--warmup-steps", "48"], "--warmup-steps 48 is not below the 24 steps"),
-        (["--listening", "129"], "--listening 129 is more than the 128"),
+        (["--listening", "129"], "--listening 129 is more than the 64"),
     ],
 )
 def test_bad_arguments_are_refused_in_one_line(arguments: list[str], said: str) -> None:
