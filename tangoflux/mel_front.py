@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 _FLOOR = 0.05  # magnitude below which a mel band counts as silence; full scale is about 256
 _UPDATES, _EPSILON = 10, 1e-6
-_MOMENTUM, _SOFTNESS = 0.5, 0.3
+_MOMENTUM, _SOFTNESS = 0.5, 0.3  # of the phase reconstruction, see MelFront._waveform
 _SHIFT, _SCALE = 1.0, 3.0  # brings log magnitudes to about [-1.3, 1.6]
 
 

@@ -48,6 +48,7 @@ class VaeTraining:
 
 
 DECODER_TRAINING = VaeTraining(steps=5000, scenes=8000, seed=110, learning_rate=1e-3)
+"""Of the decoder alone, after that of the whole."""
 
 
 def train_vae(output_dir: Path, cache_dir: Path, log: Log, config: VaeTraining) -> None:
