@@ -22,6 +22,8 @@ def start_deepspeed(policy: Policy, masters: dict[str, Tensor], settings: Learne
         masters: the float32 weights of what is trained, by parameter name, where ``policy`` has rounded them.
     """
     os.environ["DS_ACCELERATOR"] = "cuda" if settings.num_gpus else "cpu"
+    # For ZeRO DeepSpeed imports an optimiser that we do not use, whose torch.compile would import all of inductor.
+    os.environ.setdefault("TORCHDYNAMO_DISABLE", "1")
     import deepspeed
 
     logging.getLogger("DeepSpeed").setLevel(logging.WARNING)

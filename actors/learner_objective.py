@@ -93,18 +93,21 @@ class Measurer:
             sums = [losses.sums() for key in keys for losses in self._batches(policy, rows, key)]
         return means(torch.stack(sums).sum(dim=0))
 
-    def grad_norms(self, policy: Policy, rows: Sequence[int], key: NoiseKey) -> dict[str, float]:
-        """Gradient norms over ``rows`` of the mean DPO term ("dpo") and of the mean winner loss ("winner")."""
+    def probe(self, policy: Policy, rows: Sequence[int], key: NoiseKey) -> tuple[dict[str, float], dict[str, float]]:
+        """As ``losses``, and gradient norms of the mean DPO term ("dpo") and of the mean winner loss ("winner")."""
         parameters = list(policy.trainable_parameters())
         totals = {"dpo": [torch.zeros_like(p, dtype=torch.float32) for p in parameters]}
         totals["winner"] = [total.clone() for total in totals["dpo"]]
+        sums: list[Tensor] = []
         for losses in self._batches(policy, rows, key):
+            sums.append(losses.sums())
             for name, term in (("dpo", losses.dpo), ("winner", losses.winner)):
                 loss = term.sum() / len(rows)
                 gradients = torch.autograd.grad(loss, parameters, retain_graph=name == "dpo", materialize_grads=True)
                 for total, gradient in zip(totals[name], gradients, strict=True):
                     total += gradient
-        return {name: float(torch.nn.utils.get_total_norm(total)) for name, total in totals.items()}
+        norms = {name: float(torch.nn.utils.get_total_norm(total)) for name, total in totals.items()}
+        return means(torch.stack(sums).sum(dim=0)), norms
 
     def _batches(self, policy: Policy, rows: Sequence[int], key: NoiseKey) -> Iterator[PairLosses]:
         for start in range(0, len(rows), self.micro_batch_size):

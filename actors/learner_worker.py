@@ -93,6 +93,8 @@ class Rank:
         rate = self.settings.learning_rate * min(1.0, step / max(1, self.settings.warmup_steps))
         for group in engine.optimizer.param_groups:
             group["lr"] = rate
+        # Pairs of similar length share a micro-step, so that little of it is padding.
+        rows = sorted(rows, key=lambda row: self.data.num_frames[row])
         shares = rank_share(rows, self.settings, self.rank)
         # DeepSpeed divides by micro-steps and ranks; the gradient is to be that of the mean over the global batch.
         scale = len(shares) * self.settings.workers / len(rows)
@@ -121,11 +123,10 @@ class Rank:
         """Losses and gradient norms on the probe: some training pairs, with a noise that no epoch uses."""
         key = (self.job.seed, self.job.iteration, "probe")
         rows = epoch_order(self.train_rows, key)[:PROBE_PAIRS]
-        measurer = self._measurer()
-        losses = measurer.losses(policy, rows, [key])
+        losses, grad_norm = self._measurer().probe(policy, rows, key)
         renamed = {"winner": losses["winner_loss"], "loser": losses["loser_loss"]}
         renamed |= {name: losses[name] for name in ("implicit_accuracy", "margin")}
-        return {"loss": renamed, "grad_norm": measurer.grad_norms(policy, rows, key)}
+        return {"loss": renamed, "grad_norm": grad_norm}
 
     def _finish(self, weights: dict[str, Tensor]) -> dict[str, Any]:
         """Stores the new policy and measures it, as anyone who loads it would see it."""

@@ -29,7 +29,7 @@ from tangoflux.seeding import derive_seed
 
 @dataclass(frozen=True)
 class Chunk:
-    """The unit of work: prompts that are sampled in one batch, whichever worker does it.
+    """The unit of work: prompts that are sampled in one call, whichever worker does it.
 
     Attributes:
         index: number of the chunk, and of its shard, in the iteration.
@@ -113,7 +113,7 @@ class RolloutWorker:
         self.policy_version = version
 
     def sample(self, chunk: Chunk) -> RolloutBatch:
-        """Samples all prompts of the chunk in one batch and decodes what will be stored."""
+        """Samples all prompts of the chunk and decodes what will be stored."""
         start = time.perf_counter()
         requests = [
             self._model.request(prompt.text, prompt.duration_s, seeds)

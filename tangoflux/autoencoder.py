@@ -14,7 +14,6 @@ from typing import Any
 
 import numpy as np
 import torch
-from diffusers.models.autoencoders.autoencoder_oobleck import AutoencoderOobleck
 from numpy.typing import NDArray
 from safetensors.torch import save_file
 from torch import Tensor, nn
@@ -70,6 +69,9 @@ class Autoencoder(nn.Module):
     """Waveforms to latents and back; every row is coded by itself, so nothing depends on the batch."""
 
     def __init__(self, config: AutoencoderConfig) -> None:
+        # Imported here for the same reason as in policy.py.
+        from diffusers.models.autoencoders.autoencoder_oobleck import AutoencoderOobleck
+
         super().__init__()
         self.config = config
         self.front = MelFront(config.front, config.sampling_rate) if config.front else None

@@ -74,13 +74,16 @@ class MelFront(nn.Module):
         scattered phases, since from zeros much nearly cancels; and a bin that nearly cancels gets a small magnitude
         and not an arbitrary phase.
         """
-        phase, previous = self._first_phase(magnitude), torch.zeros(())
+        floor = (_SOFTNESS * magnitude).square() + _EPSILON**2
+        wanted = (1 + _SOFTNESS**2) ** 0.5 * magnitude
+        spectrum, previous = magnitude * self._first_phase(magnitude), torch.zeros(())
         for _ in range(self.config.iterations):
-            rebuilt = self._stft(self._istft(magnitude * phase))
+            rebuilt = self._stft(self._istft(spectrum))
             target = rebuilt - _MOMENTUM / (1 + _MOMENTUM) * previous
-            size = (target.abs().square() + (_SOFTNESS * magnitude).square() + _EPSILON**2).sqrt()
-            phase, previous = (1 + _SOFTNESS**2) ** 0.5 * target / size, rebuilt
-        return self._istft(magnitude * phase)
+            # Several times as fast as abs() of a complex tensor, and as a complex division.
+            spectrum = target * (wanted * (target.real.square() + target.imag.square() + floor).rsqrt())
+            previous = rebuilt
+        return self._istft(spectrum)
 
     def _first_phase(self, magnitude: Tensor) -> Tensor:
         """Phases (bins, n + 1) that depend on nothing but the length."""

@@ -5,15 +5,16 @@ from __future__ import annotations
 import logging
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass, fields
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import torch
-from diffusers.models.transformers.transformer_flux import FluxTransformer2DModel
 from torch import Tensor, nn
-from transformers import PreTrainedTokenizerBase, T5Config, T5EncoderModel
 
 from tangoflux.conditioning import DurationEmbedder, TextStates, count_tokens, encode, tokenize
 from tangoflux.errors import CheckpointError
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase, T5Config
 
 logger = logging.getLogger(__name__)
 
@@ -67,6 +68,10 @@ class Policy(nn.Module):
     """
 
     def __init__(self, config: PolicyConfig, text_config: T5Config, tokenizer: PreTrainedTokenizerBase) -> None:
+        # These imports take seconds, for which the driver of a job, with no policy of its own, need not wait.
+        from diffusers.models.transformers.transformer_flux import FluxTransformer2DModel
+        from transformers import T5EncoderModel
+
         super().__init__()
         self.config = config
         self.tokenizer = tokenizer

@@ -66,6 +66,13 @@ def test_no_job_hides_a_module_when_it_is_started_by_its_path() -> None:
     assert files.isdisjoint(packages_distributions())
 
 
+def test_a_driver_imports_no_model_before_its_workers_do() -> None:
+    program = "import jobs.stages, jobs.preparation, sys; print(*sys.modules)"
+    result = subprocess.run([sys.executable, "-c", program], cwd=ROOT, capture_output=True, text=True, check=True)
+    assert "jobs.stages" in result.stdout.split()
+    assert not {"diffusers", "transformers.modeling_utils", "deepspeed"} & set(result.stdout.split())
+
+
 @pytest.mark.slow
 def test_wheel_holds_every_file_of_the_packages(tmp_path: Path) -> None:
     build = [sys.executable, "-m", "pip", "wheel", "--quiet", "--no-deps", "--no-build-isolation"]

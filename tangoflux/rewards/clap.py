@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, get_args
+from typing import TYPE_CHECKING, Any, get_args
 
 import numpy as np
 import torch
@@ -13,11 +13,14 @@ import torchaudio.functional as AF
 from huggingface_hub.errors import StrictDataclassError
 from numpy.typing import NDArray
 from torch import Tensor
-from transformers import AutoTokenizer, ClapConfig, ClapModel
+from transformers import AutoTokenizer, ClapConfig
 
 from tangoflux.checkpoint import load_weights, read_json
 from tangoflux.errors import CheckpointError
 from tangoflux.log_mel import LogMel, LogMelConfig, Padding
+
+if TYPE_CHECKING:
+    from transformers import ClapModel
 
 BATCH = 16
 """Waveforms that go through the model at once."""
@@ -121,6 +124,9 @@ def _unit(vectors: Tensor) -> Tensor:
 
 
 def _empty_model(config_file: Path) -> ClapModel:
+    # Takes seconds to import, for which the driver of a job need not wait.
+    from transformers import ClapModel
+
     values = read_json(config_file)
     try:
         return ClapModel(ClapConfig.from_dict(values))

@@ -2,15 +2,22 @@ import pytest
 import torch
 
 from tangoflux.policy import Policy
-from tangoflux.sampling import SampleRequest, SamplingParams, guided_velocity, sample_latents
+from tangoflux.sampling import (
+    SampleRequest,
+    SamplingParams,
+    batches_by_length,
+    guided_velocity,
+    sample_latents,
+)
 from tests.tiny import tiny_model
 
 PARAMS = SamplingParams(num_steps=3, guidance_scale=3.0)
 LONG = "first a drum is hit then a siren wails while a bird chirps and a dog barks"
 REQUESTS = [
     SampleRequest("a dog barks", 1.0, 16, (1, 2)),
-    SampleRequest(LONG, 2.0, 32, (3, 4, 5)),
-    SampleRequest("", 0.5, 8, (6,)),
+    SampleRequest(LONG, 1.25, 20, (3, 4, 5)),
+    SampleRequest("a bell rings", 2.0, 32, (7,)),
+    SampleRequest("", 1.1, 18, (6,)),
 ]
 
 
@@ -66,7 +73,7 @@ def test_the_unconditional_branch_attends_to_as_many_tokens_as_its_prompt(policy
     assert policy.encode_unconditional([""] * 2, text).token_mask.sum(dim=1).tolist() == [1, 1]
 
 
-def test_progress_is_told_after_every_step(policy: Policy) -> None:
-    steps: list[int] = []
-    sample_latents(policy, REQUESTS[:1], PARAMS, on_step=steps.append)
-    assert steps == [1, 2, 3]
+def test_only_rows_of_similar_length_share_a_batch() -> None:
+    assert batches_by_length([16, 64, 20, 21, 16, 55]) == [[0, 4, 2], [3], [5, 1]]
+    assert batches_by_length([645] * 3) == [[0, 1, 2]]
+    assert batches_by_length([]) == []
