@@ -10,7 +10,7 @@ vae_config.json        AutoencoderConfig; default: Stable Audio Open's
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -34,6 +34,9 @@ EMBEDDED = {"miniature": Path(__file__).parent / "miniature" / "policy"}
 
 TIED_KEY = "text_encoder.encoder.embed_tokens.weight"
 """The same tensor as ``text_encoder.shared.weight``; published files leave it out."""
+
+TRAINING_KEYS = ("ref_transformer.", "beta_dpo")
+"""What the published training code may leave in its files besides the policy: the reference, which is not needed."""
 
 
 class TangoFlux:
@@ -82,10 +85,26 @@ class TangoFlux:
         num_steps: int = 50,
         guidance_scale: float = 4.5,
         negative_prompt: str = "",
+        on_step: Callable[[float], None] = lambda share: None,
     ) -> list[list[NDArray[np.float32]]]:
         """Audio for people: for each prompt ``num_samples`` waveforms (audio_channels, samples), float32 in [-1, 1].
 
         The noise of sample k of a prompt depends on (seed, prompt, k) only.
+
+        >>> model = TangoFlux.from_pretrained("miniature")
+        >>> groups = model.generate(["a dog barks", "a bell rings twice"], 2.0, num_samples=3, seed=7, num_steps=4)
+        >>> [len(group) for group in groups], groups[0][0].shape, model.sample_rate_hz
+        ([3, 3], (1, 32000), 16000)
+
+        Args:
+            duration_s: seconds of each prompt's audio, or of all, above 0 and at most the policy's ``max_duration``.
+            num_steps: Euler steps.
+            guidance_scale: classifier-free guidance; 1 or less is none.
+            negative_prompt: what the audio is to be unlike, where there is guidance.
+            on_step: see ``sample_latents``.
+
+        Raises:
+            ConfigError: a duration out of range.
         """
         texts = [prompts] if isinstance(prompts, str) else list(prompts)
         durations = [float(duration_s)] * len(texts) if isinstance(duration_s, int | float) else list(duration_s)
@@ -93,7 +112,8 @@ class TangoFlux:
             self.request(text, duration, [derive_seed(seed, "generate", text, k) for k in range(num_samples)])
             for text, duration in zip(texts, durations, strict=True)
         ]
-        groups = sample_latents(self.policy, requests, SamplingParams(num_steps, guidance_scale, negative_prompt))
+        params = SamplingParams(num_steps, guidance_scale, negative_prompt)
+        groups = sample_latents(self.policy, requests, params, on_step)
         return [
             self.decode(list(group), [request.duration_s] * num_samples)
             for group, request in zip(groups, requests, strict=True)
@@ -157,6 +177,7 @@ def load_policy(directory: Path) -> Policy:
     text_config, tokenizer = _text_parts(directory, config)
     policy = Policy(config, text_config, tokenizer)
     weights = read_weights(directory / "tangoflux.safetensors")
+    weights = {key: value for key, value in weights.items() if not key.startswith(TRAINING_KEYS)}
     fill(policy, weights, str(directory / "tangoflux.safetensors"), optional=[TIED_KEY])
     policy.freeze_text_encoder()
     return policy.eval()

@@ -1,3 +1,4 @@
+import doctest
 import json
 import logging
 from pathlib import Path
@@ -6,9 +7,12 @@ import numpy as np
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
+from transformers import T5Config
 
+import tangoflux.model
 from tangoflux.errors import CheckpointError, ConfigError
 from tangoflux.model import TangoFlux
+from tangoflux.policy import Policy, PolicyConfig
 from tests.tiny import tiny_model
 
 
@@ -101,3 +105,30 @@ def broken(source: Path, target: Path, change: str) -> Path:
 def test_a_broken_checkpoint_is_named(tiny_policy_dir: Path, tmp_path: Path, change: str, message: str) -> None:
     with pytest.raises(CheckpointError, match=message):
         TangoFlux.from_pretrained(broken(tiny_policy_dir, tmp_path / "broken", change))
+
+
+def test_a_published_training_checkpoint_loads_without_its_reference(tiny_policy_dir: Path, tmp_path: Path) -> None:
+    model = TangoFlux.from_pretrained(tiny_policy_dir)
+    model.save_pretrained(tmp_path)
+    weights = load_file(tmp_path / "tangoflux.safetensors")
+    reference = {f"ref_{key}": torch.zeros(1) for key in weights if key.startswith("transformer.")}
+    save_file({**weights, **reference, "beta_dpo": torch.tensor(2000.0)}, tmp_path / "tangoflux.safetensors")
+    loaded = TangoFlux.from_pretrained(tmp_path).policy.state_dict()
+    assert all(torch.equal(value, loaded[key]) for key, value in model.policy.state_dict().items())
+
+
+def test_the_papers_config_has_the_papers_parameters() -> None:
+    tokenizer = tiny_model().policy.tokenizer
+    with torch.device("meta"):
+        policy = Policy(PolicyConfig(), T5Config(d_model=1024, num_layers=1), tokenizer)
+    counts = [
+        sum(parameter.numel() for parameter in module.parameters())
+        for module in (policy.transformer, policy.fc, policy.duration_emebdder)
+    ]
+    assert counts == [516_695_616, 1_049_600, 264_320]
+
+
+def test_the_examples_of_the_python_api_run() -> None:
+    result = doctest.testmod(tangoflux.model, optionflags=doctest.ELLIPSIS)
+    assert result.attempted >= 3
+    assert result.failed == 0

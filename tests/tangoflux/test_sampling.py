@@ -77,3 +77,9 @@ def test_only_rows_of_similar_length_share_a_batch() -> None:
     assert batches_by_length([16, 64, 20, 21, 16, 55]) == [[0, 4, 2], [3], [5, 1]]
     assert batches_by_length([645] * 3) == [[0, 1, 2]]
     assert batches_by_length([]) == []
+
+
+def test_progress_is_told_after_every_step_of_every_batch(policy: Policy) -> None:
+    shares: list[float] = []
+    sample_latents(policy, REQUESTS, PARAMS, on_step=shares.append)
+    assert shares == pytest.approx([1 / 6, 2 / 6, 3 / 6, 4 / 6, 5 / 6, 1])

@@ -1,0 +1,110 @@
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+import numpy as np
+import pytest
+import soundfile
+from numpy.typing import NDArray
+
+from tangoflux.errors import ConfigError, DataError
+from tangoflux.generate import main
+
+QUICK = ["--duration", "1", "--steps", "2"]
+
+
+def audio(file: Path) -> tuple[NDArray[np.float64], int]:
+    waveform, rate = soundfile.read(str(file))
+    return waveform, rate
+
+
+@pytest.mark.parametrize("suffix", [".flac", ".wav", ".ogg", ".mp3"])
+def test_a_prompt_becomes_a_file_of_the_wanted_length(tmp_path: Path, suffix: str) -> None:
+    file = tmp_path / "new" / f"dog{suffix}"
+    assert main(["generate", "a dog barks", str(file), *QUICK]) == 0
+    waveform, rate = audio(file)
+    assert rate == 16_000
+    assert len(waveform) == pytest.approx(16_000, abs=0 if suffix in (".flac", ".wav") else 2500)
+    assert np.abs(waveform).max() > 1e-3
+    assert [path.name for path in file.parent.iterdir()] == [file.name]
+
+
+def test_the_same_seed_gives_the_same_file_and_another_seed_another(tmp_path: Path) -> None:
+    for name, seed in (("a", "1"), ("b", "1"), ("c", "2")):
+        main(["generate", "a dog barks", str(tmp_path / f"{name}.flac"), *QUICK, "--seed", seed])
+    a, b, c = ((tmp_path / f"{name}.flac").read_bytes() for name in "abc")
+    assert a == b != c
+
+
+def test_several_samples_are_numbered(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    main(["generate", "a dog barks", str(tmp_path / "dog.flac"), *QUICK, "--num-samples", "2"])
+    first, second = tmp_path / "dog-1.flac", tmp_path / "dog-2.flac"
+    assert capsys.readouterr().out.split() == [str(first), str(second)]
+    assert first.read_bytes() != second.read_bytes()
+
+
+def test_best_of_keeps_the_samples_with_the_highest_rewards(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    options = [*QUICK, "--num-samples", "2", "--best-of", "4"]
+    main(["generate", "a dog barks", str(tmp_path / "dog.flac"), *options])
+    best = [float(value) for value in re.findall(r"miniature-clap (\S+),", capsys.readouterr().out)]
+    main(["generate", "a dog barks", str(tmp_path / "all.flac"), *QUICK, "--num-samples", "4", "--best-of", "4"])
+    all_four = [float(value) for value in re.findall(r"miniature-clap (\S+),", capsys.readouterr().out)]
+    assert all_four == sorted(all_four, reverse=True)
+    assert best == all_four[:2]
+    assert (tmp_path / "dog-1.flac").read_bytes() == (tmp_path / "all-1.flac").read_bytes()
+
+
+def test_a_file_of_prompts_fills_a_folder_and_the_same_command_again_what_is_missing(tmp_path: Path) -> None:
+    bank = tmp_path / "mine.jsonl"
+    bank.write_text(
+        '{"prompt": "a dog barks", "id": "dog"}\n{"prompt": "a bell rings", "id": "bell", "duration_s": 2}\n'
+    )
+    command = ["generate", "--prompts", str(bank), str(tmp_path / "out"), *QUICK]
+    main(command)
+    dog, bell = tmp_path / "out" / "dog.flac", tmp_path / "out" / "bell.flac"
+    assert [len(audio(file)[0]) for file in (dog, bell)] == [16_000, 32_000]
+    kept, written_at = bell.read_bytes(), dog.stat().st_mtime_ns
+    bell.unlink()
+    main(command)
+    assert bell.read_bytes() == kept
+    assert dog.stat().st_mtime_ns == written_at
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["a dog barks", "dog.txt"], "must end in one of .flac"),
+        (["dog.flac"], "either a prompt, as the first argument, or --prompts"),
+        (["a dog barks", "dog.flac", "--prompts", "mine.txt"], "either a prompt"),
+        (["a dog barks", "dog.flac", "--duration", "31"], "--duration 31 must be above 0 and at most the model's 4 s"),
+        (["a dog barks", "dog.flac", "--duration", "0"], "--duration 0 must be above 0"),
+        (["a dog barks", "dog.flac", "--duration", "nan"], "'nan' is not a number"),
+        (["a dog barks", "dog.flac", "--steps", "0"], "--steps: '0' is not a whole number from 1 to 1000"),
+        (["a dog barks", "dog.flac", "--best-of", "2", "--num-samples", "3"], "--best-of 2 is less than"),
+        (["a dog barks", "dog.flac", "--best-of", "2", "--reward", "unknown"], "reward 'unknown' is none of"),
+        (["a dog barks", "dog.flac", "--colour", "red"], "unrecognized arguments: --colour"),
+    ],
+)
+def test_arguments_that_cannot_be_are_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, arguments: list[str], message: str
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(ConfigError, match=re.escape(message)):
+        main(["generate", *arguments])
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_file_that_exists_is_replaced_only_on_demand(tmp_path: Path) -> None:
+    file = tmp_path / "dog.flac"
+    file.write_text("mine")
+    with pytest.raises(ConfigError, match="exists; pass --overwrite"):
+        main(["generate", "a dog barks", str(file), *QUICK])
+    assert file.read_text() == "mine"
+    main(["generate", "a dog barks", str(file), *QUICK, "--overwrite"])
+    assert len(audio(file)[0]) == 16_000
+
+
+def test_a_prompt_file_that_is_missing_is_named(tmp_path: Path) -> None:
+    with pytest.raises(DataError, match=re.escape("none.txt")):
+        main(["generate", "--prompts", str(tmp_path / "none.txt"), str(tmp_path / "out")])
