@@ -29,6 +29,7 @@ class LearnerSettings:
         zero_stage: what DeepSpeed ZeRO shards over the ranks: 0 nothing, 1 optimiser, 2 gradients, 3 weights too.
         ema_decay: decay a step of the weights' moving average, which is then what is stored; 0 keeps none.
         precision: of policy and reference; the master weights are float32.
+        activation_checkpointing: the backward pass computes activations again, which the forward pass need not keep.
         heldout_pairs: pairs that are not trained on; at most an eighth of all.
     """
 
@@ -49,6 +50,7 @@ class LearnerSettings:
     zero_stage: int = 1
     ema_decay: float = 0.0
     precision: Literal["fp32", "bf16"] = "fp32"
+    activation_checkpointing: bool = False
     heldout_pairs: int = 8
 
     def __post_init__(self) -> None:

@@ -50,7 +50,7 @@ class Rank:
         self.train_rows, self.heldout_rows = split_heldout(
             len(data), job.settings.heldout_pairs, job.seed, job.iteration
         )
-        policy = load_policy(job.policy_dir)
+        policy = self._load_policy()
         _check_channels(data, policy)
         # The reference is a whole copy: nothing that is trained is shared with it, and both run the same kernels.
         self.reference = copy.deepcopy(policy).requires_grad_(False).to(self.device, self.dtype)
@@ -68,6 +68,12 @@ class Rank:
         if self.rank != 0:
             return None
         return {"start": start, **self._finish(weights), "pairs": len(self.train_rows)}
+
+    def _load_policy(self) -> Policy:
+        policy = load_policy(self.job.policy_dir)
+        if self.settings.activation_checkpointing:
+            policy.transformer.enable_gradient_checkpointing()
+        return policy
 
     def _train(self, engine: Any) -> None:
         """All optimiser steps of all epochs."""
@@ -130,7 +136,7 @@ class Rank:
 
     def _finish(self, weights: dict[str, Tensor]) -> dict[str, Any]:
         """Stores the new policy and measures it, as anyone who loads it would see it."""
-        policy = load_policy(self.job.policy_dir)
+        policy = self._load_policy()
         _fill_trainable(policy, weights)
         with whole_file(self.job.weights) as temporary:
             save_file(weights, temporary)

@@ -139,6 +139,9 @@ class LearnerOptions(Options):
     )
     ema_decay: float = option(0.0, "decay of the weights' moving average a step; 0 keeps none", ge=0, lt=1)
     precision: Literal["fp32", "bf16"] = option("fp32", "of policy and reference; master weights are fp32")
+    activation_checkpointing: bool = option(
+        False, "compute activations again in the backward pass: less memory, more time"
+    )
     heldout_pairs: int = option(
         8, "pairs that are not trained on but measured; at most an eighth of an iteration's", unit="pairs", ge=0
     )

@@ -198,7 +198,7 @@ def _memory(config: RunConfig, facts: ModelFacts) -> list[Memory]:
             learner.workers,
             PROCESS_BYTES + (0 if learner.num_gpus else _learner_bytes(config, facts)),
             f"policy, reference, optimiser (ZeRO {learner.zero_stage}), {_pairs_at_once(config)} pairs at a time",
-            "--micro-batch-size or --learner-workers, or take --precision bf16",
+            "--micro-batch-size or --learner-workers, or take --precision bf16 or --activation-checkpointing true",
         ),
         Memory("job and Ray", 1, RAY_BYTES + _stored_objects(config, facts), "chunks under way", "--rollout-workers"),
     ]
@@ -222,7 +222,9 @@ def _learner_bytes(config: RunConfig, facts: ModelFacts) -> int:
     gradients_and_bucket = 4 * facts.trained / gradient_shards + 4 * facts.trained
     average = 4 * facts.trained if learner.ema_decay else 0
     rows = 2 * _pairs_at_once(config)
-    activations = number * rows * _tokens(facts) * facts.width * facts.blocks * TRAINING_FLOATS
+    # With checkpointing a block keeps its input alone, but for the one that the backward pass is at.
+    floats = facts.blocks + TRAINING_FLOATS if learner.activation_checkpointing else facts.blocks * TRAINING_FLOATS
+    activations = number * rows * _tokens(facts) * facts.width * floats
     return round(policy_and_reference + masters_and_moments + gradients_and_bucket + average + activations)
 
 

@@ -193,6 +193,25 @@ def test_the_stored_policy_comes_from_masters_that_bf16_does_not_round(tiny_poli
 
 
 @pytest.mark.usefixtures("process_group")
+def test_activation_checkpointing_changes_nothing_but_the_memory(tiny_policy_dir: Path, tmp_path: Path):
+    stored: dict[bool, dict[str, torch.Tensor]] = {}
+    kept = {False: 0, True: 0}
+    for checkpointing in (False, True):
+
+        def keep(tensor: torch.Tensor, checkpointing: bool = checkpointing) -> torch.Tensor:
+            kept[checkpointing] += tensor.numel()
+            return tensor
+
+        rank = lone_rank(tiny_policy_dir, tmp_path, activation_checkpointing=checkpointing)
+        with torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor):
+            pair_losses(rank.policy, rank.reference, rank.data.batch([0, 1], KEY), "crpo", beta=1)
+        rank.run()
+        stored[checkpointing] = load_file(rank.job.weights)
+    torch.testing.assert_close(stored[True], stored[False])
+    assert kept[True] < kept[False] / 2
+
+
+@pytest.mark.usefixtures("process_group")
 def test_the_moving_average_lies_between_start_and_end(tiny_policy_dir: Path, tmp_path: Path):
     stored: dict[float, dict[str, torch.Tensor]] = {}
     for decay in (0.0, 0.5):

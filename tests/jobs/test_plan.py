@@ -107,6 +107,7 @@ def test_more_ranks_and_higher_zero_stages_need_less_a_rank() -> None:
     assert one > two > each_rank("--learner-workers", "2", "--zero-stage", "2")
     assert each_rank("--zero-stage", "0", "--learner-workers", "2") > two
     assert each_rank("--micro-batch-size", "1") < one
+    assert each_rank("--activation-checkpointing", "true") < one / 2
     assert each_rank("--learner-num-gpus", "1") < 1e9
 
 
