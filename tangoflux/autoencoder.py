@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 import math
+import warnings
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -75,15 +76,18 @@ class Autoencoder(nn.Module):
         super().__init__()
         self.config = config
         self.front = MelFront(config.front, config.sampling_rate) if config.front else None
-        self.oobleck = AutoencoderOobleck(
-            encoder_hidden_size=config.encoder_hidden_size,
-            downsampling_ratios=list(config.downsampling_ratios),
-            channel_multiples=list(config.channel_multiples),
-            decoder_channels=config.decoder_channels,
-            decoder_input_channels=config.decoder_input_channels,
-            audio_channels=config.front.n_mels if config.front else config.audio_channels,
-            sampling_rate=config.sampling_rate,
-        )
+        with warnings.catch_warnings():
+            # diffusers uses torch's older weight_norm, after which the published tensors are named.
+            warnings.simplefilter("ignore", FutureWarning)
+            self.oobleck = AutoencoderOobleck(
+                encoder_hidden_size=config.encoder_hidden_size,
+                downsampling_ratios=list(config.downsampling_ratios),
+                channel_multiples=list(config.channel_multiples),
+                decoder_channels=config.decoder_channels,
+                decoder_input_channels=config.decoder_input_channels,
+                audio_channels=config.front.n_mels if config.front else config.audio_channels,
+                sampling_rate=config.sampling_rate,
+            )
 
     @property
     def sample_rate_hz(self) -> int:

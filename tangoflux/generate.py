@@ -199,7 +199,7 @@ def _parser() -> argparse.ArgumentParser:
         help="make audio files from text",
         description=DESCRIPTION,
         epilog=EXAMPLES,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
+        formatter_class=lambda prog: argparse.RawDescriptionHelpFormatter(prog, max_help_position=28),
         allow_abbrev=False,
     )
     add: Any = parser.add_argument
@@ -214,18 +214,23 @@ def _parser() -> argparse.ArgumentParser:
     add("--guidance", type=_finite, default=4.5, metavar="X", help="classifier-free guidance; 1 or less is none [4.5]")
     add("--negative-prompt", default="", metavar="TEXT", help="what the audio is to be unlike")
     add("--seed", type=int, default=0, metavar="N", help="the same seed gives the same audio [0]")
-    add("--num-samples", type=_count, default=1, metavar="N", help="audios of each prompt [1]")
-    add("--best-of", type=_count, default=0, metavar="N", help="samples so many, keeps the best by --reward")
+    # One batch holds all samples of a prompt, so their number is bounded.
+    add("--num-samples", type=_samples, default=1, metavar="N", help="audios of each prompt [1]")
+    add("--best-of", type=_samples, default=0, metavar="N", help="samples so many, keeps the best by --reward")
     add("--reward", default="miniature-clap", metavar="NAME", help="reward model for --best-of [miniature-clap]")
     add("--device", choices=("cpu", "cuda"), help="[cuda where there is one]")
     add("--overwrite", action="store_true", help="replace files that exist")
     return top
 
 
-def _count(text: str) -> int:
-    if not text.isdecimal() or not 1 <= int(text) <= 1000:
-        raise argparse.ArgumentTypeError(f"{text!r} is not a whole number from 1 to 1000")
+def _count(text: str, most: int = 1000) -> int:
+    if not text.isdecimal() or not 1 <= int(text) <= most:
+        raise argparse.ArgumentTypeError(f"{text!r} is not a whole number from 1 to {most}")
     return int(text)
+
+
+def _samples(text: str) -> int:
+    return _count(text, most=100)
 
 
 def _finite(text: str) -> float:

@@ -81,6 +81,7 @@ def test_a_file_of_prompts_fills_a_folder_and_the_same_command_again_what_is_mis
         (["a dog barks", "dog.flac", "--duration", "0"], "--duration 0 must be above 0"),
         (["a dog barks", "dog.flac", "--duration", "nan"], "'nan' is not a number"),
         (["a dog barks", "dog.flac", "--steps", "0"], "--steps: '0' is not a whole number from 1 to 1000"),
+        (["a dog barks", "dog.flac", "--best-of", "101"], "--best-of: '101' is not a whole number from 1 to 100"),
         (["a dog barks", "dog.flac", "--best-of", "2", "--num-samples", "3"], "--best-of 2 is less than"),
         (["a dog barks", "dog.flac", "--best-of", "2", "--reward", "unknown"], "reward 'unknown' is none of"),
         (["a dog barks", "dog.flac", "--colour", "red"], "unrecognized arguments: --colour"),
