@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import threading
-from collections.abc import Iterator
+from collections.abc import Generator
 from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
@@ -27,7 +27,7 @@ class LocalHub:
         self.server = ThreadingHTTPServer(("127.0.0.1", 0), self._handler())
 
     @contextmanager
-    def running(self) -> Iterator[str]:
+    def running(self) -> Generator[str]:
         """Serves until the block ends; gives the address for ``HF_ENDPOINT``."""
         thread = threading.Thread(target=self.server.serve_forever, daemon=True)
         thread.start()
