@@ -1,4 +1,4 @@
-"""The learner: Ray Data hands an iteration's preference pairs to Ray Train, whose ranks train with DeepSpeed.
+"""The learner: Ray Train starts the ranks, which train with DeepSpeed on preference pairs or on prepared clips.
 
 One ``fit()`` an iteration, so that its processors are free for the next rollouts.
 """
@@ -24,13 +24,15 @@ from ray.train.torch import TorchTrainer
 
 from actors.files import clear_disk_errors
 from actors.learner_batches import COLUMNS
-from actors.learner_settings import LearnerJob, LearnerResult, LearnerSettings
+from actors.learner_settings import LearnerJob, LearnerResult, LearnerSettings, Pretraining, PretrainingResult
 from actors.learner_worker import run_rank
 from actors.writer import ShardWriter
 from tangoflux.errors import DataError, ResourceError, TangoFluxError
 from tangoflux.records import is_latents, latents_array
 
 T = TypeVar("T")
+
+PRETRAINING_ITERATION = 0
 
 POLL_S = 0.2
 """Seconds between two looks at the step events."""
@@ -71,21 +73,72 @@ def train(
     started = time.monotonic()
     _check_resources(settings)
     pairs = _read_pairs(ShardWriter(preferences_dir))
-    with clear_disk_errors(output_dir / "steps.jsonl"):
+    job = _job(policy_dir, output_dir, settings, seed, iteration)
+    with clear_disk_errors(job.events):
         output_dir.mkdir(parents=True, exist_ok=True)
-        events = (output_dir / "steps.jsonl").resolve()
-        events.write_text("")
-        weights = events.with_name("weights.safetensors")
-        weights.unlink(missing_ok=True)
-    job = LearnerJob(policy_dir.resolve(), weights, events, settings, seed, iteration)
-    trainer = _trainer(pairs, job, output_dir.resolve())
+        job.events.write_text("")
+    measured, steps = _train(job, {"pairs": pairs}, on_step)
+    return _result(measured, job.weights, steps, time.monotonic() - started)
+
+
+def pretrain(
+    policy_dir: Path,
+    output_dir: Path,
+    settings: LearnerSettings,
+    pretraining: Pretraining,
+    seed: int,
+    on_event: Callable[[dict[str, Any]], None] | None = None,
+) -> PretrainingResult:
+    """Trains the policy of ``policy_dir`` by flow matching on prepared clips; Ray must be running.
+
+    Goes on from the latest of ``pretraining.checkpoints``, if there is one.
+
+    Args:
+        policy_dir: the policy to begin with, in the published layout.
+        output_dir: where ``weights.safetensors`` and ``steps.jsonl`` go; all ranks must see it under this path.
+        seed: with the clips, ``settings`` and ``pretraining`` it decides the result.
+        on_event: called in this thread with each step, validation, set of samples and checkpoint, soon after it.
+
+    Raises:
+        DataError: there are no clips, or they do not fit the policy.
+        ConfigError, ResourceError, ray.train.TrainingFailedError: see ``train``.
+    """
+    started = time.monotonic()
+    _check_resources(settings)
+    job = _job(policy_dir, output_dir, settings, seed, PRETRAINING_ITERATION, pretraining)
+    with clear_disk_errors(job.events):
+        output_dir.mkdir(parents=True, exist_ok=True)
+        job.events.write_text("")
+    measured, steps = _train(job, {}, on_event)
+    return PretrainingResult(job.weights, measured["clips"], steps, time.monotonic() - started)
+
+
+def _job(
+    policy_dir: Path,
+    output_dir: Path,
+    settings: LearnerSettings,
+    seed: int,
+    iteration: int,
+    pretraining: Pretraining | None = None,
+) -> LearnerJob:
+    output = output_dir.resolve()
+    weights, events = output / "weights.safetensors", output / "steps.jsonl"
+    return LearnerJob(policy_dir.resolve(), weights, events, settings, seed, iteration, pretraining)
+
+
+def _train(
+    job: LearnerJob, datasets: dict[str, ray.data.Dataset], on_event: Callable[[dict[str, Any]], None] | None
+) -> tuple[dict[str, Any], int]:
+    """Runs the ranks; returns what rank 0 measured, and the number of optimiser steps taken."""
+    job.weights.unlink(missing_ok=True)
+    trainer = _trainer(datasets, job)
     fit = _in_thread(lambda: _fit(trainer))
     steps = 0
-    for event in _tail(events, fit):
-        steps += 1
-        if on_step:
-            on_step(event)
-    return _result(fit.result(), weights, steps, time.monotonic() - started)
+    for event in _tail(job.events, fit):
+        steps += event["event"] == "step"
+        if on_event:
+            on_event(event)
+    return fit.result(), steps
 
 
 def _check_resources(settings: LearnerSettings) -> None:
@@ -138,14 +191,14 @@ def _checked(table: pa.Table, source: str) -> pa.Table:
     return table
 
 
-def _trainer(pairs: ray.data.Dataset, job: LearnerJob, storage: Path) -> TorchTrainer:
+def _trainer(datasets: dict[str, ray.data.Dataset], job: LearnerJob) -> TorchTrainer:
     for name, value in TRAIN_ENVIRONMENT.items():
         os.environ.setdefault(name, value)
     settings = job.settings
     return TorchTrainer(
         run_rank,
         train_loop_config={"job": job},
-        datasets={"pairs": pairs},
+        datasets=dict(datasets),
         dataset_config=ray.train.DataConfig(
             datasets_to_split=[], execution_options=ray.data.ExecutionOptions(preserve_order=True)
         ),
@@ -155,7 +208,7 @@ def _trainer(pairs: ray.data.Dataset, job: LearnerJob, storage: Path) -> TorchTr
             resources_per_worker={"CPU": settings.num_cpus, "GPU": settings.num_gpus},
         ),
         run_config=ray.train.RunConfig(
-            storage_path=str(storage),
+            storage_path=str(job.events.parent),
             name="ray_train",
             # The stage is short and starts again from its own beginning: whoever drives it decides whether.
             failure_config=ray.train.FailureConfig(max_failures=0, max_preemption_failures=0),

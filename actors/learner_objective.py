@@ -2,22 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
 from actors.learner_batches import NoiseKey, PairBatch, PairData
+from actors.learner_task import Velocity
 from tangoflux.conditioning import TRAINING_MAX_TOKENS, TextStates
 from tangoflux.flow import interpolate, velocity_target
 from tangoflux.losses import crpo_loss, dpo_fm_loss, implicit_margin, squared_error
 from tangoflux.policy import Policy
 
 OBJECTIVES = {"crpo": crpo_loss, "dpo_fm": dpo_fm_loss}
-
-Velocity = Callable[..., Tensor]
-"""``Policy.forward``, or a DeepSpeed engine around it."""
 
 
 @dataclass(frozen=True)

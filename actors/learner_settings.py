@@ -22,12 +22,14 @@ class LearnerSettings:
         num_cpus, num_gpus: what a rank asks of Ray.
         objective: ``crpo`` adds the winner's flow-matching loss to ``dpo_fm``.
         beta: strength of the preference term.
-        learning_rate: reached after ``warmup_steps`` optimiser steps, then constant.
+        learning_rate: reached after ``warmup_steps`` optimiser steps.
+        schedule: what follows the warm-up: ``constant``, or ``linear``, which falls towards 0 after the last step.
         batch_size: pairs of an optimiser step, over all ranks.
         micro_batch_size: most pairs that a rank takes through one forward pass.
         max_grad_norm: gradients above this norm are scaled down to it; 0 never does.
         zero_stage: what DeepSpeed ZeRO shards over the ranks: 0 nothing, 1 optimiser, 2 gradients, 3 weights too.
         ema_decay: decay a step of the weights' moving average, which is then what is stored; 0 keeps none.
+        ema_every: steps from one update of the average to the next, which counts for all of them.
         precision: of policy and reference; the master weights are float32.
         activation_checkpointing: the backward pass computes activations again, which the forward pass need not keep.
         heldout_pairs: pairs that are not trained on; at most an eighth of all.
@@ -40,6 +42,7 @@ class LearnerSettings:
     objective: Literal["crpo", "dpo_fm"] = "crpo"
     beta: float = 2000.0
     learning_rate: float = 4e-5
+    schedule: Literal["constant", "linear"] = "constant"
     batch_size: int = 16
     micro_batch_size: int = 16
     epochs: int = 8
@@ -49,12 +52,13 @@ class LearnerSettings:
     adam_betas: tuple[float, float] = (0.9, 0.95)
     zero_stage: int = 1
     ema_decay: float = 0.0
+    ema_every: int = 1
     precision: Literal["fp32", "bf16"] = "fp32"
     activation_checkpointing: bool = False
     heldout_pairs: int = 8
 
     def __post_init__(self) -> None:
-        for name in ("workers", "threads", "batch_size", "micro_batch_size", "epochs"):
+        for name in ("workers", "threads", "batch_size", "micro_batch_size", "epochs", "ema_every"):
             if getattr(self, name) < 1:
                 raise ConfigError(f"learner {name} is {getattr(self, name)}, expected at least 1")
         if self.zero_stage not in range(4):
@@ -63,6 +67,49 @@ class LearnerSettings:
             raise ConfigError("learner precision bf16 needs zero_stage 1, 2 or 3, which keep float32 master weights")
         if not 0 <= self.ema_decay < 1:
             raise ConfigError(f"learner ema_decay is {self.ema_decay}, expected 0 (off) or a number below 1")
+
+    def rate(self, step: int, steps: int) -> float:
+        """The learning rate of optimiser step ``step``, from 1 to ``steps``."""
+        if step <= self.warmup_steps:
+            return self.learning_rate * step / self.warmup_steps
+        left = (steps - step + 1) / (steps - self.warmup_steps)
+        return self.learning_rate * (left if self.schedule == "linear" else 1.0)
+
+
+@dataclass(frozen=True)
+class Pretraining:
+    """What pretraining has beside the settings that it shares with alignment.
+
+    Attributes:
+        clips_dir: what jobs/prepare.py wrote.
+        checkpoints: directory of the states to go on from.
+        samples: directory of the audio sampled on the way.
+        prompts: what is sampled: texts and seconds.
+        num_steps, guidance_scale: how.
+        max_steps: optimiser steps, if fewer than all epochs have; 0 is no limit.
+        from_scratch: whether transformer, ``fc`` and duration embedder begin with random weights.
+        train_text_encoder: whether the text encoder is trained too.
+        caption_dropout: share of clips that are trained without their caption, as guidance needs.
+        sample_posterior: whether latents are drawn from the codec's posterior; else its mean is taken.
+        heldout_clips: clips that are validated on and not trained on; at most an eighth.
+        validate_every, sample_every, checkpoint_every: steps from one to the next; all three follow the last step.
+    """
+
+    clips_dir: Path
+    checkpoints: Path
+    samples: Path
+    prompts: tuple[tuple[str, float], ...] = ()
+    num_steps: int = 50
+    guidance_scale: float = 4.5
+    max_steps: int = 0
+    from_scratch: bool = False
+    train_text_encoder: bool = False
+    caption_dropout: float = 0.1
+    sample_posterior: bool = True
+    heldout_clips: int = 64
+    validate_every: int = 500
+    sample_every: int = 500
+    checkpoint_every: int = 500
 
 
 @dataclass(frozen=True)
@@ -75,6 +122,7 @@ class LearnerJob:
     settings: LearnerSettings
     seed: int
     iteration: int
+    pretraining: Pretraining | None = None
 
 
 @dataclass(frozen=True)
@@ -99,5 +147,22 @@ class LearnerResult:
     grad_norm: dict[str, dict[str, float]]
     heldout_pair_accuracy: float | None
     pairs: int
+    steps: int
+    seconds: float
+
+
+@dataclass(frozen=True)
+class PretrainingResult:
+    """A pretraining.
+
+    Attributes:
+        weights: a safetensors file of what was trained, as in ``LearnerResult``.
+        clips: clips that were trained on.
+        steps: optimiser steps since the start, or since the checkpoint that it went on from.
+        seconds: from start to end, start-up of the ranks included.
+    """
+
+    weights: Path
+    clips: int
     steps: int
     seconds: float

@@ -1,4 +1,4 @@
-"""What each rank of the learner runs inside Ray Train: one iteration of training on the preference pairs."""
+"""What each rank of the learner runs inside Ray Train: the optimiser steps of a task."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ import json
 import math
 import time
 from collections.abc import Iterator
+from itertools import islice
 from pathlib import Path
 from types import TracebackType
 from typing import Any
@@ -19,102 +20,139 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from actors.files import whole_file
-from actors.learner_batches import NoiseKey, PairData, epoch_order, rank_share, split_heldout, steps_per_epoch
+from actors.learner_alignment import Alignment
+from actors.learner_batches import NoiseKey, PairData, rank_share, steps_per_epoch
+from actors.learner_checkpoint import checkpoint_step, checkpoint_weights, latest_checkpoint, load_moments
+from actors.learner_clips import ClipData
 from actors.learner_deepspeed import master_weights, start_deepspeed, update
-from actors.learner_objective import Measurer, means, pair_losses
+from actors.learner_milestones import Milestones
+from actors.learner_pretraining import FlowMatching
 from actors.learner_settings import LearnerJob
-from tangoflux.errors import ConfigError, DataError
-from tangoflux.model import load_policy
+from actors.learner_task import Task
+from tangoflux.errors import ConfigError
+from tangoflux.model import fresh_policy, load_policy
 from tangoflux.policy import Policy
-
-PROBE_PAIRS = 32
-"""Most training pairs on which start and end are compared."""
-HELDOUT_DRAWS = 4
-"""Noises per held-out pair: there are few pairs, and one noise says little of a pair."""
 
 
 def run_rank(config: dict[str, LearnerJob]) -> dict[str, Any] | None:
     """The function that Ray Train runs on each rank."""
-    rank = ray.train.get_context().get_world_rank()
-    return Rank(config["job"], _load_data(), rank, ray.train.torch.get_device()).run()
+    rank, device = ray.train.get_context().get_world_rank(), ray.train.torch.get_device()
+    return Rank(config["job"], load_data(config["job"]), rank, device).run()
+
+
+def load_data(job: LearnerJob) -> PairData | ClipData:
+    """The whole dataset in its order: it is not split, each rank takes its share of every batch itself."""
+    if job.pretraining:
+        return ClipData(job.pretraining.clips_dir / "latents")
+    shard: Any = ray.train.get_dataset_shard("pairs")
+    return PairData(list(shard.iter_batches(batch_size=None, batch_format="pyarrow")))
 
 
 class Rank:
     """One process of the training; all of them run the same steps, in a process group that exists already."""
 
-    def __init__(self, job: LearnerJob, data: PairData, rank: int, device: torch.device) -> None:
+    def __init__(self, job: LearnerJob, data: PairData | ClipData, rank: int, device: torch.device) -> None:
         torch.set_num_threads(job.settings.threads)
-        self.job, self.settings, self.data = job, job.settings, data
+        self.job, self.settings = job, job.settings
         self.rank, self.device = rank, device
         self.dtype = torch.bfloat16 if job.settings.precision == "bf16" else torch.float32
-        self.train_rows, self.heldout_rows = split_heldout(
-            len(data), job.settings.heldout_pairs, job.seed, job.iteration
-        )
+        self.checkpoint = latest_checkpoint(job.pretraining.checkpoints) if job.pretraining else None
+        self.done = checkpoint_step(self.checkpoint) if self.checkpoint else 0
         policy = self._load_policy()
-        _check_channels(data, policy)
-        # The reference is a whole copy: nothing that is trained is shared with it, and both run the same kernels.
-        self.reference = copy.deepcopy(policy).requires_grad_(False).to(self.device, self.dtype)
-        self.masters = _copy_trainable(policy) if self.dtype == torch.bfloat16 else {}
-        self.average = _copy_trainable(policy) if self.settings.ema_decay else {}
+        weights, average = checkpoint_weights(self.checkpoint) if self.checkpoint else ({}, {})
+        fill_trained(policy, weights)
+        self.masters = _copy_trained(policy) if self.dtype == torch.bfloat16 else {}
+        # Rank 0 keeps the average of all ranks' weights.
+        self.average = (average or _copy_trained(policy)) if self.settings.ema_decay and rank == 0 else {}
         self.policy = policy.to(self.device, self.dtype)
+        self.task = self._make_task(data)
 
     def run(self) -> dict[str, Any] | None:
         """Trains; on rank 0 writes events and weights and returns the measurements."""
-        start = self._measure(self.policy) if self.rank == 0 else {}
+        measured = self.task.before(self.policy) if self.rank == 0 else {}
         engine = start_deepspeed(self.policy, self.masters, self.settings)
+        if self.checkpoint:
+            parts = self.settings.workers if self.settings.zero_stage else 1
+            load_moments(self.checkpoint, engine.basic_optimizer, self.rank % parts, parts)
         self._train(engine)
         weights = self.average or master_weights(self.policy, keep=self.rank == 0)
         engine.destroy()
         if self.rank != 0:
             return None
-        return {"start": start, **self._finish(weights), "pairs": len(self.train_rows)}
+        with whole_file(self.job.weights) as temporary:
+            save_file(weights, temporary)
+        return measured | self.task.after(lambda: self._stored_policy(weights))
 
     def _load_policy(self) -> Policy:
-        policy = load_policy(self.job.policy_dir)
+        """The policy at the start of the training, what is not trained frozen."""
+        plan = self.job.pretraining
+        if plan and plan.from_scratch:
+            policy = fresh_policy(self.job.policy_dir, self.job.seed)
+        else:
+            policy = load_policy(self.job.policy_dir)
+        policy.text_encoder.requires_grad_(plan is not None and plan.train_text_encoder)
         if self.settings.activation_checkpointing:
             policy.transformer.enable_gradient_checkpointing()
         return policy
 
+    def _stored_policy(self, weights: dict[str, Tensor]) -> Policy:
+        """The new policy as anyone who loads it would see it."""
+        policy = self._load_policy()
+        fill_trained(policy, weights)
+        return policy.to(self.device, self.dtype)
+
+    def _make_task(self, data: PairData | ClipData) -> Task:
+        if isinstance(data, PairData):
+            # The reference is a whole copy: nothing that is trained is shared with it, and both run the same kernels.
+            return Alignment(self.job, data, copy.deepcopy(self.policy).requires_grad_(False))
+        assert self.job.pretraining is not None
+        return FlowMatching(self.job, self.job.pretraining, data, self.policy)
+
     def _train(self, engine: Any) -> None:
-        """All optimiser steps of all epochs."""
+        """All optimiser steps that are not done."""
+        steps = self.settings.epochs * steps_per_epoch(len(self.task.rows), self.settings.batch_size)
+        if self.job.pretraining and self.job.pretraining.max_steps:
+            steps = min(steps, self.job.pretraining.max_steps)
+        milestones = Milestones(self.job, self.task, self.policy, self.average, self.rank)
         with _EventLog(self.job.events if self.rank == 0 else None) as log:
-            for step, (key, rows) in enumerate(self._global_batches(), start=1):
+            for step, (key, rows) in islice(enumerate(self._global_batches(), start=1), self.done, steps):
                 started = time.monotonic()
-                values = self._step(engine, rows, key, step)
+                values = self._step(engine, rows, key, step, self.settings.rate(step, steps))
                 values |= {"epoch": key[2], "seconds": time.monotonic() - started}
                 log.write({"iteration": self.job.iteration, "step": step, **values})
-                if self.settings.ema_decay:
+                if self.settings.ema_decay and step % self.settings.ema_every == 0:
                     self._update_average()
+                for event in milestones.reached(step, steps, engine):
+                    log.write(event)
 
     def _global_batches(self) -> Iterator[tuple[NoiseKey, list[int]]]:
         size = self.settings.batch_size
         for epoch in range(1, self.settings.epochs + 1):
             key = (self.job.seed, self.job.iteration, epoch)
-            order = epoch_order(self.train_rows, key)
+            order = self.task.order(key)
             for index in range(steps_per_epoch(len(order), size)):
                 yield key, order[index * size : (index + 1) * size]
 
-    def _step(self, engine: Any, rows: list[int], key: NoiseKey, step: int) -> dict[str, Any]:
+    def _step(self, engine: Any, rows: list[int], key: NoiseKey, step: int, rate: float) -> dict[str, Any]:
         """One optimiser step on a global batch; returns global means."""
-        rate = self.settings.learning_rate * min(1.0, step / max(1, self.settings.warmup_steps))
         for group in engine.optimizer.param_groups:
             group["lr"] = rate
-        # Pairs of similar length share a micro-step, so that little of it is padding.
-        rows = sorted(rows, key=lambda row: self.data.num_frames[row])
+        # Rows of similar length share a micro-step, so that little of it is padding.
+        rows = sorted(rows, key=self.task.num_frames)
         shares = rank_share(rows, self.settings, self.rank)
         # DeepSpeed divides by micro-steps and ranks; the gradient is to be that of the mean over the global batch.
         scale = len(shares) * self.settings.workers / len(rows)
-        sums = torch.zeros(7, dtype=torch.float64)
+        total: Tensor | None = None
         for micro_step, share in enumerate(shares):
-            # A rank without a pair still takes part in the reduction, with a gradient of zero.
-            batch = self.data.batch(share or rows[:1], key).to(self.device)
-            losses = pair_losses(engine, self.reference, batch, self.settings.objective, self.settings.beta)
-            engine.backward(losses.loss.sum() * (scale if share else 0.0))
-            if share:
-                sums += losses.sums().cpu()
+            # A rank without a row still takes part in the reduction, with a gradient and sums of zero.
+            loss, sums = self.task.losses(engine, share or rows[:1], key)
+            engine.backward(loss.sum() * (scale if share else 0.0))
+            sums = sums.cpu() * (1 if share else 0)
+            total = sums if total is None else total + sums
             if micro_step + 1 < len(shares):
                 engine.step()
-        values = means(_sum_over_ranks(sums, self.device))
+        assert total is not None
+        values = self.task.means(_sum_over_ranks(total, self.device))
         _check_finite("loss", values["loss"], step)
         grad_norm = update(engine)
         _check_finite("gradient norm", grad_norm, step)
@@ -122,46 +160,16 @@ class Rank:
 
     def _update_average(self) -> None:
         """Every rank takes part in gathering the weights; rank 0 keeps their average."""
+        decay = self.settings.ema_decay**self.settings.ema_every
         for name, value in master_weights(self.policy, keep=self.rank == 0).items():
-            self.average[name].lerp_(value, 1 - self.settings.ema_decay)
-
-    def _measure(self, policy: Policy) -> dict[str, Any]:
-        """Losses and gradient norms on the probe: some training pairs, with a noise that no epoch uses."""
-        key = (self.job.seed, self.job.iteration, "probe")
-        rows = epoch_order(self.train_rows, key)[:PROBE_PAIRS]
-        losses, grad_norm = self._measurer().probe(policy, rows, key)
-        renamed = {"winner": losses["winner_loss"], "loser": losses["loser_loss"]}
-        renamed |= {name: losses[name] for name in ("implicit_accuracy", "margin")}
-        return {"loss": renamed, "grad_norm": grad_norm}
-
-    def _finish(self, weights: dict[str, Tensor]) -> dict[str, Any]:
-        """Stores the new policy and measures it, as anyone who loads it would see it."""
-        policy = self._load_policy()
-        _fill_trainable(policy, weights)
-        with whole_file(self.job.weights) as temporary:
-            save_file(weights, temporary)
-        policy = policy.to(self.device, self.dtype)
-        accuracy = None
-        if self.heldout_rows:
-            keys = [(self.job.seed, self.job.iteration, f"held out {draw}") for draw in range(HELDOUT_DRAWS)]
-            accuracy = self._measurer().losses(policy, self.heldout_rows, keys)["implicit_accuracy"]
-        return {"end": self._measure(policy), "heldout_pair_accuracy": accuracy}
-
-    def _measurer(self) -> Measurer:
-        settings = self.settings
-        return Measurer(self.reference, self.data, settings.objective, settings.beta, settings.micro_batch_size)
+            self.average[name].lerp_(value, 1 - decay)
 
 
-def _load_data() -> PairData:
-    """The whole dataset in its order: it is not split, each rank takes its share of every batch itself."""
-    shard: Any = ray.train.get_dataset_shard("pairs")
-    return PairData(list(shard.iter_batches(batch_size=None, batch_format="pyarrow")))
-
-
-def _check_channels(data: PairData, policy: Policy) -> None:
-    channels, expected = data.chosen[0].shape[1], policy.config.in_channels
-    if channels != expected:
-        raise DataError(f"the pairs' latents have {channels} channels, the policy {expected}: were they made by it?")
+def fill_trained(policy: Policy, weights: dict[str, Tensor]) -> None:
+    """Copies tensors into the parameters of the same names."""
+    parameters = dict(policy.named_parameters())
+    for name, value in weights.items():
+        parameters[name].data.copy_(value)
 
 
 def _check_finite(name: str, value: float, step: int) -> None:
@@ -175,21 +183,15 @@ def _sum_over_ranks(sums: Tensor, device: torch.device) -> Tensor:
     return total.cpu()
 
 
-def _copy_trainable(policy: Policy) -> dict[str, Tensor]:
+def _copy_trained(policy: Policy) -> dict[str, Tensor]:
     return {name: value.detach().clone() for name, value in policy.named_parameters() if value.requires_grad}
-
-
-def _fill_trainable(policy: Policy, weights: dict[str, Tensor]) -> None:
-    parameters = dict(policy.named_parameters())
-    for name, value in weights.items():
-        parameters[name].data.copy_(value)
 
 
 class _EventLog:
     """One JSON object a line, which the driver reads while it grows. Without a path nothing is written."""
 
     def __init__(self, path: Path | None) -> None:
-        self._file = path.open("w", encoding="utf-8") if path else None
+        self._file = path.open("a", encoding="utf-8") if path else None
 
     def __enter__(self) -> _EventLog:
         return self

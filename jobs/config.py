@@ -122,6 +122,9 @@ class LearnerOptions(Options):
     num_gpus: float = option(0, "GPUs that a rank asks of Ray", flag="learner-num-gpus", ge=0, may_change=True)
     beta: float = option(300, "strength of the preference term", gt=0)
     learning_rate: float = option(2e-4, "peak learning rate", gt=0, le=1)
+    schedule: Literal["constant", "linear"] = option(
+        "constant", "learning rate after the warm-up; linear falls to 0 at the last step"
+    )
     batch_size: int = option(32, "global batch of an optimiser step", unit="pairs", ge=1)
     micro_batch_size: int = option(16, "most pairs that a rank takes through one forward pass", unit="pairs", ge=1)
     epochs: int = option(4, "passes over the pairs of an iteration", unit="epochs", ge=1)
@@ -138,6 +141,7 @@ class LearnerOptions(Options):
         le=3,
     )
     ema_decay: float = option(0.0, "decay of the weights' moving average a step; 0 keeps none", ge=0, lt=1)
+    ema_every: int = option(1, "steps from one update of the moving average to the next", unit="steps", ge=1)
     precision: Literal["fp32", "bf16"] = option("fp32", "of policy and reference; master weights are fp32")
     activation_checkpointing: bool = option(
         False, "compute activations again in the backward pass: less memory, more time"

@@ -37,6 +37,17 @@ class TextStates:
         index = torch.as_tensor(rows, device=self.states.device)
         return TextStates(self.states[index], self.token_mask[index], self.attend_mask[index])
 
+    def replace(self, rows: Sequence[int], others: TextStates) -> TextStates:
+        """The same with ``rows`` replaced by the rows of ``others``, which are no wider."""
+        index = torch.tensor(rows, device=self.states.device)
+        short = self.states.shape[1] - others.states.shape[1]
+        pad = torch.nn.functional.pad
+        return TextStates(
+            self.states.index_put((index,), pad(others.states, (0, 0, 0, short))),
+            self.token_mask.index_put((index,), pad(others.token_mask, (0, short))),
+            self.attend_mask.index_put((index,), pad(others.attend_mask, (0, short))),
+        )
+
     def to(self, device: torch.device | str) -> TextStates:
         """The same on another device."""
         return TextStates(self.states.to(device), self.token_mask.to(device), self.attend_mask.to(device))

@@ -183,6 +183,21 @@ def load_policy(directory: Path) -> Policy:
     return policy.eval()
 
 
+def fresh_policy(directory: Path, seed: int) -> Policy:
+    """As ``load_policy``, but only the text encoder is that of the directory; all else has random weights.
+
+    Raises:
+        CheckpointError: see ``TangoFlux.from_pretrained``.
+    """
+    loaded = load_policy(directory)
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        fresh = Policy(loaded.config, loaded.text_encoder.config, loaded.tokenizer)
+    fresh.text_encoder = loaded.text_encoder
+    fresh.freeze_text_encoder()
+    return fresh.eval()
+
+
 def policy_weights(policy: Policy, dtype: torch.dtype = torch.float32) -> dict[str, Tensor]:
     """The tensors of ``tangoflux.safetensors``: the whole policy but the tied input embedding."""
     return {

@@ -109,9 +109,8 @@ class Policy(nn.Module):
         return self
 
     def trainable_parameters(self) -> Iterator[nn.Parameter]:
-        """What alignment trains: the transformer, ``fc`` and the duration embedder."""
-        for module in (self.transformer, self.fc, self.duration_emebdder):
-            yield from module.parameters()
+        """What is not frozen: in alignment the transformer, ``fc`` and the duration embedder."""
+        return (parameter for parameter in self.parameters() if parameter.requires_grad)
 
     def encode_text(self, texts: Sequence[str], max_length: int | None = None) -> TextStates:
         """Encodes captions, each as it would be alone.
@@ -128,6 +127,10 @@ class Policy(nn.Module):
         """Encodes each row's negative prompt ("" by default), padded or cut to the length of its own prompt."""
         lengths = text.attend_mask.sum(dim=1).tolist()
         return encode(self.text_encoder, *tokenize(self.tokenizer, negatives, max(lengths), lengths))
+
+    def drop_captions(self, text: TextStates, rows: Sequence[int]) -> TextStates:
+        """Makes ``rows`` of the captions what guidance later reads in their place, see ``encode_unconditional``."""
+        return text.replace(rows, self.encode_unconditional([""] * len(rows), text.select(rows))) if rows else text
 
     def forward(
         self, noisy_latents: Tensor, sigma: Tensor, text: TextStates, duration_s: Tensor, frame_mask: Tensor
