@@ -75,7 +75,7 @@ class Rank:
             parts = self.settings.workers if self.settings.zero_stage else 1
             load_moments(self.checkpoint, engine.basic_optimizer, self.rank % parts, parts)
         self._train(engine)
-        weights = self.average or master_weights(self.policy, keep=self.rank == 0)
+        weights = self.average if self.settings.ema_decay else master_weights(self.policy, keep=self.rank == 0)
         engine.destroy()
         if self.rank != 0:
             return None

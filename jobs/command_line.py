@@ -21,7 +21,7 @@ def load_options(
     program: str,
     description: str,
     examples: str,
-    shipped: Path | None = None,
+    shipped: Mapping[str, Path] | None = None,
     file_without_config: Callable[[Mapping[str, Any]], Path | None] = lambda arguments: None,
 ) -> Model:
     """Reads a job's options: from the command line, else from the file that ``--config`` names, else the defaults.
@@ -29,21 +29,21 @@ def load_options(
     Args:
         argv: the arguments; None means those of this process.
         program, description, examples: for ``--help``, which prints and exits.
-        shipped: the directory of the configs that ``--config`` finds by name, where the job has such.
+        shipped: the configs that ``--config`` finds by name, where the job has such.
         file_without_config: names the file for arguments (by path) without ``--config``, where there is one.
 
     Raises:
         ConfigError: an unknown option or key, or a value that is not allowed; one line that names it and the fix.
     """
     known = {leaf.path: leaf for leaf in leaves(model)}
-    parser = _parser(model, program, description, examples, shipped)
+    parser = _parser(model, program, description, examples, shipped or {})
     given, unknown = parser.parse_known_args(sys.argv[1:] if argv is None else argv)
     _refuse_unknown(unknown, ["--config", *(leaf.flag for leaf in known.values())])
     arguments: dict[str, Any] = vars(given)
     values: dict[str, Any] = {}
     origins: dict[str, str] = {}
     name = arguments.pop("--config", None)
-    file = find_config(name, shipped) if name is not None else file_without_config(arguments)
+    file = find_config(name, shipped or {}) if name is not None else file_without_config(arguments)
     if file is not None:
         values = read_values(model, file)
         origins = {path: f"{path} in {file}" for path in values}
@@ -58,7 +58,7 @@ class _Parser(argparse.ArgumentParser):
         raise ConfigError(f"{message.removeprefix('argument ')}; see --help")
 
 
-def _parser(model: type[Options], program: str, description: str, examples: str, shipped: Path | None) -> _Parser:
+def _parser(model: type[Options], program: str, description: str, examples: str, shipped: Mapping[str, Path]) -> _Parser:
     parser = _Parser(
         prog=program,
         usage=f"{program} [--config NAME] [--option value ...]",
@@ -71,8 +71,7 @@ def _parser(model: type[Options], program: str, description: str, examples: str,
     groups = {"run": parser.add_argument_group("run")}
     text = "a YAML file of options"
     if shipped:
-        names = ", ".join(sorted(file.stem for file in shipped.glob("*.yaml")))
-        text = f"{text}, or one that comes with the project: {names} [default default]"
+        text = f"{text}, or one that comes with the project: {', '.join(shipped)}"
     groups["run"].add_argument("--config", dest="--config", metavar="NAME", help=text)
     for name, section in sections(model).items():
         groups[name] = parser.add_argument_group(name, section.__doc__)

@@ -15,7 +15,7 @@ from jobs.options import Options, option
 from tangoflux.precision import Precision
 
 CONFIGS = Path(__file__).parent / "configs"
-"""The configs that ``--config`` finds by name."""
+"""The configs that come with the project."""
 
 CONFIG_FILE = "config.yaml"
 """A run's options as resolved, in its directory."""
@@ -113,14 +113,13 @@ class CodecOptions(Options):
 Beta = Annotated[float, Field(ge=0, lt=1)]
 
 
-class LearnerOptions(Options):
-    """How the policy is trained on the preference pairs of an iteration."""
+class TrainingOptions(Options):
+    """How a policy is trained, be it aligned or pretrained."""
 
     workers: int = option(1, "learner ranks", flag="learner-workers", unit="processes", ge=1, may_change=True)
     threads: int = option(2, "CPU threads of a rank", flag="learner-threads", ge=1)
     num_cpus: float = option(1, "CPUs that a rank asks of Ray", flag="learner-num-cpus", ge=0, may_change=True)
     num_gpus: float = option(0, "GPUs that a rank asks of Ray", flag="learner-num-gpus", ge=0, may_change=True)
-    beta: float = option(300, "strength of the preference term", gt=0)
     learning_rate: float = option(2e-4, "peak learning rate", gt=0, le=1)
     schedule: Literal["constant", "linear"] = option(
         "constant", "learning rate after the warm-up; linear falls to 0 at the last step"
@@ -146,6 +145,12 @@ class LearnerOptions(Options):
     activation_checkpointing: bool = option(
         False, "compute activations again in the backward pass: less memory, more time"
     )
+
+
+class LearnerOptions(TrainingOptions):
+    """How the policy is trained on the preference pairs of an iteration."""
+
+    beta: float = option(300, "strength of the preference term", gt=0)
     heldout_pairs: int = option(
         8, "pairs that are not trained on but measured; at most an eighth of an iteration's", unit="pairs", ge=0
     )
@@ -257,9 +262,14 @@ def load_config(argv: Sequence[str] | None = None) -> RunConfig:
         program="python jobs/crpo.py",
         description=DESCRIPTION,
         examples=EXAMPLES,
-        shipped=CONFIGS,
+        shipped=shipped_configs("default", "tangoflux"),
         file_without_config=_stored_config,
     )
+
+
+def shipped_configs(*names: str) -> dict[str, Path]:
+    """Configs that ``--config`` finds by name."""
+    return {name: CONFIGS / f"{name}.yaml" for name in names}
 
 
 def _stored_config(arguments: Mapping[str, Any]) -> Path | None:

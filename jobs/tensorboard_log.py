@@ -53,6 +53,12 @@ class TensorboardLog:
         for name, value in _scalars(event, "step"):
             self._writer.add_scalar(name, value, self._steps)
 
+    def scalars(self, name: str, values: Mapping[str, Any], step: int) -> None:
+        """Numbers by name, below ``name``, at a step of the whole run."""
+        for tag, value in _scalars(values, name):
+            self._writer.add_scalar(tag, value, step)
+        self._writer.flush()
+
     def audio(self, tag: str, waveform: npt.NDArray[np.float32], sample_rate_hz: int, iteration: int) -> None:
         """A (channels, samples) waveform, mixed down to one channel, which is all that TensorBoard plays."""
         mono = np.clip(np.nan_to_num(waveform).mean(axis=0), -1.0, 1.0)

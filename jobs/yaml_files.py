@@ -37,21 +37,20 @@ def read_values(model: type[Options], file: Path) -> dict[str, Any]:
     return values
 
 
-def find_config(name: str, shipped: Path | None) -> Path:
-    """The file that ``--config`` means: a path, or the name of one in the directory ``shipped``, where there is one.
+def find_config(name: str, shipped: Mapping[str, Path]) -> Path:
+    """The file that ``--config`` means: one that comes with the project, by its name, or a path.
 
     Raises:
         ConfigError: there is neither.
     """
-    if shipped and "/" not in name and (shipped / f"{name}.yaml").is_file():
-        return shipped / f"{name}.yaml"
+    if name in shipped:
+        return shipped[name]
     if Path(name).is_file():
         return Path(name)
-    if shipped is None:
+    if not shipped:
         raise ConfigError(f"--config {name} is no file")
-    names = sorted(file.stem for file in shipped.glob("*.yaml"))
-    near = difflib.get_close_matches(name, names, n=1)
-    raise ConfigError(f"--config {name} is no file and none of {', '.join(names)}{hint(near[0] if near else None)}")
+    near = difflib.get_close_matches(name, shipped, n=1)
+    raise ConfigError(f"--config {name} is no file and none of {', '.join(shipped)}{hint(near[0] if near else None)}")
 
 
 def hint(nearest: str | None) -> str:

@@ -191,7 +191,7 @@ def fresh_policy(directory: Path, seed: int) -> Policy:
     """
     loaded = load_policy(directory)
     with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(seed)
+        torch.manual_seed(derive_seed(seed, "fresh policy"))
         fresh = Policy(loaded.config, loaded.text_encoder.config, loaded.tokenizer)
     fresh.text_encoder = loaded.text_encoder
     fresh.freeze_text_encoder()

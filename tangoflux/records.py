@@ -1,4 +1,4 @@
-"""The Arrow tables that a run leaves: rollouts (every sample with its latents and reward) and preference pairs.
+"""The Arrow tables that jobs leave: rollouts (every sample with its latents and reward), preference pairs, clips.
 
 Latents are lists of frames, and a frame a fixed-size list of channels. That pyarrow, Ray Data and Hugging Face
 ``datasets`` all read; the Arrow tensor extension would be read by the first two only, and of fixed-size lists of
@@ -111,6 +111,25 @@ def preference_schema(max_frames: int, channels: int, dtype: LatentsDtype = "flo
             latents_field("chosen_latents", max_frames, channels, dtype),
             latents_field("rejected_latents", max_frames, channels, dtype),
             ("created_at", pa.timestamp("us", "UTC")),
+        ]
+    )
+
+
+def latent_schema(max_frames: int, channels: int, dtype: LatentsDtype = "float32") -> pa.Schema:
+    """One row a clip of real audio: the codec's posterior, of which pretraining draws latents.
+
+    ``scale`` is the standard deviation; ``duration_s`` are the seconds of audio that are in the latents.
+    """
+    return pa.schema(
+        [
+            ("id", pa.string()),
+            ("captions", pa.list_(pa.string())),
+            ("duration_s", pa.float64()),
+            ("num_frames", pa.int32()),
+            ("source", pa.string()),
+            ("start_s", pa.float64()),
+            latents_field("mean", max_frames, channels, dtype),
+            latents_field("scale", max_frames, channels, dtype),
         ]
     )
 

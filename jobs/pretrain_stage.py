@@ -1,0 +1,167 @@
+"""Trains for ``jobs/pretrain.py``: prepared clips to a policy."""
+
+from __future__ import annotations
+
+import shutil
+import sys
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from safetensors.torch import load_file
+
+from actors.learner import PRETRAINING_ITERATION, pretrain
+from actors.learner_batches import split_heldout, steps_per_epoch
+from actors.learner_checkpoint import checkpoint_step, latest_checkpoint
+from actors.learner_clips import ClipData
+from actors.learner_settings import LearnerSettings, Pretraining, PretrainingResult
+from actors.policy_store import PolicyStore
+from jobs.cluster import ray_session
+from jobs.display import Display, Stage
+from jobs.formatting import number
+from jobs.formatting import seconds as in_words
+from jobs.machine import machine_facts
+from jobs.metrics import MetricsLog
+from jobs.model_facts import read_model_facts
+from jobs.output_dir import check_output, open_output
+from jobs.pretrain import PretrainJob
+from jobs.tensorboard_log import TensorboardLog
+from tangoflux.errors import ConfigError, DataError
+from tangoflux.model import find_directory
+
+CONFIG_FILE = "config.yaml"
+"""The options, in the output directory."""
+
+
+@dataclass(frozen=True)
+class Inputs:
+    """What the job works on.
+
+    Attributes:
+        clips: clips that are trained on; hours: of all.
+        steps: optimiser steps of the whole training.
+        prompts: captions and seconds of held-out clips, to sample.
+    """
+
+    policy_dir: Path
+    clips: int
+    hours: float
+    steps: int
+    prompts: tuple[tuple[str, float], ...]
+
+
+def run(config: PretrainJob) -> None:
+    """Checks what can be checked, trains from the latest checkpoint on, and writes the new policy."""
+    check_output(config, config.output, config.output / CONFIG_FILE)
+    inputs = read_inputs(config)
+    open_output(config, config.output, config.output / CONFIG_FILE)
+    with Display() as display:
+        if (config.output / "policy").is_dir():
+            display.note(f"nothing to do: {config.output / 'policy'} is there; choose another --output to train again")
+            return
+        display.note(f"{inputs.clips} clips of {config.clips} ({inputs.hours:.2f} h) to train {config.init_policy}")
+        with ray_session(config.learner):
+            result = train(config, inputs, display)
+        publish(config, inputs, result)
+        display.note(summary(config, result))
+
+
+def read_inputs(config: PretrainJob) -> Inputs:
+    """Looks at the policy and reads all of the clips but their latents.
+
+    Raises:
+        TangoFluxError: the policy or the clips cannot be used, or not together.
+    """
+    if not (config.clips / "prepared.json").is_file():
+        raise DataError(f"--clips {config.clips} has no prepared.json: run jobs/prepare.py to its end first")
+    policy_dir = find_directory(config.init_policy)
+    read_model_facts(policy_dir)
+    data = ClipData(config.clips / "latents")
+    rows, heldout = split_heldout(len(data), config.heldout_clips, config.seed, PRETRAINING_ITERATION)
+    steps = config.learner.epochs * steps_per_epoch(len(rows), config.learner.batch_size)
+    steps = min(steps, config.max_steps or steps)
+    if steps <= config.learner.warmup_steps:
+        raise ConfigError(
+            f"--warmup-steps {config.learner.warmup_steps} is not below the {steps} steps of the training, so the "
+            "learning rate would never be reached; lower it, or raise --epochs or --max-steps"
+        )
+    prompts = tuple((data.captions[row][0], data.duration_s[row]) for row in heldout[: config.listening])
+    return Inputs(policy_dir, len(rows), sum(data.duration_s) / 3600, steps, prompts)
+
+
+def train(config: PretrainJob, inputs: Inputs, display: Display) -> PretrainingResult:
+    """Trains; every event goes to the log, to TensorBoard and to the display."""
+    plan, settings = pretraining(config, inputs), LearnerSettings(**config.learner.model_dump())
+    latest = latest_checkpoint(plan.checkpoints)
+    done = checkpoint_step(latest) if latest else 0
+    metrics = MetricsLog(config.output / "metrics.jsonl")
+    metrics.write("run", command=sys.argv, config=config.model_dump(mode="json"), machine=machine_facts(), step=done)
+    with (
+        TensorboardLog(config.output / "tensorboard", done) as board,
+        display.stage(0, "pretraining", inputs.steps, "steps") as stage,
+    ):
+        stage.skip(done)
+
+        def on_event(event: Mapping[str, Any]) -> None:
+            show(metrics.write(**event), stage, display, board)
+
+        return pretrain(inputs.policy_dir, config.output / "learner", settings, plan, config.seed, on_event)
+
+
+def pretraining(config: PretrainJob, inputs: Inputs) -> Pretraining:
+    """The job's options as the learner takes them."""
+    output = config.output.resolve()
+    return Pretraining(
+        clips_dir=config.clips.resolve(),
+        checkpoints=output / "checkpoints",
+        samples=output / "samples",
+        prompts=inputs.prompts,
+        num_steps=config.sampling.num_steps,
+        guidance_scale=config.sampling.guidance_scale,
+        max_steps=config.max_steps or 0,
+        from_scratch=config.from_scratch,
+        train_text_encoder=config.train_text_encoder,
+        caption_dropout=config.caption_dropout,
+        sample_posterior=config.posterior == "sample",
+        heldout_clips=config.heldout_clips,
+        validate_every=config.validate_every,
+        sample_every=config.sample_every,
+        checkpoint_every=config.checkpoint_every,
+    )
+
+
+def show(event: Mapping[str, Any], stage: Stage, display: Display, board: TensorboardLog) -> None:
+    """What people see of an event."""
+    if event["event"] == "step":
+        board.step(dict(event))
+        stage.advance(loss=event["loss"])
+    elif event["event"] == "validation":
+        board.scalars("validation", event["loss"], event["step"])
+        display.figures(validation=event["loss"]["mean"])
+        display.note(f"step {event['step']}: validation loss {number(event['loss']['mean'])}")
+    elif event["event"] == "samples":
+        display.note(f"step {event['step']}: {len(event['files'])} samples in {Path(event['files'][0]).parent}")
+
+
+def publish(config: PretrainJob, inputs: Inputs, result: PretrainingResult) -> None:
+    """Makes ``policy/`` of the output directory, whole or not at all."""
+    workspace = config.output / ".publishing"
+    shutil.rmtree(workspace, ignore_errors=True)
+    policy = PolicyStore(workspace).publish(1, inputs.policy_dir, load_file(result.weights))
+    policy.rename(config.output / "policy")
+    shutil.rmtree(workspace)
+    shutil.rmtree(result.weights.parent)
+
+
+def summary(config: PretrainJob, result: PretrainingResult) -> str:
+    """What was done, and where to look and listen."""
+    events = MetricsLog(config.output / "metrics.jsonl").read()
+    losses = [event["loss"]["mean"] for event in events if event["event"] == "validation"]
+    curve = f"validation loss {number(losses[0])} -> {number(losses[-1])}\n" if losses else ""
+    return (
+        f"{result.clips} clips, {result.steps} steps, {in_words(result.seconds)}\n{curve}\n"
+        f"policy       {config.output / 'policy'}\n"
+        f"samples      {config.output / 'samples'}\n"
+        f"curves       tensorboard --logdir {config.output}\n"
+    )
