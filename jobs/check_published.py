@@ -10,28 +10,35 @@ from __future__ import annotations
 import argparse
 import copy
 import importlib.util
+import json
+import warnings
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 import torch
+from diffusers.models.autoencoders.autoencoder_oobleck import AutoencoderOobleck
 from diffusers.utils.logging import set_verbosity_error
+from safetensors.torch import load_file
 from torch import Tensor
-from transformers import AutoTokenizer, PreTrainedTokenizerBase, T5Config
+from transformers import AutoTokenizer, PreTrainedTokenizerBase, T5Config, T5EncoderModel
 
+from tangoflux.autoencoder import Autoencoder, AutoencoderConfig
 from tangoflux.cli import EXIT_FAILED, run_main
 from tangoflux.conditioning import TRAINING_MAX_TOKENS
-from tangoflux.errors import ConfigError
+from tangoflux.errors import CheckpointError, ConfigError
 from tangoflux.flow import interpolate, velocity_target
 from tangoflux.losses import crpo_loss, squared_error
-from tangoflux.model import EMBEDDED
+from tangoflux.model import EMBEDDED, TIED_KEY, TangoFlux
 from tangoflux.policy import Policy, PolicyConfig
 from tangoflux.sampling import SampleRequest, SamplingParams, sample_latents
 
 EPILOG = """\
-Latents are compared one prompt at a time, as the published code is meant to be used, and the losses on one caption
-repeated, since in training it attends to the padding of captions. --full is the paper's size with FLAN-T5-large's
-shape: it needs 12 GB of memory and some minutes on a CPU. Exits with 1 where a relative difference is above 1e-4."""
+The published code gets the weights through a directory that save_pretrained wrote. Latents are compared one prompt at a
+time, as the published code is meant to be used, and the losses on one caption repeated, since in training it attends to
+the padding of captions. --full is the paper's size with FLAN-T5-large's shape: it needs 12 GB of memory and some
+minutes on a CPU. Exits with 1 where a relative difference is above 1e-4."""
 
 TOLERANCE = 1e-4
 GUIDANCE = 4.5
@@ -88,15 +95,32 @@ def random_policy(full: bool) -> Policy:
 
 def publish(code: Any, policy: Policy) -> Any:
     """The published model with the policy's weights, and with a reference that differs from them."""
-    # The published class loads these by a name on the hub.
-    code.T5EncoderModel = _Loaded(policy.text_encoder)
+    # The published class loads these by a name on the hub; the text encoder's weights come from our file.
+    code.T5EncoderModel = _Loaded(T5EncoderModel(policy.text_encoder.config))
     code.T5TokenizerFast = _Loaded(policy.tokenizer)
-    published = code.TangoFlux(policy.config.to_dict()).eval()
-    published.load_state_dict(policy.state_dict())
+    with TemporaryDirectory() as directory:
+        TangoFlux(policy, Autoencoder(AutoencoderConfig())).save_pretrained(directory)
+        published = load_as_published(code, Path(directory))
     torch.manual_seed(1)
     published.ref_transformer = copy.deepcopy(published.transformer)
     for parameter in published.ref_transformer.parameters():
         parameter.data += 1e-3 * torch.randn_like(parameter)
+    return published
+
+
+def load_as_published(code: Any, directory: Path) -> Any:
+    """The published model from what ``save_pretrained`` wrote, loaded the way the published code does it.
+
+    Raises:
+        CheckpointError: tensors are missing or too many.
+    """
+    published = code.TangoFlux(json.loads((directory / "config.json").read_text())).eval()
+    missing, unexpected = published.load_state_dict(load_file(directory / "tangoflux.safetensors"), strict=False)
+    if set(missing) != {TIED_KEY} or unexpected:
+        raise CheckpointError(f"saved weights lack {missing} of the published code's tensors; unknown: {unexpected}")
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", FutureWarning)  # torch's older weight_norm, which diffusers uses
+        AutoencoderOobleck().load_state_dict(load_file(directory / "vae.safetensors"))
     return published
 
 
