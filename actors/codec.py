@@ -12,10 +12,9 @@ import pyarrow as pa
 import ray
 import torch
 from numpy.typing import NDArray
-from torch import Tensor
 
 from actors.rollout import Chunk, RolloutBatch
-from tangoflux.audio import fit_waveform, read_audio
+from tangoflux.audio import fill_frames, read_audio
 from tangoflux.autoencoder import Autoencoder
 from tangoflux.errors import DataError
 from tangoflux.pairs import RatedPair, is_latents_file, read_latents
@@ -123,12 +122,9 @@ class CodecWorker:
 
     @torch.no_grad()
     def _encode(self, waveform: NDArray[np.float32], rate: int, pair: RatedPair) -> NDArray[np.float32]:
-        """What is heard within the pair's duration, then silence to the last frame, as latents (frames, channels)."""
-        codec, samples = self._codec, pair.num_frames * self._codec.hop
-        heard = min(samples, round(pair.prompt.duration_s * codec.sample_rate_hz))
-        audio: Tensor = fit_waveform(waveform, rate, codec.sample_rate_hz, codec.audio_channels, heard)
-        audio = torch.nn.functional.pad(audio, (0, samples - heard)).to(self._device)
-        return codec.encode(audio[None])[0, : pair.num_frames].float().cpu().numpy()
+        """Latents (frames, channels)."""
+        audio = fill_frames(waveform, rate, self._codec.config, pair.prompt.duration_s, pair.num_frames)
+        return self._codec.encode(audio[None].to(self._device))[0].float().cpu().numpy()
 
 
 CodecActor = ray.remote(CodecWorker)

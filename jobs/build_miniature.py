@@ -20,6 +20,7 @@ from pathlib import Path
 
 import torch
 
+from jobs import prepare, pretrain
 from tangoflux.autoencoder import Autoencoder
 from tangoflux.cli import run_main
 from tangoflux.errors import TangoFluxError
@@ -30,8 +31,9 @@ from tangoflux.rewards.protocol import Reward
 from tangoflux.sampling import SamplingParams
 from tangoflux.soundworld.bank import bank
 from tangoflux.soundworld.detector import EventDetector
+from tangoflux.soundworld.recordings import write_recordings
 from tangoflux.soundworld.training import train_clap, train_detector
-from tangoflux.soundworld.training.policy import PretrainSettings, pretrain
+from tangoflux.soundworld.training.policy import save_initial_policy
 from tangoflux.soundworld.training.quality import Figure, codec_figures, directory_size, policy_scores, table
 from tangoflux.soundworld.training.vae import DECODER_TRAINING, VaeTraining, train_decoder, train_vae
 
@@ -39,6 +41,24 @@ PACKAGE = Path(__file__).resolve().parent.parent / "tangoflux" / "miniature"
 HELDOUT_SEED = 1234
 AFTER = {"vae": (), "policy": ("vae",), "detector": (), "clap": (), "judge": (), "decoder": ("vae",)}
 """The stages, those first that take longest together, and what each waits for."""
+
+POLICY_STEPS = 8000
+RECORDINGS = 8000
+BATCH_SIZE = 32
+RECORDINGS_SEED = 401
+
+PRETRAINING = {
+    "train-text-encoder": "true",
+    "heldout-clips": "64",
+    "batch-size": str(BATCH_SIZE),
+    "micro-batch-size": "16",
+    "learner-threads": "1",
+    "weight-decay": "0.01",
+    "ema-decay": "0.998",
+    "validate-every": "500",
+    "sample-every": "1000",
+}
+"""Options of jobs/pretrain.py for the policy."""
 
 Log = Callable[[str], None]
 
@@ -64,7 +84,7 @@ def _parse(argv: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--build-dir", type=Path, default=Path("build/miniature"), help="default: build/miniature")
     parser.add_argument("--processes", type=int, default=2, help="trainings at a time (default: 2)")
     parser.add_argument(
-        "--policy-steps", type=int, default=PretrainSettings().steps, help="pretraining steps (default: %(default)s)"
+        "--policy-steps", type=int, default=POLICY_STEPS, help="pretraining steps (default: %(default)s)"
     )
     parser.add_argument("--heldout-prompts", type=int, default=384, help="prompts of the table (default: 384)")
     parser.add_argument("--install", action="store_true", help=f"put the weights into {PACKAGE.name}/ of the package")
@@ -112,10 +132,41 @@ def _run_stage(stage: str, directory: Path, policy_steps: int) -> None:
     elif stage == "detector":
         train_detector(output, cache, log)
     elif stage == "policy":
-        pretrain(directory / "vae", output, cache, log, PretrainSettings(steps=policy_steps))
+        _pretrain(directory / "vae", output, policy_steps, log)
     else:
         train_clap(output, cache, "reward" if stage == "clap" else "judge", log)
     (output / "done.json").write_text(json.dumps({"stage": stage}) + "\n")
+
+
+def _pretrain(codec_dir: Path, output: Path, steps: int, log: Log) -> None:
+    """The base policy by the jobs that users have, and what a quarter more steps make of it."""
+    initial, clips = output / "initial", output / "prepared"
+    if not (initial / "tangoflux.safetensors").exists():
+        save_initial_policy(codec_dir, initial)
+    manifest = write_recordings(output / "recordings", RECORDINGS, RECORDINGS_SEED, log)
+    prepare.main(["--manifest", str(manifest), "--policy", str(initial), "--output", str(clips)])
+    base, longer = output / "training-base", output / "training-longer"
+    _run_pretraining(clips, initial, base, steps, "1.5e-3", "linear")
+    # At the rate that the schedule had shortly before its end.
+    _run_pretraining(clips, base / "policy", longer, steps // 4, "7.5e-5", "constant")
+    for training, name in ((base, "base"), (longer, "longer")):
+        TangoFlux.from_pretrained(training / "policy").save_pretrained(output / name, torch.float16)
+
+
+def _run_pretraining(clips: Path, policy: Path, output: Path, steps: int, rate: str, schedule: str) -> None:
+    epochs = -(-steps * BATCH_SIZE // (RECORDINGS - int(PRETRAINING["heldout-clips"])))
+    options = {
+        **PRETRAINING,
+        "clips": str(clips),
+        "init-policy": str(policy),
+        "output": str(output),
+        "max-steps": str(steps),
+        "epochs": str(epochs),
+        "learning-rate": rate,
+        "schedule": schedule,
+        "warmup-steps": str(min(200, steps // 10)),
+    }
+    pretrain.main([argument for name, value in options.items() for argument in (f"--{name}", value)])
 
 
 def _quality(directory: Path, prompts: int, log: Log) -> dict[str, Figure]:

@@ -25,10 +25,13 @@ from jobs.machine import machine_facts
 from jobs.metrics import MetricsLog
 from jobs.model_facts import read_model_facts
 from jobs.output_dir import check_output, open_output
+from jobs.prepare_settings import PREPARED_FILE, codec_hashes
 from jobs.pretrain import PretrainJob
 from jobs.tensorboard_log import TensorboardLog
+from tangoflux.checkpoint import read_json
 from tangoflux.errors import ConfigError, DataError
 from tangoflux.model import find_directory
+from tangoflux.policy import PolicyConfig
 
 CONFIG_FILE = "config.yaml"
 """The options, in the output directory."""
@@ -73,10 +76,11 @@ def read_inputs(config: PretrainJob) -> Inputs:
     Raises:
         TangoFluxError: the policy or the clips cannot be used, or not together.
     """
-    if not (config.clips / "prepared.json").is_file():
-        raise DataError(f"--clips {config.clips} has no prepared.json: run jobs/prepare.py to its end first")
+    if not (config.clips / PREPARED_FILE).is_file():
+        raise DataError(f"--clips {config.clips} has no {PREPARED_FILE}: run jobs/prepare.py to its end first")
     policy_dir = find_directory(config.init_policy)
     read_model_facts(policy_dir)
+    check_codec(config, policy_dir)
     data = ClipData(config.clips / "latents")
     rows, heldout = split_heldout(len(data), config.heldout_clips, config.seed, PRETRAINING_ITERATION)
     steps = config.learner.epochs * steps_per_epoch(len(rows), config.learner.batch_size)
@@ -88,6 +92,27 @@ def read_inputs(config: PretrainJob) -> Inputs:
         )
     prompts = tuple((data.captions[row][0], data.duration_s[row]) for row in heldout[: config.listening])
     return Inputs(policy_dir, len(rows), sum(data.duration_s) / 3600, steps, prompts)
+
+
+def check_codec(config: PretrainJob, policy_dir: Path) -> None:
+    """Whether the clips were encoded for this policy.
+
+    Raises:
+        DataError: they were by another codec, or with other numbers of frames.
+    """
+    prepared = read_json(config.clips / PREPARED_FILE)
+    if any(prepared.get(name) != value for name, value in codec_hashes(policy_dir).items()):
+        raise DataError(
+            f"--clips {config.clips} were encoded by another codec than that of {config.init_policy}: prepare them "
+            f"again with --policy {config.init_policy}"
+        )
+    policy = PolicyConfig.from_dict(read_json(policy_dir / "config.json"))
+    for name, wanted in (("latent_frames", policy.latent_frames), ("max_frames", policy.audio_seq_len)):
+        if prepared.get(name) != wanted:
+            raise DataError(
+                f"--clips {config.clips} have {name} {prepared.get(name)}, {config.init_policy} has {wanted}: prepare "
+                f"them again with --policy {config.init_policy}"
+            )
 
 
 def train(config: PretrainJob, inputs: Inputs, display: Display) -> PretrainingResult:

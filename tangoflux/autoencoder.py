@@ -19,6 +19,7 @@ from numpy.typing import NDArray
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
+from tangoflux.adapter_files import base_directory
 from tangoflux.checkpoint import load_weights, read_json
 from tangoflux.mel_front import MelFront, MelFrontConfig
 
@@ -144,6 +145,25 @@ class Autoencoder(nn.Module):
         return mono[:, None].expand(-1, self.audio_channels, -1)
 
     @torch.no_grad()
+    def posterior_rows(self, waveforms: Sequence[Tensor]) -> list[tuple[NDArray[np.float32], NDArray[np.float32]]]:
+        """The posterior of rows of any lengths; rows of equal length go through the codec together.
+
+        Args:
+            waveforms: tensors (audio_channels, samples) in [-1, 1].
+
+        Returns:
+            mean and standard deviation of each, float32 (frames, latent_channels).
+        """
+        posteriors: dict[int, tuple[NDArray[np.float32], NDArray[np.float32]]] = {}
+        device = next(self.parameters()).device
+        for length in sorted({row.shape[1] for row in waveforms}):
+            rows = [index for index, row in enumerate(waveforms) if row.shape[1] == length]
+            batch = torch.stack([waveforms[index].float() for index in rows]).to(device)
+            mean, scale = (part.cpu().numpy() for part in self.posterior(batch))
+            posteriors.update({index: (mean[place], scale[place]) for place, index in enumerate(rows)})
+        return [posteriors[index] for index in range(len(waveforms))]
+
+    @torch.no_grad()
     def decode_rows(self, latents: Sequence[Tensor], durations_s: Sequence[float]) -> list[NDArray[np.float32]]:
         """Decodes rows of any lengths; rows of equal length go through the codec together.
 
@@ -171,7 +191,7 @@ class Autoencoder(nn.Module):
             CheckpointError: a file is missing, truncated, or its tensors do not fit the config.
         """
         model = cls(AutoencoderConfig.read(directory))
-        load_weights(model.oobleck, directory / "vae.safetensors")
+        load_weights(model.oobleck, base_directory(directory) / "vae.safetensors")
         return model.eval().requires_grad_(False)
 
     def save(self, directory: Path, dtype: torch.dtype = torch.float32) -> None:

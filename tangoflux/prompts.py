@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from tangoflux.errors import ConfigError, DataError
 from tangoflux.seeding import derive_seed
-from tangoflux.text_rows import parse_row, shown, text_lines
+from tangoflux.text_rows import csv_rows, parse_row, shown, text_lines
 
 ID_PATTERN = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
 """Ids name files, so they hold only what every file system takes."""
@@ -33,7 +34,8 @@ def load_prompts(path: str | Path, default_duration_s: float, max_duration_s: fl
 
     Args:
         path: ``.txt``, one prompt a line (blank lines are skipped), or ``.jsonl``, one object a line with ``prompt``
-            and, where wanted, ``duration_s`` and ``id``; other keys are ignored. UTF-8, at most 64 MiB.
+            and, where wanted, ``duration_s`` and ``id``, or ``.csv`` with these columns; other keys are ignored, and
+            ``caption``, as in AudioCaps, may stand for ``prompt`` in a ``.csv``. UTF-8, at most 64 MiB.
         default_duration_s: seconds for prompts that name no duration.
         max_duration_s: longest duration that the model can make, in seconds.
 
@@ -44,13 +46,10 @@ def load_prompts(path: str | Path, default_duration_s: float, max_duration_s: fl
         DataError: the file cannot be read, is empty or not text, or a line is wrong; names ``file:line`` and the fix.
     """
     file = Path(path)
-    if file.suffix not in (".txt", ".jsonl"):
-        raise DataError(f"{file}: a prompt file is named .txt (one prompt a line) or .jsonl (one object a line)")
     prompts: list[Prompt] = []
     lines_of_ids: dict[str, int] = {}
-    for number, line in text_lines(file, "prompt file"):
+    for number, row in _rows(file):
         place = f"{file}:{number}"
-        row = parse_row(line, place, ROW_KEYS, EXAMPLE) if file.suffix == ".jsonl" else {"prompt": line}
         prompt = checked_prompt(row, f"p{len(prompts) + 1:06d}", default_duration_s, max_duration_s, place)
         if prompt.id in lines_of_ids:
             first = lines_of_ids[prompt.id]
@@ -92,6 +91,31 @@ def checked_prompt(
         text=_checked_text(row, place),
         duration_s=_checked_duration(row.get("duration_s", default_duration_s), max_duration_s, place),
     )
+
+
+def _rows(file: Path) -> Iterator[tuple[int, dict[str, Any]]]:
+    """The rows of a prompt file, with the numbers of their lines."""
+    if file.suffix == ".txt":
+        yield from ((number, {"prompt": line}) for number, line in text_lines(file, "prompt file"))
+    elif file.suffix == ".jsonl":
+        for number, line in text_lines(file, "prompt file"):
+            yield number, parse_row(line, f"{file}:{number}", ROW_KEYS, EXAMPLE)
+    elif file.suffix == ".csv":
+        for number, row in csv_rows(file, "prompt file"):
+            yield number, _from_text(row)
+    else:
+        raise DataError(f"{file}: a prompt file is named .txt (one prompt a line), .jsonl (one object a line) or .csv")
+
+
+def _from_text(row: dict[str, str]) -> dict[str, Any]:
+    """A row of a CSV table, whose cells are texts; empty ones count as absent."""
+    values: dict[str, Any] = {key: text for key, text in row.items() if text}
+    if "caption" in values:
+        values.setdefault("prompt", values["caption"])
+    if "duration_s" in values:
+        with suppress(ValueError):
+            values["duration_s"] = float(values["duration_s"])
+    return values
 
 
 def _checked_text(row: dict[str, Any], place: str) -> str:

@@ -7,7 +7,8 @@ import pytest
 import soundfile
 from numpy.typing import NDArray
 
-from tangoflux.audio import audio_duration_s, fit_waveform, read_audio
+from tangoflux.audio import AudioError, audio_duration_s, fill_frames, fit_waveform, read_audio, read_excerpt
+from tangoflux.autoencoder import AutoencoderConfig
 from tangoflux.errors import DataError
 
 RATE = 16_000
@@ -76,3 +77,69 @@ def test_audio_is_cut_or_followed_by_silence() -> None:
 def test_a_tone_keeps_its_pitch_at_another_rate() -> None:
     fitted = fit_waveform(sine(1.0, 44_100)[None], 44_100, RATE, 1, RATE).numpy()[0]
     np.testing.assert_allclose(fitted[1000:15000], sine(1.0)[1000:15000], atol=5e-3)
+
+
+def test_an_excerpt_is_the_middle_of_the_part_asked_for(tmp_path: Path) -> None:
+    ramp = (np.arange(4 * RATE) / (8 * RATE)).astype(np.float32)
+    soundfile.write(tmp_path / "a.wav", ramp, RATE, subtype="FLOAT")
+    for part, begins, ends in (
+        ((0.0, None, 9.0), 0.0, 4.0),
+        ((0.0, None, 1.0), 1.5, 2.5),
+        ((1.0, 2.0, 9.0), 1.0, 3.0),
+        ((1.0, 2.0, 1.0), 1.5, 2.5),
+        ((3.0, 1.1, 9.0), 3.0, 4.0),
+    ):
+        waveform, rate, start_s = read_excerpt(tmp_path / "a.wav", *part)
+        assert (rate, start_s) == (RATE, begins)
+        np.testing.assert_array_equal(waveform[0], ramp[round(begins * RATE) : round(ends * RATE)])
+
+
+@pytest.mark.parametrize("name", ["a.wav", "a.flac", "a.ogg", "a.mp3"])
+def test_an_excerpt_is_read_through_a_uri(tmp_path: Path, name: str) -> None:
+    soundfile.write(tmp_path / name, sine(3.0), RATE)
+    here, there = (read_excerpt(place, 0.5, 2.0, 1.0) for place in (tmp_path / name, (tmp_path / name).as_uri()))
+    np.testing.assert_array_equal(here[0], there[0])
+    assert here[2] == there[2] == 1.0 and here[0].shape == (1, RATE)
+
+
+@pytest.mark.parametrize("name", ["a.wav", "a.flac", "a.mp3"])
+def test_a_file_that_was_cut_off_is_truncated(tmp_path: Path, name: str) -> None:
+    noise = np.random.default_rng(0).normal(0, 0.1, 3 * RATE)
+    soundfile.write(tmp_path / name, noise, RATE)
+    (tmp_path / name).write_bytes((tmp_path / name).read_bytes()[: (tmp_path / name).stat().st_size // 2])
+    with pytest.raises(AudioError, match="ends before its header says") as error:
+        read_excerpt(tmp_path / name, 0.0, None, 9.0)
+    assert error.value.reason == "truncated"
+
+
+def test_what_makes_an_excerpt_unusable_has_a_reason(tmp_path: Path) -> None:
+    soundfile.write(tmp_path / "short.wav", sine(1.0), RATE)
+    soundfile.write(tmp_path / "silent.wav", np.concatenate([sine(1.0), np.zeros(RATE)]), RATE)
+    soundfile.write(tmp_path / "empty.wav", np.zeros(0), RATE)
+    soundfile.write(tmp_path / "nan.wav", np.array([0.0, np.nan], np.float32), RATE, subtype="FLOAT")
+    (tmp_path / "text.wav").write_text("this is no audio")
+    (tmp_path / "nothing.wav").touch()
+    for place, start_s, duration_s, reason in (
+        (tmp_path / "short.wav", 0.0, 2.0, "truncated"),
+        (tmp_path / "short.wav", 1.5, None, "truncated"),
+        (tmp_path / "silent.wav", 1.0, None, "silent"),
+        (tmp_path / "empty.wav", 0.0, None, "empty"),
+        (tmp_path / "nothing.wav", 0.0, None, "empty"),
+        (tmp_path / "nan.wav", 0.0, None, "not finite"),
+        (tmp_path / "text.wav", 0.0, None, "unreadable"),
+        (tmp_path / "absent.wav", 0.0, None, "missing"),
+        ((tmp_path / "absent.wav").as_uri(), 0.0, None, "missing"),
+        ("ftp://host/a.wav", 0.0, None, "unreadable"),
+    ):
+        with pytest.raises(AudioError) as error:
+            read_excerpt(place, start_s, duration_s, 4.0)
+        assert error.value.reason == reason, place
+    assert read_excerpt(tmp_path / "silent.wav", 0.0, None, 4.0)[0].shape == (1, 2 * RATE)
+
+
+def test_frames_are_filled_with_what_is_heard_and_then_with_silence() -> None:
+    codec = AutoencoderConfig(downsampling_ratios=(4, 4), audio_channels=2, sampling_rate=RATE)
+    audio = fill_frames(sine(0.5)[None], RATE, codec, 0.25, 300).numpy()
+    assert audio.shape == (2, 300 * 16)
+    np.testing.assert_array_equal(audio[1], np.pad(sine(0.25), (0, 300 * 16 - RATE // 4)))
+    assert fill_frames(sine(0.5)[None], RATE, codec, 0.5, 3).shape == (2, 48)

@@ -31,6 +31,17 @@ def test_decoding_waveforms_does_not_depend_on_the_batch() -> None:
     assert noise_db(together, alone) < -100
 
 
+def test_the_posterior_of_rows_of_any_lengths_is_that_of_each_alone() -> None:
+    torch.manual_seed(0)
+    model = tiny_autoencoder()
+    rows = [torch.randn(1, samples) for samples in (2048, 1024, 2048)]
+    for row, found in zip(rows, model.posterior_rows(rows), strict=True):
+        with torch.no_grad():
+            expected = [part[0].numpy() for part in model.posterior(row[None])]
+        assert found[0].shape == (row.shape[1] // 1024, 8)
+        np.testing.assert_allclose(found, expected, rtol=1e-4, atol=1e-5)
+
+
 def test_the_miniature_decodes_the_same_waveforms_in_any_batch() -> None:
     model, rng = Autoencoder.load(EMBEDDED["miniature"]), np.random.default_rng(0)
     scene = random_scene(rng, "test")

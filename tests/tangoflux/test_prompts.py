@@ -46,6 +46,18 @@ def test_byte_order_mark_is_not_part_of_the_first_prompt(tmp_path: Path) -> None
     assert load(write(tmp_path, b"\xef\xbb\xbfa beep"))[0].text == "a beep"
 
 
+def test_a_table_of_captions_as_audiocaps_has_it_is_a_prompt_bank(tmp_path: Path) -> None:
+    table = (
+        'audiocap_id,youtube_id,start_time,caption\n91139,r1nicOVtvkQ,130,"A woman talks, then laughs"\n7,x,0,Rain\n'
+    )
+    assert load_prompts(write(tmp_path, table, "train.csv"), 10, 30) == [
+        Prompt("p000001", "A woman talks, then laughs", 10),
+        Prompt("p000002", "Rain", 10),
+    ]
+    own = load_prompts(write(tmp_path, "id,prompt,duration_s\nx,a bell,2.5\n", "own.csv"), 10, 30)
+    assert own == [Prompt("x", "a bell", 2.5)]
+
+
 def test_jsonl_rows_may_name_duration_and_id_and_carry_other_keys(tmp_path: Path) -> None:
     path = jsonl(
         tmp_path,
@@ -79,7 +91,7 @@ def test_missing_file_directory_pipe_and_other_suffix_are_refused(tmp_path: Path
     assert "not a regular file" in message_of(tmp_path / "folder.txt")
     os.mkfifo(tmp_path / "pipe.txt")
     assert "not a regular file" in message_of(tmp_path / "pipe.txt")
-    assert ".jsonl" in message_of(write(tmp_path, "a beep", "prompts.csv"))
+    assert ".jsonl" in message_of(write(tmp_path, "a beep", "prompts.doc"))
 
 
 def test_file_beyond_the_limit_is_refused_without_reading_it(tmp_path: Path) -> None:

@@ -1,0 +1,206 @@
+"""jobs/prepare.py with a random tiny codec: real files, real Ray."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+import soundfile
+
+from actors.learner_clips import ClipData
+from actors.writer import ShardWriter
+from jobs.prepare import main
+from tangoflux.errors import CheckpointError, ConfigError, DataError, ResourceError
+from tangoflux.records import latent_schema
+
+REPOSITORY = Path(__file__).resolve().parents[2]
+RATES = (8_000, 44_100, 48_000)
+
+
+@pytest.fixture(scope="module")
+def manifest(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Twelve clips in all formats, rates and channels, of 0.5 to 6 s; number 2 is silent, 5 has no caption."""
+    folder = tmp_path_factory.mktemp("mine")
+    rng = np.random.default_rng(0)
+    rows: list[dict[str, object]] = []
+    for number in range(12):
+        name = f"{number}.{('wav', 'flac', 'mp3', 'ogg')[number % 4]}"
+        rate = RATES[number % 3]
+        samples = rng.normal(0, 0.0 if number == 2 else 0.1, (round(rate * (number + 1) / 2), 1 + number % 2))
+        soundfile.write(folder / name, samples, rate)
+        rows.append({"audio": name, "caption": "" if number == 5 else f"noise {number}", "id": f"n{number}"})
+    (folder / "clips.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    return folder / "clips.jsonl"
+
+
+def options(policy: Path, manifest: Path, output: Path, *more: object) -> list[str]:
+    values = {
+        "--policy": policy,
+        "--manifest": manifest,
+        "--output": output,
+        "--shard-clips": 4,
+        "--codec-batch-clips": 2,
+        "--max-quarantined-share": 0.2,
+    }
+    return [str(part) for part in (*(part for pair in values.items() for part in pair), *more)]
+
+
+@pytest.fixture(scope="module")
+def finished(
+    ray_session: None, tiny_policy_dir: Path, manifest: Path, tmp_path_factory: pytest.TempPathFactory
+) -> Path:
+    output = tmp_path_factory.mktemp("prepared") / "a"
+    assert main(options(tiny_policy_dir, manifest, output)) == 0
+    return output
+
+
+@pytest.mark.ray
+def test_a_manifest_becomes_shards_of_latents(finished: Path) -> None:
+    shards = ShardWriter(finished / "latents")
+    assert [shard.rows for shard in shards.shards().values()] == [3, 3, 4]
+    table = shards.read(verify=True)
+    assert table.schema.equals(latent_schema(63, 8), check_metadata=False)
+    usable = [number for number in range(12) if number not in (2, 5)]
+    assert table["id"].to_pylist() == [f"n{number}" for number in usable]
+    assert table["captions"].to_pylist() == [[f"noise {number}"] for number in usable]
+    durations = [min(4.0, (number + 1) / 2) for number in usable]
+    np.testing.assert_allclose(table["duration_s"].to_numpy(), durations, atol=0.06)
+    assert table["start_s"].to_pylist()[-1] == pytest.approx(1.0), "6 s are cut to the middle 4"
+    assert len(ClipData(finished / "latents")) == 10
+
+
+@pytest.mark.ray
+def test_the_quarantine_says_why(finished: Path) -> None:
+    rows = [json.loads(line) for line in (finished / "quarantine.jsonl").read_text().splitlines()]
+    assert [(row["id"], row["source"], row["reason"]) for row in rows] == [
+        ("n2", "2.mp3", "silent"),
+        ("n5", "5.flac", "empty caption"),
+    ]
+
+
+@pytest.mark.ray
+def test_prepared_json_says_what_the_latents_depend_on(finished: Path) -> None:
+    prepared = json.loads((finished / "prepared.json").read_text())
+    assert (prepared["clips"], prepared["quarantined"]) == (10, {"silent": 1, "empty caption": 1})
+    assert prepared["hours"] == pytest.approx(29.5 / 3600, abs=1e-4)
+    sizes = ("latent_frames", "max_frames", "channels", "sample_rate_hz", "max_duration_s", "latents_dtype")
+    assert [prepared[name] for name in sizes] == ["duration", 63, 8, 16_000, 4, "float32"]
+    assert len(prepared["codec_sha256"]) == len(prepared["manifest_sha256"]) == 64
+
+
+@pytest.mark.ray
+def test_the_same_command_does_what_is_missing_and_workers_change_nothing(
+    finished: Path, tiny_policy_dir: Path, manifest: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    output = tmp_path / "again"
+    shutil.copytree(finished, output)
+    (output / "latents" / "part-00000.parquet").unlink()
+    (output / "prepared.json").unlink()
+    kept = (output / "latents" / "part-00001.parquet").stat().st_mtime_ns
+    assert main(options(tiny_policy_dir, manifest, output, "--codec-workers", 2, "--codec-num-cpus", 0.5)) == 0
+    said = capsys.readouterr().out
+    assert "preparing · done" in said and "10 clips, 0.01 h of audio" in said
+    assert "quarantined: 1 silent, 1 empty caption" in said
+    assert (output / "latents" / "part-00001.parquet").stat().st_mtime_ns == kept
+    for name in ("latents/part-00000.parquet", "latents/part-00002.parquet", "quarantine.jsonl", "prepared.json"):
+        assert (output / name).read_bytes() == (finished / name).read_bytes(), name
+    assert main(options(tiny_policy_dir, manifest, output)) == 0
+    assert "preparing" not in capsys.readouterr().out, "all is there"
+
+
+@pytest.mark.ray
+def test_other_settings_for_the_same_directory_are_refused(
+    finished: Path, tiny_policy_dir: Path, manifest: Path
+) -> None:
+    with pytest.raises(ConfigError, match="other settings: latents_dtype is 'float32' there and 'float16' now; choose"):
+        main(options(tiny_policy_dir, manifest, finished, "--latents-dtype", "float16"))
+    other = manifest.with_name("other.jsonl")
+    other.write_text(manifest.read_text().replace("noise 11", "noise eleven"))
+    with pytest.raises(ConfigError, match="manifest_sha256 is"):
+        main(options(tiny_policy_dir, other, finished))
+
+
+@pytest.mark.ray
+@pytest.mark.slow
+@pytest.mark.usefixtures("ray_session")
+def test_what_was_prepared_stays_when_too_much_is_quarantined(
+    tiny_policy_dir: Path, manifest: Path, tmp_path: Path
+) -> None:
+    with pytest.raises(DataError, match=r"2 of 12 clips are quarantined, more than --max-quarantined-share 0.1"):
+        main(options(tiny_policy_dir, manifest, tmp_path / "a", "--max-quarantined-share", 0.1))
+    assert len(ShardWriter(tmp_path / "a" / "latents").parts()) == 3
+    assert not (tmp_path / "a" / "prepared.json").exists()
+    assert main(options(tiny_policy_dir, manifest, tmp_path / "a")) == 0
+
+
+@pytest.mark.parametrize(
+    ("more", "error", "message"),
+    [
+        (("--audio-dir", "nowhere"), DataError, "12 of the 12 audio files .* are missing, such as .*nowhere/0.wav"),
+        (("--policy", "nowhere"), CheckpointError, "nowhere is no model directory"),
+        (("--manifest", "nowhere.csv"), DataError, "nowhere.csv: no such manifest"),
+        (("--format", "audiocaps"), DataError, "has the columns audio, caption, id; expected youtube_id and"),
+        (("--format", "mp3"), ConfigError, "--format is mp3: it must be one of auto, manifest, audiocaps, wavcaps"),
+        (("--shard-clips", 0), ConfigError, "--shard-clips is 0: it must be"),
+    ],
+)
+def test_bad_input_is_refused_before_anything_is_written(
+    tiny_policy_dir: Path,
+    manifest: Path,
+    tmp_path: Path,
+    more: tuple[object, ...],
+    error: type[Exception],
+    message: str,
+) -> None:
+    with pytest.raises(error, match=message):
+        main(options(tiny_policy_dir, manifest, tmp_path / "a", *more))
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_disk_without_room_is_noticed_first(
+    tiny_policy_dir: Path, manifest: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("jobs.plan.shutil.disk_usage", lambda place: SimpleNamespace(free=30_000))  # pyright: ignore
+    with pytest.raises(
+        ResourceError, match=r"needs 10\d kB of disk, but 30 kB are free at .*: choose another --output"
+    ):
+        main(options(tiny_policy_dir, manifest, tmp_path / "a"))
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_directory_of_something_else_is_left_alone(tmp_path: Path, tiny_policy_dir: Path, manifest: Path) -> None:
+    (tmp_path / "thesis.tex").touch()
+    with pytest.raises(ConfigError, match="is not empty; choose another --output"):
+        main(options(tiny_policy_dir, manifest, tmp_path))
+    assert [file.name for file in tmp_path.iterdir()] == ["thesis.tex"]
+
+
+@pytest.mark.slow
+@pytest.mark.ray
+def test_the_job_starts_its_own_ray_and_is_quiet(tiny_policy_dir: Path, manifest: Path, tmp_path: Path) -> None:
+    (tmp_path / "test.csv").write_text(
+        "audiocap_id,youtube_id,start_time,caption\n1,0,30,noise\n2,0,30,hiss\n3,1,0,a tone\n"
+    )
+    command = [sys.executable, "jobs/prepare.py", "--audio-dir", str(manifest.parent)]
+    command += ["--manifest", str(tmp_path / "test.csv"), "--output", str(tmp_path / "a")]
+    environment = {**os.environ, "PYTHONPATH": str(REPOSITORY)}
+    process = subprocess.run(
+        [*command, "--policy", str(tiny_policy_dir), "--codec-workers", "2"],
+        cwd=REPOSITORY,
+        env=environment,
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=240,
+    )
+    assert (process.returncode, process.stderr) == (0, "")
+    table = ShardWriter(tmp_path / "a" / "latents").read()
+    assert table["id"].to_pylist() == ["0_30", "1_0"]
+    assert table["captions"].to_pylist() == [["noise", "hiss"], ["a tone"]]
