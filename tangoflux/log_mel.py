@@ -11,13 +11,18 @@ from torch.nn import functional as F
 from transformers.audio_utils import mel_filter_bank
 
 Padding = Literal["pad", "repeatpad", "repeat"]
+MelScale = Literal["slaney", "htk"]
 
 _FLOOR = 1e-10  # the extractor's smallest mel power; -100 dB
 
 
 @dataclass(frozen=True)
 class LogMelConfig:
-    """The analysis; lengths in samples, frequencies in Hz. `padding` is what follows audio below `max_samples`."""
+    """The analysis; lengths in samples, frequencies in Hz. `padding` is what follows audio below `max_samples`.
+
+    The bands are Slaney's of unit area, as in the extractor's "rand_trunc" mode, or HTK's of unit height, as in its
+    "fusion" mode.
+    """
 
     sample_rate_hz: int = 16_000
     n_fft: int = 1024
@@ -27,10 +32,11 @@ class LogMelConfig:
     max_hz: float = 8_000.0
     max_samples: int = 64_000
     padding: Padding = "pad"
+    mel_scale: MelScale = "slaney"
 
 
 class LogMel(nn.Module):
-    """Waveforms of `max_samples` to log-mel frames in dB, as the extractor's "rand_trunc" mode computes them."""
+    """Waveforms of `max_samples` to log-mel frames in dB, as the extractor computes them."""
 
     window: Tensor
     filters: Tensor
@@ -44,8 +50,8 @@ class LogMel(nn.Module):
             config.min_hz,
             config.max_hz,
             config.sample_rate_hz,
-            norm="slaney",
-            mel_scale="slaney",
+            norm="slaney" if config.mel_scale == "slaney" else None,
+            mel_scale=config.mel_scale,
         )
         self.register_buffer("window", torch.hann_window(config.n_fft), persistent=False)
         self.register_buffer("filters", torch.tensor(filters, dtype=torch.float32), persistent=False)

@@ -2,7 +2,9 @@
 
 from tangoflux.rewards.clap import ClapReward
 from tangoflux.rewards.detector import DetectorReward
+from tangoflux.rewards.laion import LaionReward
 from tangoflux.rewards.protocol import Reward
 from tangoflux.rewards.registry import check_reward, load_reward
+from tangoflux.rewards.weighted import WeightedReward
 
-__all__ = ["ClapReward", "DetectorReward", "Reward", "check_reward", "load_reward"]
+__all__ = ["ClapReward", "DetectorReward", "LaionReward", "Reward", "WeightedReward", "check_reward", "load_reward"]

@@ -9,7 +9,7 @@ from typing import Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from tangoflux.rewards.clap import file_sha256, is_usable
+from tangoflux.rewards.embedding import file_sha256, is_usable
 from tangoflux.soundworld.captions import parse
 from tangoflux.soundworld.detector import EventDetector
 from tangoflux.soundworld.scenes import SceneContent

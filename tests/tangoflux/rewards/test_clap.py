@@ -10,7 +10,7 @@ import pytest
 import torch
 import torchaudio.functional as AF
 from numpy.typing import NDArray
-from transformers import AutoTokenizer, ClapFeatureExtractor, ClapModel
+from transformers import AutoTokenizer, ClapConfig, ClapFeatureExtractor, ClapModel
 
 from tangoflux.errors import CheckpointError
 from tangoflux.rewards import ClapReward
@@ -45,6 +45,24 @@ def test_scores_are_those_of_transformers_own_pipeline(
     scores = reward(PROMPTS, waveforms, RATE)
     np.testing.assert_allclose(scores, expected, atol=2e-4)
     assert scores.dtype == np.float64 and np.ptp(scores) > 0.05 and np.abs(scores).max() <= 1
+
+
+def test_a_model_with_fusion_hears_short_audio_as_short(
+    clap_dir: Path, tmp_path: Path, waveforms: list[NDArray[np.float32]]
+) -> None:
+    copy = copied(clap_dir, tmp_path)
+    config: Any = ClapConfig.from_pretrained(copy)
+    config.audio_config.enable_fusion, config.audio_config.fusion_type = True, "aff_2d"
+    model: Any = ClapModel(config).eval()
+    model.save_pretrained(copy)
+    edit(copy / "preprocessor_config.json", truncation="fusion")
+    extractor = ClapFeatureExtractor.from_pretrained(copy)
+    audio = extractor([waveform[0] for waveform in waveforms], sampling_rate=RATE, return_tensors="pt")
+    with torch.no_grad():
+        short = torch.zeros(len(waveforms), 1, dtype=torch.bool)
+        expected = model.get_audio_features(audio["input_features"], is_longer=short).pooler_output
+        heard = ClapReward(copy, "fusion").embed_audio(waveforms, RATE)
+    torch.testing.assert_close(heard, expected, atol=1e-4, rtol=0)
 
 
 def test_a_score_is_the_same_alone_and_in_a_batch(reward: ClapReward, waveforms: list[NDArray[np.float32]]) -> None:
@@ -132,7 +150,11 @@ def test_a_missing_or_truncated_file_is_named(clap_dir: Path, tmp_path: Path, na
     [
         ("config.json", {"text_config": 3}, "config.json is not the config of a ClapModel"),
         ("config.json", {"projection_dim": 16}, "model.safetensors does not fit the model: wrong shape: "),
-        ("preprocessor_config.json", {"truncation": "fusion"}, "'fusion' is not supported"),
+        (
+            "config.json",
+            {"audio_config": {"enable_fusion": True, "fusion_type": "daf_2d"}},
+            "fusion type 'daf_2d' is not",
+        ),
         ("preprocessor_config.json", {"hop_length": None}, "preprocessor_config.json .*hop_length"),
         ("preprocessor_config.json", {"padding": "sometimes"}, "preprocessor_config.json .*padding"),
         ("preprocessor_config.json", {"sampling_rate": "16 kHz"}, "preprocessor_config.json .*sampling_rate"),

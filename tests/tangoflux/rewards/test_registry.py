@@ -28,6 +28,19 @@ class Nameless:
     def __call__(self) -> None: ...
 
 
+class Needy(Loudness):
+    def __init__(self, gain: float) -> None: ...
+
+
+class Deaf(Loudness):
+    def __call__(self, prompts: Sequence[str]) -> NDArray[np.float64]:  # type: ignore[override]
+        return np.zeros(len(prompts))
+
+
+class Numbered(Loudness):
+    checkpoint = 1  # type: ignore[assignment]
+
+
 CONSTANT = 3
 
 
@@ -60,8 +73,14 @@ def test_a_directory_that_holds_something_else_is_refused(tmp_path: Path) -> Non
 @pytest.mark.parametrize(
     ("name", "message"),
     [
-        ("miniature-clapp", "'miniature-clapp' is none of miniature-clap, .*, no directory and no module:Class"),
+        (
+            "miniature-clapp",
+            "'miniature-clapp' is none of miniature-clap, .*, no directory, no .pt file and no module:Class",
+        ),
         ("/no/such/place", "'/no/such/place' is none of"),
+        ("/no/such/clap.pt", "there is no such file"),
+        ("laion:/no/such/clap.pt", "after laion: there must be a .pt file that exists"),
+        ("laion:", "after laion: there must be a .pt file that exists"),
         (__file__, "is none of"),
         ("no_such_module:Reward", "there is no module no_such_module to import; is its folder on PYTHONPATH"),
         ("no_such.package:Reward", "there is no module no_such.package"),
@@ -83,6 +102,9 @@ def test_a_name_that_is_nothing_is_refused_in_one_line(name: str, message: str) 
         ("Missing", "has no class Missing"),
         ("CONSTANT", "has no class CONSTANT"),
         ("Nameless", "lacks name, checkpoint or __call__"),
+        ("Needy", "Needy needs arguments; its constructor must have none"),
+        ("Deaf", r"cannot be called with \(prompts, waveforms, sample_rate_hz\)"),
+        ("Numbered", "its name and checkpoint must be strings"),
     ],
 )
 def test_a_class_that_is_no_reward_is_refused(attribute: str, message: str) -> None:

@@ -1,0 +1,52 @@
+"""Reward classes of the user's own: importing one, and whether it is one."""
+
+from __future__ import annotations
+
+import importlib
+import inspect
+from collections.abc import Callable
+
+from tangoflux.errors import ConfigError
+from tangoflux.rewards.protocol import Reward
+
+
+def load_own(name: str) -> Reward:
+    """Makes the reward of ``module:Class``.
+
+    Raises:
+        ConfigError: it cannot be imported, made without arguments or called as a ``Reward`` is.
+    """
+    module, _, attribute = name.partition(":")
+    factory = _factory(name, module, attribute)
+    if not _takes(factory, 0):
+        raise ConfigError(f"reward {name!r}: {attribute} needs arguments; its constructor must have none")
+    reward = factory()
+    if not isinstance(reward, Reward):
+        raise ConfigError(f"reward {name!r} lacks name, checkpoint or __call__ (see tangoflux.rewards.Reward)")
+    texts: list[object] = [reward.name, reward.checkpoint]
+    if not all(isinstance(text, str) for text in texts):
+        raise ConfigError(f"reward {name!r}: its name and checkpoint must be strings")
+    if not _takes(reward, 3):
+        raise ConfigError(f"reward {name!r} cannot be called with (prompts, waveforms, sample_rate_hz)")
+    return reward
+
+
+def _factory(name: str, module: str, attribute: str) -> Callable[[], object]:
+    try:
+        factory = getattr(importlib.import_module(module), attribute, None)
+    except ImportError as error:
+        raise ConfigError(f"reward {name!r}: module {module} cannot be imported: {error}") from error
+    if not callable(factory):
+        raise ConfigError(f"reward {name!r}: module {module} has no class {attribute}")
+    return factory
+
+
+def _takes(function: Callable[..., object], arguments: int) -> bool:
+    """Whether it can be called with so many; what has no signature, such as a built-in, is given a try."""
+    try:
+        inspect.signature(function).bind(*range(arguments))
+    except TypeError:
+        return False
+    except ValueError:
+        return True
+    return True
