@@ -66,15 +66,16 @@ class ScoredBatch:
 class RewardWorker:
     """Scores sampled chunks with one or several reward models."""
 
-    def __init__(self, names: Mapping[str, str], threads: int = 1) -> None:
+    def __init__(self, names: Mapping[str, str], threads: int = 1, device: str = "cpu") -> None:
         """Loads the models.
 
         Args:
             names: role to name, directory or import path, as ``load_reward`` takes it.
             threads: CPU threads of this process.
+            device: where the models compute.
         """
         torch.set_num_threads(threads)
-        self._rewards = {role: load_reward(name) for role, name in names.items()}
+        self._rewards = {role: load_reward(name, device) for role, name in names.items()}
 
     def score(self, batch: RolloutBatch, roles: Sequence[str], keep_waveforms: Collection[str] = ()) -> ScoredBatch:
         """Scores every group of the chunk by every role.

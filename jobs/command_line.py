@@ -58,7 +58,9 @@ class _Parser(argparse.ArgumentParser):
         raise ConfigError(f"{message.removeprefix('argument ')}; see --help")
 
 
-def _parser(model: type[Options], program: str, description: str, examples: str, shipped: Mapping[str, Path]) -> _Parser:
+def _parser(
+    model: type[Options], program: str, description: str, examples: str, shipped: Mapping[str, Path]
+) -> _Parser:
     parser = _Parser(
         prog=program,
         usage=f"{program} [--config NAME] [--option value ...]",

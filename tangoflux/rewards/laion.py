@@ -16,7 +16,7 @@ from tangoflux.checkpoint import fill
 from tangoflux.errors import CheckpointError, ConfigError
 from tangoflux.rewards.embedding import EmbeddingReward, file_sha256
 from tangoflux.rewards.laion_checkpoint import LaionCheckpoint, read_laion_checkpoint
-from tangoflux.rewards.roberta import HUB_NAME, check_vocabulary
+from tangoflux.rewards.roberta import check_vocabulary
 
 SAMPLE_RATE_HZ = 48_000
 WINDOW = 10 * SAMPLE_RATE_HZ
@@ -24,6 +24,9 @@ WINDOW = 10 * SAMPLE_RATE_HZ
 
 MODELS = {96: "HTSAT-tiny", 128: "HTSAT-base", 256: "HTSAT-large"}
 """laion_clap's names of its audio encoders, by the channels of their patch embeddings."""
+
+HUB_NAME = "roberta-base"
+"""What laion_clap calls it."""
 
 FIX = f"run: hf download {HUB_NAME}, or put that directory, with config and weights, into the working directory"
 

@@ -3,9 +3,11 @@
 A name is one of
 
     miniature-clap, miniature-judge, miniature-detector, miniature-recall
+    630k-audioset-best, 630k-audioset-fusion-best, music_speech_audioset_epoch_15
+                        the published checkpoints of laion_clap, from the hub
     DIRECTORY           a transformers ClapModel
     FILE.pt             a checkpoint of laion_clap, run by transformers
-    laion:FILE.pt       the same, run by laion_clap itself
+    laion:FILE.pt       the same, run by laion_clap itself; also laion:630k-audioset-best
     windows:CLAP        any of the CLAP models above, which then hears all of long audio
     module:Class        a class with a constructor without arguments
     0.7*NAME+0.3*NAME   their weighted sum
@@ -17,12 +19,15 @@ import importlib.util
 import sys
 from pathlib import Path
 
+import torch
+
 from tangoflux.errors import ConfigError
 from tangoflux.rewards.clap import ClapReward
 from tangoflux.rewards.detector import DetectorReward, Measure
 from tangoflux.rewards.laion import LaionReward, check_laion_installed
 from tangoflux.rewards.own import load_own
 from tangoflux.rewards.protocol import Reward
+from tangoflux.rewards.published import CHECKPOINTS, fetch_checkpoint, fetch_roberta_tokenizer
 from tangoflux.rewards.weighted import Term, WeightedReward, parse_terms
 
 EMBEDDED = Path(__file__).parent.parent / "miniature"
@@ -33,17 +38,25 @@ _WINDOWS, _LAION = "windows:", "laion:"
 
 
 def check_reward(name: str) -> None:
-    """Whether ``load_reward`` knows what to load, without loading it.
+    """Whether ``load_reward`` knows what to load, without loading it; published checkpoints are fetched from the hub.
 
     Raises:
         ConfigError: it does not; the message names what there is.
+        CheckpointError: a published checkpoint cannot be had.
     """
     for term in _terms(name):
         _check_one(term.name)
+        published = term.name.removeprefix(_WINDOWS).removeprefix(_LAION)
+        if published in CHECKPOINTS:
+            fetch_checkpoint(published)
+            fetch_roberta_tokenizer()
 
 
-def load_reward(name: str) -> Reward:
+def load_reward(name: str, device: torch.device | str = "cpu") -> Reward:
     """Loads a reward model, or a weighted sum of several; this module's docstring says how they are written.
+
+    Args:
+        device: where CLAP models compute; a class of the user's own with a method ``to`` is moved there as well.
 
     Raises:
         ConfigError: there is no such reward.
@@ -51,9 +64,17 @@ def load_reward(name: str) -> Reward:
     """
     check_reward(name)
     terms = _terms(name)
+    rewards = [_on(device, _load_one(term.name)) for term in terms]
     if [term.weight for term in terms] == [1.0]:
-        return _load_one(terms[0].name)
-    return WeightedReward([term.weight for term in terms], [_load_one(term.name) for term in terms])
+        return rewards[0]
+    return WeightedReward([term.weight for term in terms], rewards)
+
+
+def _on(device: torch.device | str, reward: Reward) -> Reward:
+    move = getattr(reward, "to", None)
+    if callable(move):
+        move(device)
+    return reward
 
 
 def _terms(name: str) -> list[Term]:
@@ -77,7 +98,7 @@ def _is_clap(name: str) -> bool:
 
 
 def _is_checkpoint(name: str) -> bool:
-    return name.endswith(".pt") and Path(name).is_file()
+    return name in CHECKPOINTS or (name.endswith(".pt") and Path(name).is_file())
 
 
 def _check_prefixed(name: str) -> None:
@@ -93,7 +114,7 @@ def _check_prefixed(name: str) -> None:
 def _check_module(name: str) -> None:
     module, _, attribute = name.partition(":")
     if not attribute:
-        known = ", ".join([*_CLAPS, *_DETECTORS])
+        known = ", ".join([*_CLAPS, *_DETECTORS, *CHECKPOINTS])
         raise ConfigError(f"reward {name!r} is none of {known}, no directory, no .pt file and no module:Class")
     if module not in sys.modules and not _is_importable(module):
         raise ConfigError(f"reward {name!r}: there is no module {module} to import; is its folder on PYTHONPATH?")
@@ -112,10 +133,12 @@ def _load_clap(name: str, windows: bool) -> Reward:
     label = _WINDOWS if windows else ""
     if name in _CLAPS:
         return ClapReward(_CLAPS[name], label + name, windows)
-    path = Path(name.removeprefix(_LAION))
+    place = name.removeprefix(_LAION)
+    path = fetch_checkpoint(place) if place in CHECKPOINTS else Path(place)
+    shown = place if place in CHECKPOINTS else path.resolve().name
     if name.startswith(_LAION):
-        return LaionReward(path, label + _LAION + path.name, windows)
-    return ClapReward(path, label + path.resolve().name, windows)
+        return LaionReward(path, label + _LAION + shown, windows)
+    return ClapReward(path, label + shown, windows)
 
 
 def _is_importable(module: str) -> bool:

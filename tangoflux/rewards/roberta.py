@@ -1,4 +1,4 @@
-"""The tokenizer of ``roberta-base``, which laion's checkpoints need and do not hold; nothing is downloaded."""
+"""RoBERTa's tokenizer, which laion's checkpoints need and do not hold."""
 
 from __future__ import annotations
 
@@ -6,12 +6,11 @@ from pathlib import Path
 from typing import Any
 
 from tangoflux.errors import CheckpointError
-
-HUB_NAME = "roberta-base"
+from tangoflux.rewards.published import TOKENIZER, fetch_roberta_tokenizer
 
 
 def load_roberta_tokenizer(directory: Path, vocabulary: int) -> Any:
-    """The tokenizer in ``directory``, in its ``tokenizer/``, or that of ``roberta-base`` in the Hugging Face cache.
+    """The tokenizer in ``directory`` or in its ``tokenizer/``, else the one on the hub or in its local cache.
 
     Args:
         vocabulary: tokens that the text encoder knows.
@@ -19,10 +18,13 @@ def load_roberta_tokenizer(directory: Path, vocabulary: int) -> Any:
     Raises:
         CheckpointError: there is none with that many tokens; the message says where to put it.
     """
-    places = [str(place) for place in (directory, directory / "tokenizer") if _holds_tokenizer(place)]
-    place = places[0] if places else HUB_NAME
-    fix = f"put vocab.json and merges.txt of {HUB_NAME} into {directory / 'tokenizer'}, or run: hf download {HUB_NAME}"
-    return check_vocabulary(_read(place, fix), vocabulary, place, fix)
+    fix = f"put vocab.json and merges.txt of {TOKENIZER} into {directory / 'tokenizer'}"
+    places = [place for place in (directory, directory / "tokenizer") if _holds_tokenizer(place)]
+    try:
+        place = places[0] if places else fetch_roberta_tokenizer()
+    except CheckpointError as error:
+        raise CheckpointError(f"{error}; {fix}") from error
+    return check_vocabulary(_read(place, fix), vocabulary, str(place), fix)
 
 
 def check_vocabulary(tokenizer: Any, vocabulary: int, place: str, fix: str) -> Any:
@@ -40,7 +42,7 @@ def _holds_tokenizer(directory: Path) -> bool:
     return any((directory / name).is_file() for name in ("tokenizer.json", "vocab.json"))
 
 
-def _read(place: str, fix: str) -> Any:
+def _read(place: Path, fix: str) -> Any:
     from transformers import RobertaTokenizer
 
     try:
