@@ -4,14 +4,12 @@ from __future__ import annotations
 
 import dataclasses
 import math
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
-import torch.distributed as dist
 from safetensors.torch import load_file
 
 from actors.learner import train
@@ -69,17 +67,6 @@ def preferences(tmp_path_factory: pytest.TempPathFactory) -> Path:
     writer.write(0, pairs(10))
     writer.write(1, pairs(7, first=10))
     return directory
-
-
-@pytest.fixture(scope="module")
-def process_group(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
-    """This process as the only rank, without Ray."""
-    store = tmp_path_factory.mktemp("process_group") / "store"
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("LOCAL_RANK", "0")
-        dist.init_process_group("gloo", init_method=f"file://{store}", rank=0, world_size=1)
-        yield
-        dist.destroy_process_group()
 
 
 def lone_rank(policy_dir: Path, tmp_path: Path, **changes: Any) -> Rank:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +10,6 @@ import numpy as np
 import pytest
 import soundfile
 import torch
-import torch.distributed as dist
 from safetensors.torch import load_file
 
 from actors.learner import pretrain
@@ -65,17 +63,6 @@ def clips_dir(tmp_path_factory: pytest.TempPathFactory) -> Path:
     for part in range(4):
         ShardWriter(directory / "latents").write(part, clips(4, first=4 * part))
     return directory
-
-
-@pytest.fixture(scope="module")
-def process_group(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
-    """This process as the only rank, without Ray."""
-    store = tmp_path_factory.mktemp("process_group") / "store"
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("LOCAL_RANK", "0")
-        dist.init_process_group("gloo", init_method=f"file://{store}", rank=0, world_size=1)
-        yield
-        dist.destroy_process_group()
 
 
 def plan_for(clips_dir: Path, tmp_path: Path, **changes: Any) -> Pretraining:
