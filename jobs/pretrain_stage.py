@@ -27,6 +27,7 @@ from jobs.model_facts import read_model_facts
 from jobs.output_dir import check_output, open_output
 from jobs.prepare_settings import PREPARED_FILE, codec_hashes
 from jobs.pretrain import PretrainJob
+from jobs.pretrain_report import write_pretrain_report
 from jobs.tensorboard_log import TensorboardLog
 from tangoflux.checkpoint import read_json
 from tangoflux.errors import ConfigError, DataError
@@ -66,6 +67,7 @@ def run(config: PretrainJob) -> None:
         display.note(f"{inputs.clips} clips of {config.clips} ({inputs.hours:.2f} h) to train {config.init_policy}")
         with ray_session(config.learner):
             result = train(config, inputs, display)
+        write_pretrain_report(config.output)
         publish(config, inputs, result)
         display.note(summary(config, result))
 
@@ -121,7 +123,8 @@ def train(config: PretrainJob, inputs: Inputs, display: Display) -> PretrainingR
     latest = latest_checkpoint(plan.checkpoints)
     done = checkpoint_step(latest) if latest else 0
     metrics = MetricsLog(config.output / "metrics.jsonl")
-    metrics.write("run", command=sys.argv, config=config.model_dump(mode="json"), machine=machine_facts(), step=done)
+    facts = {"clips": inputs.clips, "hours": inputs.hours, "prompts": inputs.prompts, "machine": machine_facts()}
+    metrics.write("run", command=sys.argv, config=config.model_dump(mode="json"), **facts)
     with (
         TensorboardLog(config.output / "tensorboard", done) as board,
         display.stage(0, "pretraining", inputs.steps, "steps") as stage,
@@ -130,6 +133,8 @@ def train(config: PretrainJob, inputs: Inputs, display: Display) -> PretrainingR
 
         def on_event(event: Mapping[str, Any]) -> None:
             show(metrics.write(**event), stage, display, board)
+            if event["event"] == "samples":
+                write_pretrain_report(config.output)
 
         return pretrain(inputs.policy_dir, config.output / "learner", settings, plan, config.seed, on_event)
 
@@ -186,6 +191,7 @@ def summary(config: PretrainJob, result: PretrainingResult) -> str:
     curve = f"validation loss {number(losses[0])} -> {number(losses[-1])}\n" if losses else ""
     return (
         f"{result.clips} clips, {result.steps} steps, {in_words(result.seconds)}\n{curve}\n"
+        f"report       {config.output / 'report.html'}\n"
         f"policy       {config.output / 'policy'}\n"
         f"samples      {config.output / 'samples'}\n"
         f"curves       tensorboard --logdir {config.output}\n"

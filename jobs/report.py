@@ -9,8 +9,6 @@ same prompts before and after. A run that stopped after any iteration, or is sti
 from __future__ import annotations
 
 import argparse
-import base64
-import hashlib
 import shlex
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -18,19 +16,14 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from jinja2 import Environment, FileSystemLoader, StrictUndefined
-from markupsafe import Markup
-
-from actors.files import whole_file
 from jobs import formatting
 from jobs.metrics import Event, History, read_history
+from jobs.pages import render_page, write_page
 from jobs.report_figures import HELDOUT, health_curves, heldout_curves, learning_curves, work_bars
 from jobs.report_listening import listening_cards
 from jobs.samples import read_samples
 from tangoflux.cli import run_main
 from tangoflux.errors import DataError
-
-TEMPLATES = Path(__file__).parent / "templates"
 
 
 def write_report(run_dir: Path) -> Path:
@@ -42,11 +35,7 @@ def write_report(run_dir: Path) -> Path:
     """
     if not (run_dir / "metrics.jsonl").is_file():
         raise DataError(f"{run_dir} is no run directory: it has no metrics.jsonl; give the --run-dir of a run")
-    page = render_report(run_dir)
-    path = run_dir / "report.html"
-    with whole_file(path) as temporary:
-        temporary.write_bytes(page.encode("utf-8", "xmlcharrefreplace"))
-    return path
+    return write_page(run_dir / "report.html", render_report(run_dir))
 
 
 def render_report(run_dir: Path) -> str:
@@ -54,19 +43,8 @@ def render_report(run_dir: Path) -> str:
     history = read_history(run_dir / "metrics.jsonl")
     samples = read_samples(run_dir / "samples")
     cards, top_hz = listening_cards(run_dir / "samples", samples)
-    style = (TEMPLATES / "report.css").read_text(encoding="utf-8")
-    script = (TEMPLATES / "report.js").read_text(encoding="utf-8")
-    environment = Environment(
-        loader=FileSystemLoader(TEMPLATES),
-        autoescape=True,
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
-    return environment.get_template("report.html.j2", globals={"f": formatting}).render(
-        style=Markup(style),
-        script=Markup(script),
-        script_hash=base64.b64encode(hashlib.sha256(script.encode()).digest()).decode(),
+    return render_page(
+        "report.html.j2",
         facts=_facts(history, run_dir),
         headlines=_headlines(history),
         heldout=heldout_curves(history),

@@ -53,6 +53,7 @@ def test_clips_become_a_policy_that_generates(
     model = TangoFlux.from_pretrained(output / "policy")
     assert model.generate("a dog barks", 1.0, num_steps=2)[0][0].shape == (1, 16_000)
     said = capsys.readouterr().out
+    assert (output / "report.html").read_text().count("<audio") == 2
     assert f"policy       {output / 'policy'}" in said and "validation loss" in said
     pretrain.main(arguments)
     assert "nothing to do" in capsys.readouterr().out
