@@ -12,12 +12,14 @@ from pathlib import Path
 from typing import Any, Protocol
 
 import ray
+import torch
 
 from actors.learner_settings import LearnerSettings
 from actors.pool import Pool
 from actors.reward import RewardActor, ScoredBatch
 from actors.rollout import Chunk, RolloutActor
 from jobs.config import LearnerOptions, Objective, RolloutOptions, RunConfig, SamplingOptions, ScoringOptions
+from tangoflux.errors import ResourceError
 from tangoflux.sampling import SamplingParams
 
 QUIET = {
@@ -49,6 +51,9 @@ def ray_session(*kinds: Processes) -> Generator[None]:
 
     Args:
         kinds: the workers that there will be.
+
+    Raises:
+        ResourceError: this machine has not the GPUs that they ask for.
     """
     if ray.is_initialized():
         yield
@@ -57,6 +62,7 @@ def ray_session(*kinds: Processes) -> Generator[None]:
     if address:
         ray.init(address=address, log_to_driver=False, logging_level=logging.ERROR)
     else:
+        _check_gpus(kinds)
         os.environ.update({key: value for key, value in QUIET.items() if key not in os.environ})
         ray.init(
             num_cpus=_logical_cpus(kinds), include_dashboard=False, log_to_driver=False, logging_level=logging.ERROR
@@ -141,6 +147,20 @@ def make_room_for_learner(config: RunConfig, pools: Pools) -> None:
 def learner_settings(objective: Objective, learner: LearnerOptions) -> LearnerSettings:
     """The learner's part of the options."""
     return LearnerSettings(objective=objective, **learner.model_dump())
+
+
+def _check_gpus(kinds: Sequence[Processes]) -> None:
+    """Ray would wait without a word and without an end.
+
+    Raises:
+        ResourceError: a process asks for more GPUs than this machine has.
+    """
+    asked, there = max((kind.num_gpus for kind in kinds), default=0), torch.cuda.device_count()
+    if asked > there:
+        raise ResourceError(
+            f"a worker asks for {asked:g} GPUs and this machine has {there}: lower --rollout-num-gpus, "
+            "--reward-num-gpus, --learner-num-gpus or --codec-num-gpus, or start on a cluster that has them"
+        )
 
 
 def _logical_cpus(kinds: Sequence[Processes]) -> int:
