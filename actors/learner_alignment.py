@@ -13,6 +13,7 @@ from actors.learner_settings import LearnerJob
 from actors.learner_task import Velocity
 from tangoflux.errors import DataError
 from tangoflux.policy import Policy
+from tangoflux.reference import Reference
 
 PROBE_PAIRS = 32
 """Most training pairs on which start and end are compared."""
@@ -23,7 +24,7 @@ HELDOUT_DRAWS = 4
 class Alignment:
     """The pairs of an iteration, with the policy at its start as the reference."""
 
-    def __init__(self, job: LearnerJob, data: PairData, reference: Policy) -> None:
+    def __init__(self, job: LearnerJob, data: PairData, reference: Reference) -> None:
         """Takes the reference frozen, on the device and in the precision of the training.
 
         Raises:
@@ -78,7 +79,7 @@ class Alignment:
         return Measurer(self.reference, self.data, settings.objective, settings.beta, settings.micro_batch_size)
 
 
-def _check_channels(data: PairData, policy: Policy) -> None:
+def _check_channels(data: PairData, policy: Reference) -> None:
     channels, expected = data.chosen[0].shape[1], policy.config.in_channels
     if channels != expected:
         raise DataError(f"the pairs' latents have {channels} channels, the policy {expected}: were they made by it?")

@@ -14,6 +14,7 @@ from tangoflux.conditioning import TRAINING_MAX_TOKENS, TextStates
 from tangoflux.flow import interpolate, velocity_target
 from tangoflux.losses import crpo_loss, dpo_fm_loss, implicit_margin, squared_error
 from tangoflux.policy import Policy
+from tangoflux.reference import Reference
 
 OBJECTIVES = {"crpo": crpo_loss, "dpo_fm": dpo_fm_loss}
 
@@ -46,7 +47,7 @@ def means(sums: Tensor) -> dict[str, float]:
     return {name: total / count for name, total in zip(MEANS, totals, strict=True)}
 
 
-def pair_losses(policy: Velocity, reference: Policy, batch: PairBatch, objective: str, beta: float) -> PairLosses:
+def pair_losses(policy: Velocity, reference: Reference, batch: PairBatch, objective: str, beta: float) -> PairLosses:
     """All losses of a batch; gradients reach the policy only.
 
     Captions are encoded once, by the reference, whose text encoder is the policy's own.
@@ -79,7 +80,7 @@ def pair_errors(policy: Velocity, text: TextStates, batch: PairBatch) -> tuple[T
 class Measurer:
     """Measures a policy against the reference on fixed pairs and noise, outside the training."""
 
-    reference: Policy
+    reference: Reference
     data: PairData
     objective: str
     beta: float

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Literal
 
 from tangoflux.errors import ConfigError
+from tangoflux.lora import LoraSettings
 
 
 @dataclass(frozen=True)
@@ -31,6 +32,8 @@ class LearnerSettings:
         ema_decay: decay a step of the weights' moving average, which is then what is stored; 0 keeps none.
         ema_every: steps from one update of the average to the next, which counts for all of them.
         precision: of policy and reference; the master weights are float32.
+        lora_rank: rank of the LoRA adapter that is trained in place of the transformer; 0: all weights are trained.
+        lora_alpha: the adapter's additions are scaled by ``lora_alpha / lora_rank``.
         activation_checkpointing: the backward pass computes activations again, which the forward pass need not keep.
         heldout_pairs: pairs that are not trained on; at most an eighth of all.
     """
@@ -54,6 +57,8 @@ class LearnerSettings:
     ema_decay: float = 0.0
     ema_every: int = 1
     precision: Literal["fp32", "bf16"] = "fp32"
+    lora_rank: int = 0
+    lora_alpha: float = 32.0
     activation_checkpointing: bool = False
     heldout_pairs: int = 8
 
@@ -67,6 +72,28 @@ class LearnerSettings:
             raise ConfigError("learner precision bf16 needs zero_stage 1, 2 or 3, which keep float32 master weights")
         if not 0 <= self.ema_decay < 1:
             raise ConfigError(f"learner ema_decay is {self.ema_decay}, expected 0 (off) or a number below 1")
+        if self.lora is not None:
+            self._check_lora()
+
+    @property
+    def lora(self) -> LoraSettings | None:
+        """The adapter that is trained; None where all weights are."""
+        return LoraSettings(self.lora_rank, self.lora_alpha) if self.lora_rank else None
+
+    def _check_lora(self) -> None:
+        if self.zero_stage == 3:
+            raise ConfigError(
+                "learner zero_stage 3 shards weights that LoRA does not train and the reference shares: take 0, 1 or 2"
+            )
+        if self.ema_decay:
+            raise ConfigError(
+                f"learner ema_decay {self.ema_decay} would average LoRA's factors, whose product is not the average of "
+                "the weights: take ema_decay 0 or lora_rank 0"
+            )
+
+    def average_decay(self, step: int) -> float:
+        """What the moving average keeps of itself at ``step``: little at first, so that it forgets the start."""
+        return min(self.ema_decay, (1 + step) / (10 + step)) ** self.ema_every
 
     def rate(self, step: int, steps: int) -> float:
         """The learning rate of optimiser step ``step``, from 1 to ``steps``."""

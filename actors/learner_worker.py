@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 import json
 import math
 import time
@@ -30,8 +29,9 @@ from actors.learner_pretraining import FlowMatching
 from actors.learner_settings import LearnerJob
 from actors.learner_task import Task
 from tangoflux.errors import ConfigError
-from tangoflux.model import fresh_policy, load_policy
+from tangoflux.model import fresh_policy, load_lora_policy, load_policy
 from tangoflux.policy import Policy
+from tangoflux.reference import make_reference
 
 
 def run_rank(config: dict[str, LearnerJob]) -> dict[str, Any] | None:
@@ -88,6 +88,8 @@ class Rank:
         plan = self.job.pretraining
         if plan and plan.from_scratch:
             policy = fresh_policy(self.job.policy_dir, self.job.seed)
+        elif self.settings.lora:
+            policy = load_lora_policy(self.job.policy_dir, self.settings.lora)
         else:
             policy = load_policy(self.job.policy_dir)
         policy.text_encoder.requires_grad_(plan is not None and plan.train_text_encoder)
@@ -103,8 +105,7 @@ class Rank:
 
     def _make_task(self, data: PairData | ClipData) -> Task:
         if isinstance(data, PairData):
-            # The reference is a whole copy: nothing that is trained is shared with it, and both run the same kernels.
-            return Alignment(self.job, data, copy.deepcopy(self.policy).requires_grad_(False))
+            return Alignment(self.job, data, make_reference(self.policy))
         assert self.job.pretraining is not None
         return FlowMatching(self.job, self.job.pretraining, data, self.policy)
 
@@ -121,7 +122,7 @@ class Rank:
                 values |= {"epoch": key[2], "seconds": time.monotonic() - started}
                 log.write({"iteration": self.job.iteration, "step": step, **values})
                 if self.settings.ema_decay and step % self.settings.ema_every == 0:
-                    self._update_average()
+                    self._update_average(step)
                 for event in milestones.reached(step, steps, engine):
                     log.write(event)
 
@@ -158,9 +159,9 @@ class Rank:
         _check_finite("gradient norm", grad_norm, step)
         return {**values, "learning_rate": rate, "grad_norm": grad_norm}
 
-    def _update_average(self) -> None:
+    def _update_average(self, step: int) -> None:
         """Every rank takes part in gathering the weights; rank 0 keeps their average."""
-        decay = self.settings.ema_decay**self.settings.ema_every
+        decay = self.settings.average_decay(step)
         for name, value in master_weights(self.policy, keep=self.rank == 0).items():
             self.average[name].lerp_(value, 1 - decay)
 

@@ -1,4 +1,4 @@
-"""Versions of the policy, each a directory in the published layout that anyone can load."""
+"""Versions of the policy, each a directory that anyone can load: the published layout, or an adapter beside it."""
 
 from __future__ import annotations
 
@@ -14,12 +14,15 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from actors.files import whole_directory, whole_file
-from tangoflux.checkpoint import read_json, read_weights
+from tangoflux.adapter_files import base_directory, with_adapter, write_adapter
+from tangoflux.checkpoint import read_json, read_shapes, read_weights
 from tangoflux.errors import CheckpointError
+from tangoflux.lora import LoraSettings, check_trained, merge
 from tangoflux.model import TIED_KEY
 
 WEIGHTS = "tangoflux.safetensors"
-FROZEN = ("config.json", "vae.safetensors", "vae_config.json", "text_encoder")
+CONFIGS = ("config.json", "vae_config.json")
+FROZEN = (*CONFIGS, "vae.safetensors", "text_encoder")
 """What alignment does not change: files and directories of the published layout."""
 
 POINTER = "latest.json"
@@ -34,17 +37,26 @@ class PolicyStore:
     def __init__(self, directory: Path) -> None:
         self.directory = directory
 
-    def publish(self, version: int, source: Path, weights: Mapping[str, Tensor] | None = None) -> Path:
+    def publish(
+        self,
+        version: int,
+        source: Path,
+        weights: Mapping[str, Tensor] | None = None,
+        lora: LoraSettings | None = None,
+    ) -> Path:
         """Makes ``version`` from another one, and moves the pointer to it unless it points to a later one.
 
         What does not change is hard-linked where ``source`` is a version of this store, else copied. A version that
-        is there already is left as it is.
+        is there already is left as it is. A version trained with LoRA is a directory of small files where its base
+        is a version of this store, see ``tangoflux.adapter_files``; else its adapter is merged into whole weights.
 
         Args:
             version: its number, >= 0.
-            source: a directory in the published layout.
+            source: a directory in the published layout or of an adapter.
             weights: what replaces tensors of the policy, by the published names (``policy.state_dict()`` or a part of
-                it); the others stay as in ``source``.
+                it); the others stay as in ``source``. With ``lora`` all that it trained, by the names of a policy with
+                an adapter.
+            lora: the settings of that adapter.
 
         Returns:
             the version's directory.
@@ -55,10 +67,12 @@ class PolicyStore:
         """
         target = self._directory_of(version)
         if not target.is_dir():
-            merged = _merge(source / WEIGHTS, weights) if weights else None
-            _check_layout(source)
-            with whole_directory(target) as temporary:
-                self._fill(temporary, source, merged)
+            base = base_directory(source)
+            _check_layout(base)
+            if weights and lora and self._holds(base):
+                self._publish_adapter(target, base, weights, lora)
+            else:
+                self._publish_whole(target, base, _new_weights(source, weights, lora))
         if version >= self._pointed():
             with whole_file(self.directory / POINTER) as temporary:
                 temporary.write_text(json.dumps({"version": version, "directory": target.name}) + "\n")
@@ -96,11 +110,15 @@ class PolicyStore:
     def state(self, version: int) -> dict[str, Tensor]:
         """The tensors that alignment trains (all but the text encoder's), as ``RolloutWorker.set_policy`` takes them.
 
+        An adapter is merged in, so that a worker needs to know nothing of it.
+
         Raises:
             CheckpointError: there is no such version.
         """
-        with safe_open(self.path(version) / WEIGHTS, framework="pt") as file:
-            return {key: file.get_tensor(key) for key in file.keys() if is_trained(key)}  # noqa: SIM118
+        directory = self.path(version)
+        with safe_open(base_directory(directory) / WEIGHTS, framework="pt") as file:
+            base = {key: file.get_tensor(key) for key in file.keys() if is_trained(key)}  # noqa: SIM118
+        return with_adapter(base, directory)
 
     def _directory_of(self, version: int) -> Path:
         return self.directory / f"v{version:04d}"
@@ -109,12 +127,24 @@ class PolicyStore:
         pointer = self.directory / POINTER
         return int(read_json(pointer)["version"]) if pointer.exists() else -1
 
-    def _fill(self, target: Path, source: Path, weights: Mapping[str, Tensor] | None) -> None:
-        link = source.resolve().parent == self.directory.resolve()
-        for name in FROZEN if weights else (*FROZEN, WEIGHTS):
-            _take(source / name, target / name, link)
-        if weights:
-            save_file(dict(weights), target / WEIGHTS)
+    def _holds(self, directory: Path) -> bool:
+        return directory.resolve().parent == self.directory.resolve()
+
+    def _publish_adapter(
+        self, target: Path, base: Path, trained: Mapping[str, Tensor], settings: LoraSettings
+    ) -> None:
+        check_trained(read_shapes(base / WEIGHTS), trained, settings, "what was trained")
+        with whole_directory(target) as temporary:
+            for name in CONFIGS:
+                _take(base / name, temporary / name, link=True)
+            write_adapter(temporary, f"../{base.resolve().name}", settings, trained)
+
+    def _publish_whole(self, target: Path, base: Path, weights: Mapping[str, Tensor] | None) -> None:
+        with whole_directory(target) as temporary:
+            for name in FROZEN if weights else (*FROZEN, WEIGHTS):
+                _take(base / name, temporary / name, self._holds(base))
+            if weights:
+                save_file(dict(weights), temporary / WEIGHTS)
 
 
 def is_trained(key: str) -> bool:
@@ -128,17 +158,28 @@ def _check_layout(source: Path) -> None:
             raise CheckpointError(f"{source / name} is missing: is {source} a model directory?")
 
 
-def _merge(base: Path, weights: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    merged = read_weights(base)
+def _new_weights(
+    source: Path, weights: Mapping[str, Tensor] | None, lora: LoraSettings | None
+) -> dict[str, Tensor] | None:
+    """The whole policy of ``source`` with ``weights``; None where it is that of the source's own file."""
+    base = base_directory(source)
+    if not weights and base == source:
+        return None
+    stored = read_weights(base / WEIGHTS)
+    if weights and lora:
+        return merge(stored, weights, lora, "what was trained")
+    return _replace(with_adapter(stored, source), weights or {}, base / WEIGHTS)
+
+
+def _replace(stored: dict[str, Tensor], weights: Mapping[str, Tensor], source: Path) -> dict[str, Tensor]:
     weights = {key: value for key, value in weights.items() if key != TIED_KEY}
-    unknown = sorted(set(weights) - set(merged))
+    unknown = sorted(set(weights) - set(stored))
     if unknown:
-        raise CheckpointError(f"{base} has no tensors {', '.join(unknown[:5])}: these weights are of another model")
+        raise CheckpointError(f"{source} has no tensors {', '.join(unknown[:5])}: these weights are of another model")
     for key, value in weights.items():
-        if value.shape != merged[key].shape:
-            raise CheckpointError(f"{key} is {tuple(value.shape)}, expected {tuple(merged[key].shape)} as in {base}")
-        merged[key] = value.detach().cpu().contiguous()
-    return merged
+        if value.shape != stored[key].shape:
+            raise CheckpointError(f"{key} is {tuple(value.shape)}, expected {tuple(stored[key].shape)} as in {source}")
+    return {**stored, **{key: value.detach().cpu().contiguous() for key, value in weights.items()}}
 
 
 def _take(source: Path, target: Path, link: bool) -> None:

@@ -151,6 +151,10 @@ class LearnerOptions(TrainingOptions):
     """How the policy is trained on the preference pairs of an iteration."""
 
     beta: float = option(300, "strength of the preference term", gt=0)
+    lora_rank: int = option(
+        0, "rank of a LoRA adapter that is trained in place of the transformer; 0: all weights are trained", ge=0
+    )
+    lora_alpha: float = option(32.0, "LoRA's additions are scaled by this over the rank", gt=0)
     heldout_pairs: int = option(
         8, "pairs that are not trained on but measured; at most an eighth of an iteration's", unit="pairs", ge=0
     )
@@ -198,7 +202,7 @@ class RunConfig(Options):
     )
     prompts: Path | None = option(
         None,
-        "prompt bank: .txt, one a line, or .jsonl with prompt, duration_s, id",
+        "prompt bank: .txt, one a line, or .jsonl or .csv with prompt, duration_s, id",
         default_text="the sound world's",
         allowed=LOCAL_PATH,
     )

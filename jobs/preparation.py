@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
+from jobs.cluster import learner_settings
 from jobs.config import RunConfig
 from jobs.model_facts import read_model_facts
 from jobs.plan import Plan, check_plan, make_plan
@@ -38,6 +39,7 @@ def prepare(config: RunConfig) -> Inputs:
         TangoFluxError: the first thing that would end the run later.
     """
     check_run_dir(config)
+    learner_settings(config.objective, config.learner)  # raises where options do not go together
     policy_dir = find_directory(config.init_policy)
     facts = read_model_facts(policy_dir)
     for name in (config.rewards.name, config.rewards.judge, config.rewards.detector):

@@ -40,7 +40,7 @@ class RolloutJob(Options):
     policy_version: int = option(0, "number of the policy that the rows carry", ge=0)
     prompts: Path | None = option(
         None,
-        "prompts: .txt, one a line, or .jsonl with prompt, duration_s, id",
+        "prompts: .txt, one a line, or .jsonl or .csv with prompt, duration_s, id",
         default_text="the sound world's",
         allowed=LOCAL_PATH,
     )

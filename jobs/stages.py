@@ -113,7 +113,8 @@ class Run:
                 make_room_for_learner(self.config, self.pools)
                 result = self._train(iteration, output, lambda step: self._on_step(stage, step))
                 _write_json(output / "result.json", _figures_of(result))
-                self.store.publish(iteration, self.store.path(iteration - 1), load_file(result.weights))
+                lora = learner_settings(self.config.objective, self.config.learner).lora
+                self.store.publish(iteration, self.store.path(iteration - 1), load_file(result.weights), lora)
                 result.weights.unlink()
         return json.loads((output / "result.json").read_text())
 

@@ -28,6 +28,7 @@ from jobs.model_facts import read_model_facts
 from jobs.output_dir import FLAG, check_new, find_shards
 from jobs.run_dir import check_writable
 from jobs.train import TrainJob
+from tangoflux.adapter_files import check_adapter
 from tangoflux.autoencoder import AutoencoderConfig
 from tangoflux.checkpoint import read_json
 from tangoflux.errors import ConfigError
@@ -72,6 +73,7 @@ def read_inputs(config: TrainJob) -> Inputs:
     """
     policy_dir = find_directory(config.policy)
     read_model_facts(policy_dir)
+    check_adapter(policy_dir, learner_settings(config.objective, config.learner).lora)
     rated: list[RatedPair] = []
     if config.pairs:
         policy = PolicyConfig.from_dict(read_json(policy_dir / "config.json"))
@@ -156,7 +158,8 @@ def learn(config: TrainJob, inputs: Inputs, preferences: Path, directory: Path, 
 
 def publish(config: TrainJob, inputs: Inputs, result: LearnerResult, directory: Path) -> None:
     """Makes the output: the policy in the published layout, and beside it how it came about."""
-    policy = PolicyStore(directory / "policies").publish(1, inputs.policy_dir, load_file(result.weights))
+    lora = learner_settings(config.objective, config.learner).lora
+    policy = PolicyStore(directory / "policies").publish(1, inputs.policy_dir, load_file(result.weights), lora)
     measured = {key: value for key, value in dataclasses.asdict(result).items() if key != "weights"}
     options = config.model_dump(mode="json", exclude={"output"})
     (policy / "training.json").write_text(json.dumps({"options": options, **measured}, indent=2) + "\n")

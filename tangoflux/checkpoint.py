@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Collection
+from collections.abc import Collection, Generator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import SafetensorError
+from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
@@ -38,14 +39,18 @@ def read_weights(file: Path) -> dict[str, Tensor]:
     Raises:
         CheckpointError: the file is missing, truncated or no safetensors file.
     """
-    if not file.is_file():
-        raise CheckpointError(f"{file} is missing: is {file.parent} a model directory?")
-    try:
+    with _readable(file):
         return load_file(file)
-    except (SafetensorError, OSError) as error:
-        raise CheckpointError(
-            f"{file} is truncated or no safetensors file ({error}); download or build it again"
-        ) from None
+
+
+def read_shapes(file: Path) -> dict[str, tuple[int, ...]]:
+    """The shapes of all tensors of a safetensors file, without the tensors.
+
+    Raises:
+        CheckpointError: see ``read_weights``.
+    """
+    with _readable(file), safe_open(file, framework="pt") as tensors:
+        return {name: tuple(tensors.get_slice(name).get_shape()) for name in tensors.keys()}  # noqa: SIM118
 
 
 def load_weights(module: nn.Module, file: Path, optional: Collection[str] = ()) -> None:
@@ -83,3 +88,16 @@ def fill(module: nn.Module, weights: dict[str, Tensor], source: str, optional: C
 def _some(names: list[str], limit: int = 5) -> str:
     rest = f" and {len(names) - limit} more" if len(names) > limit else ""
     return ", ".join(names[:limit]) + rest
+
+
+@contextmanager
+def _readable(file: Path) -> Generator[None]:
+    """Turns what goes wrong with a safetensors file into one clear error."""
+    if not file.is_file():
+        raise CheckpointError(f"{file} is missing: is {file.parent} a model directory?")
+    try:
+        yield
+    except (SafetensorError, OSError) as error:
+        raise CheckpointError(
+            f"{file} is truncated or no safetensors file ({error}); download or build it again"
+        ) from None

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor, nn
@@ -135,3 +135,23 @@ class DurationEmbedder(nn.Module):
         dtype = next(self.time_positional_embedding[1].parameters()).dtype
         share = (duration_s.float().clamp(0, self.max_duration_s) / self.max_duration_s).to(dtype)
         return self.time_positional_embedding(share)[:, None]
+
+
+class SigmaEmbedding(nn.Module):
+    """FLUX's embedding of timestep and pooled text, with sinusoids of a float32 sigma.
+
+    FLUX rounds the timestep to the precision of its activations, which in bf16 takes 0.999 for 1.
+    """
+
+    def __init__(self, embedding: Any) -> None:
+        """Takes over the parts of FLUX's own, a CombinedTimestepTextProjEmbeddings."""
+        super().__init__()
+        self.time_proj = embedding.time_proj
+        self.timestep_embedder = embedding.timestep_embedder
+        self.text_embedder = embedding.text_embedder
+
+    def forward(self, rounded_timestep: Tensor, sigma_and_pooled: tuple[Tensor, Tensor]) -> Tensor:
+        """(B,) sigma and (B, d) pooled text, which FLUX passes on untouched, to (B, width)."""
+        sigma, pooled = sigma_and_pooled
+        sinusoids = self.time_proj(1000 * sigma.float())  # the timestep is 1000 times sigma
+        return self.timestep_embedder(sinusoids.to(pooled.dtype)) + self.text_embedder(pooled)

@@ -205,7 +205,7 @@ def _parser() -> argparse.ArgumentParser:
     add: Any = parser.add_argument
     add("prompt", nargs="?", help="what is to be heard")
     add("output", type=Path, help=f"the file ({', '.join(SUFFIXES)}), or with --prompts the folder")
-    add("--prompts", type=Path, metavar="FILE", help="many prompts: .txt, or .jsonl with prompt, duration_s, id")
+    add("--prompts", type=Path, metavar="FILE", help="many prompts: .txt, or .jsonl or .csv with a prompt a row")
     add(
         "--model", default="miniature", metavar="NAME", help="a directory, a name, or owner/name on the hub [miniature]"
     )

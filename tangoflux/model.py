@@ -22,9 +22,11 @@ from safetensors.torch import save_file
 from torch import Tensor
 from transformers import AutoTokenizer, PreTrainedTokenizerBase, T5Config
 
+from tangoflux.adapter_files import base_directory, check_adapter, read_adapter, with_adapter
 from tangoflux.autoencoder import Autoencoder, AutoencoderConfig
 from tangoflux.checkpoint import fill, read_json, read_weights
 from tangoflux.errors import CheckpointError, ConfigError
+from tangoflux.lora import LoraSettings, add_lora, merged_state
 from tangoflux.policy import Policy, PolicyConfig
 from tangoflux.sampling import SampleRequest, SamplingParams, sample_latents
 from tangoflux.seeding import derive_seed
@@ -170,17 +172,36 @@ def find_directory(name: str | Path) -> Path:
 def load_policy(directory: Path) -> Policy:
     """The policy of a published-layout directory, in evaluation mode with a frozen text encoder.
 
+    Where the directory is an adapter's, see ``adapter_files``, it is that of the base with the adapter merged in.
+
     Raises:
         CheckpointError: see ``TangoFlux.from_pretrained``.
     """
-    config = PolicyConfig.from_dict(read_json(directory / "config.json"))
-    text_config, tokenizer = _text_parts(directory, config)
+    base = base_directory(directory)
+    config = PolicyConfig.from_dict(read_json(base / "config.json"))
+    text_config, tokenizer = _text_parts(base, config)
     policy = Policy(config, text_config, tokenizer)
-    weights = read_weights(directory / "tangoflux.safetensors")
+    weights = read_weights(base / "tangoflux.safetensors")
     weights = {key: value for key, value in weights.items() if not key.startswith(TRAINING_KEYS)}
-    fill(policy, weights, str(directory / "tangoflux.safetensors"), optional=[TIED_KEY])
+    fill(policy, with_adapter(weights, directory), str(base / "tangoflux.safetensors"), optional=[TIED_KEY])
     policy.freeze_text_encoder()
     return policy.eval()
+
+
+def load_lora_policy(directory: Path, settings: LoraSettings) -> Policy:
+    """As ``load_policy``, but with an adapter to train: that of the directory, or a fresh one.
+
+    Raises:
+        ConfigError: the directory's adapter has other settings.
+        CheckpointError: see ``TangoFlux.from_pretrained``.
+    """
+    check_adapter(directory, settings)
+    policy = load_policy(base_directory(directory))
+    add_lora(policy, settings)
+    if base_directory(directory) != directory:
+        frozen = [name for name, value in policy.state_dict(keep_vars=True).items() if not value.requires_grad]
+        fill(policy, read_adapter(directory)[1], str(directory), optional=frozen)
+    return policy
 
 
 def fresh_policy(directory: Path, seed: int) -> Policy:
@@ -199,10 +220,10 @@ def fresh_policy(directory: Path, seed: int) -> Policy:
 
 
 def policy_weights(policy: Policy, dtype: torch.dtype = torch.float32) -> dict[str, Tensor]:
-    """The tensors of ``tangoflux.safetensors``: the whole policy but the tied input embedding."""
+    """The tensors of ``tangoflux.safetensors``: the policy, an adapter merged in, without the tied input embedding."""
     return {
         key: value.detach().to("cpu", dtype).contiguous()
-        for key, value in policy.state_dict().items()
+        for key, value in merged_state(policy).items()
         if key != TIED_KEY
     }
 

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, Literal
 import torch
 from torch import Tensor, nn
 
-from tangoflux.conditioning import DurationEmbedder, TextStates, count_tokens, encode, tokenize
+from tangoflux.conditioning import DurationEmbedder, SigmaEmbedding, TextStates, count_tokens, encode, tokenize
 from tangoflux.errors import CheckpointError
 
 if TYPE_CHECKING:
@@ -79,7 +79,7 @@ class Policy(nn.Module):
         dim = text_config.d_model
         self.fc = nn.Sequential(nn.Linear(dim, config.joint_attention_dim), nn.ReLU())
         self.duration_emebdder = DurationEmbedder(dim, config.max_duration)
-        self.transformer = FluxTransformer2DModel(
+        self.transformer: Any = FluxTransformer2DModel(
             in_channels=config.in_channels,
             num_layers=config.num_layers,
             num_single_layers=config.num_single_layers,
@@ -90,6 +90,7 @@ class Policy(nn.Module):
             guidance_embeds=False,
             axes_dims_rope=config.axes_dims_rope,
         )
+        self.transformer.time_text_embed = SigmaEmbedding(self.transformer.time_text_embed)
 
     @property
     def device(self) -> torch.device:
@@ -150,11 +151,10 @@ class Policy(nn.Module):
         dtype = next(self.fc.parameters()).dtype
         tokens = torch.cat([text.states.to(dtype), self.duration_emebdder(duration_s)], dim=1)
         mask = torch.cat([text.attend_mask, text.attend_mask.new_ones(len(sigma), 1), frame_mask], dim=1)
-        # diffusers multiplies by 1000 itself: this argument is the timestep / 1000, which is sigma.
         return self.transformer(
             hidden_states=noisy_latents.to(dtype),
             timestep=sigma,
-            pooled_projections=self.fc(text.pooled().to(dtype)),
+            pooled_projections=(sigma, self.fc(text.pooled().to(dtype))),  # as SigmaEmbedding takes them
             encoder_hidden_states=tokens,
             txt_ids=torch.zeros(tokens.shape[1], 3, device=tokens.device),
             img_ids=torch.arange(noisy_latents.shape[1], device=tokens.device).float()[:, None].expand(-1, 3),

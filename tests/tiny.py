@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import torch
+from torch import Tensor
 from transformers import T5Config
 
 from tangoflux.autoencoder import Autoencoder, AutoencoderConfig
+from tangoflux.lora import LoraSettings
 from tangoflux.mel_front import MelFrontConfig
-from tangoflux.model import TangoFlux
+from tangoflux.model import TangoFlux, load_lora_policy
 from tangoflux.policy import Policy, PolicyConfig
 from tangoflux.soundworld.training.tokenizer import train_t5_tokenizer
 
@@ -60,3 +64,16 @@ def tiny_autoencoder(front: bool = True) -> Autoencoder:
             front=MelFrontConfig(n_mels=16, iterations=2) if front else None,
         )
     )
+
+
+LORA = LoraSettings(rank=4, alpha=8)
+
+
+def tiny_lora(directory: Path, seed: int = 0) -> dict[str, Tensor]:
+    """What a LoRA training of a policy might leave: all that it trains, moved at random."""
+    policy, generator = load_lora_policy(directory, LORA), torch.Generator().manual_seed(seed)
+    return {
+        name: value.detach() + 0.1 * torch.randn(value.shape, generator=generator)
+        for name, value in policy.named_parameters()
+        if value.requires_grad
+    }

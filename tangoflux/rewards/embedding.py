@@ -48,7 +48,7 @@ class EmbeddingReward(ABC):
             audio = self.embed_audio([waveforms[row] for row in usable], sample_rate_hz)
             distinct = sorted({prompts[row] for row in usable})
             text = self.embed_text(distinct)[[distinct.index(prompts[row]) for row in usable]]
-            scores[usable] = (audio * text).sum(dim=1).cpu().double().numpy()
+            scores[usable] = (audio * text).sum(dim=1).double().numpy()
         return scores
 
     def embed_text(self, texts: Sequence[str]) -> Tensor:
@@ -94,4 +94,4 @@ def is_usable(waveform: NDArray[np.float32]) -> bool:
 
 
 def _unit(vectors: Tensor) -> Tensor:
-    return torch.nn.functional.normalize(vectors.float(), dim=-1)
+    return torch.nn.functional.normalize(vectors.float().cpu(), dim=-1)

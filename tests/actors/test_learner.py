@@ -213,7 +213,13 @@ def test_the_moving_average_lies_between_start_and_end(tiny_policy_dir: Path, tm
         stored[decay] = load_file(rank.job.weights)
     old = policy_weights(load_policy(tiny_policy_dir))
     for name, value in stored[0.5].items():
-        torch.testing.assert_close(value, (old[name] + stored[0.0][name]) / 2)
+        torch.testing.assert_close(value, (2 * old[name] + 9 * stored[0.0][name]) / 11)
+
+
+def test_the_moving_average_forgets_the_start_and_then_decays_as_asked():
+    settings = LearnerSettings(ema_decay=0.9, ema_every=2)
+    assert settings.average_decay(2) == (3 / 12) ** 2
+    assert settings.average_decay(1000) == 0.9**2
 
 
 @pytest.mark.usefixtures("process_group")

@@ -11,7 +11,8 @@ from torch import Tensor
 
 from actors.policy_store import PolicyStore, is_trained
 from tangoflux.errors import CheckpointError
-from tangoflux.model import TIED_KEY, load_policy
+from tangoflux.model import EMBEDDED, TIED_KEY, TangoFlux, load_policy
+from tests.tiny import LORA, tiny_lora
 
 
 @pytest.fixture
@@ -111,3 +112,68 @@ def test_a_source_that_is_no_model_is_refused(tmp_path: Path) -> None:
 def test_an_unknown_version_is_refused(store: PolicyStore) -> None:
     with pytest.raises(CheckpointError, match=r"no policy version 4, only \[0\]"):
         store.path(4)
+
+
+# LoRA
+
+
+def same_policy(directory: Path, other: Path) -> bool:
+    first, second = load_policy(directory).state_dict(), load_policy(other).state_dict()
+    return all(torch.equal(value, second[key]) for key, value in first.items())
+
+
+def test_a_lora_version_is_a_directory_of_small_files_beside_its_base(store: PolicyStore) -> None:
+    directory = store.publish(1, store.path(0), tiny_lora(store.path(0)), LORA)
+    assert sorted(path.name for path in directory.iterdir()) == [
+        *("adapter_config.json", "adapter_model.safetensors", "base.json"),
+        *("conditioning.safetensors", "config.json", "vae_config.json"),
+    ]
+    assert json.loads((directory / "base.json").read_text()) == {"base": "../v0000"}
+    again = store.publish(2, directory, tiny_lora(directory, seed=1), LORA)
+    assert json.loads((again / "base.json").read_text()) == {"base": "../v0000"}
+
+
+def test_a_lora_version_takes_a_small_share_of_a_whole_ones_disk(tmp_path: Path) -> None:
+    store = PolicyStore(tmp_path)
+    store.publish(0, EMBEDDED["miniature"])
+    directory = store.publish(1, store.path(0), tiny_lora(store.path(0)), LORA)
+    sizes = [sum(file.stat().st_size for file in path.rglob("*")) for path in (store.path(0), directory)]
+    assert sizes[1] < 0.1 * sizes[0]
+
+
+def test_the_state_of_a_lora_version_is_that_of_the_policy_that_its_directory_gives(store: PolicyStore) -> None:
+    store.publish(1, store.path(0), tiny_lora(store.path(0)), LORA)
+    expected = load_policy(store.path(1)).state_dict()
+    state = store.state(1)
+    assert state.keys() == store.state(0).keys()
+    assert all(torch.equal(value, expected[key]) for key, value in state.items())
+
+
+def test_a_lora_training_of_a_policy_that_is_no_version_of_the_store_makes_a_whole_one(
+    tmp_path: Path, tiny_policy_dir: Path, store: PolicyStore
+) -> None:
+    small = store.publish(1, store.path(0), tiny_lora(store.path(0)), LORA)
+    whole = PolicyStore(tmp_path / "other").publish(1, tiny_policy_dir, tiny_lora(store.path(0)), LORA)
+    assert same_policy(whole, small) and not (whole / "base.json").exists()
+
+
+def test_a_store_that_starts_from_anothers_lora_version_holds_it_whole(tmp_path: Path, store: PolicyStore) -> None:
+    small = store.publish(1, store.path(0), tiny_lora(store.path(0)), LORA)
+    copy = PolicyStore(tmp_path / "other").publish(0, small)
+    assert same_policy(copy, small)
+    assert TangoFlux.from_pretrained(copy).generate("a dog barks", 1.0, num_steps=1)
+
+
+def test_all_weights_may_be_trained_after_a_lora_version(store: PolicyStore) -> None:
+    store.publish(1, store.path(0), tiny_lora(store.path(0)), LORA)
+    store.publish(2, store.path(1), {"fc.0.bias": torch.ones(16)})
+    expected = {**store.state(1), "fc.0.bias": torch.ones(16)}
+    assert all(torch.equal(value, expected[key]) for key, value in store.state(2).items())
+
+
+def test_an_adapter_of_another_model_is_refused_and_leaves_nothing(store: PolicyStore) -> None:
+    trained = tiny_lora(store.path(0))
+    del trained["fc.0.bias"]
+    with pytest.raises(CheckpointError, match=r"what was trained does not fit .*: fc\.0\.bias"):
+        store.publish(1, store.path(0), trained, LORA)
+    assert store.versions() == [0]

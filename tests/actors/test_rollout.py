@@ -23,6 +23,7 @@ from tangoflux.prompts import Prompt
 from tangoflux.records import canonical_sha256, rollout_schema
 from tangoflux.sampling import SamplingParams
 from tangoflux.seeding import derive_seed
+from tests.tiny import LORA, tiny_lora
 
 PROMPTS = [Prompt(f"p{n}", text, 0.4 + 0.1 * n) for n, text in enumerate(["a dog barks", "a bell", "hiss", "bird", ""])]
 PARAMS = SamplingParams(num_steps=2, guidance_scale=3.0)
@@ -127,6 +128,21 @@ def test_a_new_policy_is_taken_over_whole_and_named(tiny_policy_dir: Path, tmp_p
     assert same(new, RolloutWorker(store.path(1), PARAMS).sample(chunk))
     worker.set_policy(0, store.state(0))
     assert same(worker.sample(chunk), old)
+
+
+def test_a_lora_version_samples_the_same_whatever_policy_the_worker_had(tiny_policy_dir: Path, tmp_path: Path) -> None:
+    store = PolicyStore(tmp_path)
+    store.publish(0, tiny_policy_dir)
+    for version in (1, 2):
+        store.publish(version, store.path(version - 1), tiny_lora(tiny_policy_dir, seed=version), LORA)
+    (chunk,) = rollout_chunks(PROMPTS[:1], 1, 0, 1, 1)
+    expected = [RolloutWorker(store.path(version), PARAMS).sample(chunk) for version in range(3)]
+    assert not same(expected[0], expected[1]) and not same(expected[1], expected[2])
+    for begun_with, order in ((0, (1, 2, 0, 1)), (2, (0, 1, 0, 2))):
+        worker = RolloutWorker(store.path(begun_with), PARAMS)
+        for version in order:
+            worker.set_policy(version, store.state(version))
+            assert same(worker.sample(chunk), expected[version]), (begun_with, version)
 
 
 def test_a_state_that_is_not_whole_is_refused(worker: RolloutWorker, tiny_policy_dir: Path) -> None:

@@ -2,7 +2,9 @@ from pathlib import Path
 
 import pytest
 import torch
+from diffusers.models.embeddings import CombinedTimestepTextProjEmbeddings
 
+from tangoflux.conditioning import SigmaEmbedding
 from tangoflux.errors import CheckpointError
 from tangoflux.model import load_policy
 from tangoflux.policy import PolicyConfig
@@ -54,3 +56,22 @@ def test_published_defaults_are_the_papers_and_foreign_keys_are_ignored() -> Non
 def test_rope_axes_that_do_not_fit_the_heads_are_refused() -> None:
     with pytest.raises(CheckpointError, match="axes_dims_rope"):
         PolicyConfig.from_dict({"attention_head_dim": 64})
+
+
+@pytest.mark.parametrize("autocast", [False, True])
+def test_a_policy_in_bf16_sees_sigma_in_float32(autocast: bool) -> None:
+    policy = tiny_model().policy
+    policy = policy if autocast else policy.bfloat16()
+    sigma, seen = torch.tensor([0.999, 1.0]), list[torch.Tensor]()
+    policy.transformer.time_text_embed.time_proj.register_forward_pre_hook(lambda _, inputs: seen.extend(inputs))
+    with torch.no_grad(), torch.autocast("cpu", torch.bfloat16, enabled=autocast):
+        text, mask = policy.encode_text(["a dog", "a bell"]), torch.ones(2, 8, dtype=torch.bool)
+        policy(torch.randn(2, 8, 8), sigma, text, torch.ones(2), mask)
+    (timestep,) = seen
+    assert torch.equal(timestep, 1000 * sigma) and sigma.bfloat16()[0] == 1
+
+
+def test_in_float32_the_embedding_of_sigma_is_that_of_flux() -> None:
+    flux = CombinedTimestepTextProjEmbeddings(16, 8)
+    sigma, pooled = torch.rand(5), torch.randn(5, 8)
+    assert torch.equal(SigmaEmbedding(flux)(sigma, (sigma, pooled)), flux(1000 * sigma, pooled))
