@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import argparse
 import copy
-import importlib.util
 import json
 import warnings
 from collections.abc import Callable, Sequence
@@ -24,10 +23,11 @@ from safetensors.torch import load_file
 from torch import Tensor
 from transformers import AutoTokenizer, PreTrainedTokenizerBase, T5Config, T5EncoderModel
 
+from jobs.published_code import FLAN_T5_LARGE, give_text_encoder, load_published, published_latents
 from tangoflux.autoencoder import Autoencoder, AutoencoderConfig
 from tangoflux.cli import EXIT_FAILED, run_main
 from tangoflux.conditioning import TRAINING_MAX_TOKENS
-from tangoflux.errors import CheckpointError, ConfigError
+from tangoflux.errors import CheckpointError
 from tangoflux.flow import interpolate, velocity_target
 from tangoflux.losses import crpo_loss, squared_error
 from tangoflux.model import EMBEDDED, TIED_KEY, TangoFlux
@@ -47,7 +47,6 @@ PAIRS = 2
 
 SMALL = {"num_layers": 1, "num_single_layers": 2, "num_attention_heads": 2, "joint_attention_dim": 64}
 SMALL_TEXT = {"vocab_size": 4096, "d_model": 64, "d_kv": 16, "d_ff": 128, "num_layers": 2, "num_heads": 4}
-FLAN_T5_LARGE = {"vocab_size": 32128, "d_model": 1024, "d_kv": 64, "d_ff": 2816, "num_layers": 24, "num_heads": 16}
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -67,22 +66,6 @@ def main(argv: Sequence[str] | None = None) -> int:
     return 0 if max(differences.values()) <= TOLERANCE else EXIT_FAILED
 
 
-def load_published(repository: Path) -> Any:
-    """The published ``model.py`` as a module.
-
-    Raises:
-        ConfigError: it is not there.
-    """
-    file = repository / "tangoflux" / "model.py"
-    if not file.is_file():
-        raise ConfigError(f"{file} is not there: give the folder of a clone of github.com/declare-lab/TangoFlux")
-    spec = importlib.util.spec_from_file_location("published_tangoflux", file)
-    assert spec and spec.loader
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
-
-
 def random_policy(full: bool) -> Policy:
     """A policy with random weights and the miniature's tokenizer."""
     torch.manual_seed(0)
@@ -95,9 +78,8 @@ def random_policy(full: bool) -> Policy:
 
 def publish(code: Any, policy: Policy) -> Any:
     """The published model with the policy's weights, and with a reference that differs from them."""
-    # The published class loads these by a name on the hub; the text encoder's weights come from our file.
-    code.T5EncoderModel = _Loaded(T5EncoderModel(policy.text_encoder.config))
-    code.T5TokenizerFast = _Loaded(policy.tokenizer)
+    # The text encoder's weights come from our file.
+    give_text_encoder(code, T5EncoderModel(policy.text_encoder.config), policy.tokenizer)
     with TemporaryDirectory() as directory:
         TangoFlux(policy, Autoencoder(AutoencoderConfig())).save_pretrained(directory)
         published = load_as_published(code, Path(directory))
@@ -124,22 +106,15 @@ def load_as_published(code: Any, directory: Path) -> Any:
     return published
 
 
-class _Loaded:
-    """Stands for a class, whose ``from_pretrained`` gives what is loaded already."""
-
-    def __init__(self, value: Any) -> None:
-        self.value = value
-
-    def from_pretrained(self, name: str) -> Any:
-        return self.value
-
-
 @torch.no_grad()
 def compare(policy: Policy, published: Any, num_steps: int) -> Sequence[tuple[str, float]]:
     """Names and relative differences."""
     params = SamplingParams(num_steps, GUIDANCE)
     requests = [_request(policy, text, seed) for seed, text in enumerate(PROMPTS)]
-    theirs = [_published_latents(published, request, params) for request in requests]
+    theirs = [
+        published_latents(published, request.prompt, request.duration_s, num_steps, GUIDANCE, request.seeds[0])
+        for request in requests
+    ]
     alone = [sample_latents(policy, [request], params)[0] for request in requests]
     together = sample_latents(policy, requests, params)
     found = [
@@ -165,9 +140,9 @@ def crpo_losses(policy: Policy, published: Any) -> tuple[Tensor, Tensor]:
     (expected, *_), noise, sigma = _published_loss(published, latents, prompts, sft=False)
     noise = noise[:PAIRS].repeat(2, 1, 1)
     winner, loser = _errors(policy, latents, prompts * 2, noise, sigma).chunk(2)
-    aligned, policy.transformer = policy.transformer, published.ref_transformer
-    ref_winner, ref_loser = _errors(policy, latents, prompts * 2, noise, sigma).chunk(2)
-    policy.transformer = aligned
+    reference = copy.deepcopy(policy)
+    reference.transformer.load_state_dict(published.ref_transformer.state_dict())
+    ref_winner, ref_loser = _errors(reference, latents, prompts * 2, noise, sigma).chunk(2)
     return crpo_loss(winner, loser, ref_winner, ref_loser, published.beta_dpo).mean(), expected
 
 
@@ -178,17 +153,6 @@ def relative(ours: Tensor, expected: Tensor) -> float:
 
 def _request(policy: Policy, text: str, seed: int) -> SampleRequest:
     return SampleRequest(text, 5.0 + 5 * seed, policy.config.audio_seq_len, (seed,))
-
-
-def _published_latents(published: Any, request: SampleRequest, params: SamplingParams) -> Tensor:
-    return published.inference_flow(
-        request.prompt,
-        num_inference_steps=params.num_steps,
-        guidance_scale=params.guidance_scale,
-        duration=request.duration_s,
-        seed=request.seeds[0],
-        disable_progress=True,
-    )
 
 
 def _random_latents(policy: Policy) -> Tensor:

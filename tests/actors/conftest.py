@@ -10,7 +10,7 @@ import torch.distributed as dist
 
 @pytest.fixture(scope="session")
 def process_group(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
-    """This process as the only rank, without Ray; one for all modules, because DeepSpeed keeps the first one it sees."""
+    """This process as the only rank, without Ray; one for all modules, as DeepSpeed keeps the first that it sees."""
     store = tmp_path_factory.mktemp("process_group") / "store"
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("LOCAL_RANK", "0")
