@@ -23,8 +23,9 @@ from jobs.formatting import number
 from jobs.formatting import seconds as in_words
 from jobs.machine import machine_facts
 from jobs.metrics import MetricsLog
-from jobs.model_facts import read_model_facts
+from jobs.model_facts import ModelFacts, read_model_facts
 from jobs.output_dir import check_output, open_output
+from jobs.plan import check_disk
 from jobs.prepare_settings import PREPARED_FILE, codec_hashes
 from jobs.pretrain import PretrainJob
 from jobs.pretrain_report import write_pretrain_report
@@ -81,7 +82,8 @@ def read_inputs(config: PretrainJob) -> Inputs:
     if not (config.clips / PREPARED_FILE).is_file():
         raise DataError(f"--clips {config.clips} has no {PREPARED_FILE}: run jobs/prepare.py to its end first")
     policy_dir = find_directory(config.init_policy)
-    read_model_facts(policy_dir)
+    if latest_checkpoint(config.output / "checkpoints") is None:
+        check_disk(bytes_of(config, read_model_facts(policy_dir)), config.output, "choose another --output")
     check_codec(config, policy_dir)
     data = ClipData(config.clips / "latents")
     rows, heldout = split_heldout(len(data), config.heldout_clips, config.seed, PRETRAINING_ITERATION)
@@ -94,6 +96,13 @@ def read_inputs(config: PretrainJob) -> Inputs:
         )
     prompts = tuple((data.captions[row][0], data.duration_s[row]) for row in heldout[: config.listening])
     return Inputs(policy_dir, len(rows), sum(data.duration_s) / 3600, steps, prompts)
+
+
+def bytes_of(config: PretrainJob, facts: ModelFacts) -> int:
+    """What the job takes on disk beside samples: two checkpoints for a moment, the new weights, and the policy."""
+    trained = facts.trained + (facts.text_encoder if config.train_text_encoder else 0)
+    numbers_in_a_checkpoint = 4 if config.learner.ema_decay else 3
+    return 4 * trained * (2 * numbers_in_a_checkpoint + 1) + facts.file_bytes
 
 
 def check_codec(config: PretrainJob, policy_dir: Path) -> None:

@@ -11,12 +11,15 @@ import soundfile
 from jobs import prepare, pretrain
 from jobs.config import CONFIGS
 from jobs.metrics import MetricsLog
+from jobs.model_facts import read_model_facts
 from jobs.options import build
 from jobs.pretrain import PretrainJob
+from jobs.pretrain_stage import bytes_of
 from jobs.yaml_files import read_values
 from tangoflux.cli import REFUSALS
-from tangoflux.model import TangoFlux
+from tangoflux.model import EMBEDDED, TangoFlux
 from tangoflux.soundworld.recordings import write_recordings
+from tangoflux.soundworld.training.quality import directory_size
 
 CLIPS = 24
 FAST = ["--learner-threads", "1", "--warmup-steps", "1", "--batch-size", "8", "--heldout-clips", "2"]
@@ -55,6 +58,10 @@ def test_clips_become_a_policy_that_generates(
     said = capsys.readouterr().out
     assert (output / "report.html").read_text().count("<audio") == 2
     assert f"policy       {output / 'policy'}" in said and "validation loss" in said
+    job = PretrainJob(clips=clips_dir, output=output, init_policy="miniature")
+    foreseen = bytes_of(job, read_model_facts(EMBEDDED["miniature"]))
+    checkpoint, policy = (directory_size(output / name) for name in ("checkpoints", "policy"))
+    assert 2 * checkpoint + policy <= foreseen < 3 * checkpoint + 2 * policy
     pretrain.main(arguments)
     assert "nothing to do" in capsys.readouterr().out
 
