@@ -23,6 +23,9 @@ from tangoflux.adapter_files import base_directory
 from tangoflux.checkpoint import load_weights, read_json
 from tangoflux.mel_front import MelFront, MelFrontConfig
 
+DECODED_AT_ONCE = 2**28
+"""Most numbers of the decoder's last block: a row of 30 s at the published size, which takes 3 GB of memory."""
+
 
 @dataclass(frozen=True)
 class AutoencoderConfig:
@@ -65,6 +68,14 @@ class AutoencoderConfig:
     def frames_for(self, duration_s: float) -> int:
         """Frames of latents that cover ``duration_s`` seconds: ceil(duration * sample rate / hop)."""
         return math.ceil(round(duration_s * self.sampling_rate) / self.hop)
+
+    def decoded_numbers(self, frames: int) -> int:
+        """Numbers of a row in the decoder's last block, its largest."""
+        return frames * math.prod(self.downsampling_ratios) * self.decoder_channels
+
+    def rows_at_once(self, frames: int) -> int:
+        """Rows of latents that are decoded together."""
+        return max(1, DECODED_AT_ONCE // self.decoded_numbers(frames))
 
 
 class Autoencoder(nn.Module):
@@ -165,7 +176,7 @@ class Autoencoder(nn.Module):
 
     @torch.no_grad()
     def decode_rows(self, latents: Sequence[Tensor], durations_s: Sequence[float]) -> list[NDArray[np.float32]]:
-        """Decodes rows of any lengths; rows of equal length go through the codec together.
+        """Decodes rows of any lengths; rows of equal length go through the codec together, ``rows_at_once`` at most.
 
         Args:
             latents: tensors (frames, channels).
@@ -178,9 +189,11 @@ class Autoencoder(nn.Module):
         device = next(self.parameters()).device
         for length in sorted({len(row) for row in latents}):
             rows = [index for index, row in enumerate(latents) if len(row) == length]
-            batch = torch.stack([latents[index].float() for index in rows]).to(device)
-            for index, waveform in zip(rows, self.decode(batch).clamp(-1, 1).cpu().numpy(), strict=True):
-                waveforms[index] = waveform[:, : round(durations_s[index] * self.sample_rate_hz)].copy()
+            size = self.config.rows_at_once(length)
+            for at_once in (rows[start : start + size] for start in range(0, len(rows), size)):
+                batch = torch.stack([latents[index].float() for index in at_once]).to(device)
+                for index, waveform in zip(at_once, self.decode(batch).clamp(-1, 1).cpu().numpy(), strict=True):
+                    waveforms[index] = waveform[:, : round(durations_s[index] * self.sample_rate_hz)].copy()
         return [waveforms[index] for index in range(len(latents))]
 
     @classmethod

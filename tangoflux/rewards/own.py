@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import importlib
 import inspect
-from collections.abc import Callable
+from collections.abc import Callable, Generator
+from contextlib import contextmanager
 
 from tangoflux.errors import ConfigError
 from tangoflux.rewards.protocol import Reward
@@ -14,13 +15,14 @@ def load_own(name: str) -> Reward:
     """Makes the reward of ``module:Class``.
 
     Raises:
-        ConfigError: it cannot be imported, made without arguments or called as a ``Reward`` is.
+        ConfigError: it cannot be imported, made without arguments or called as a ``Reward`` is; the message says why.
     """
     module, _, attribute = name.partition(":")
     factory = _factory(name, module, attribute)
     if not _takes(factory, 0):
         raise ConfigError(f"reward {name!r}: {attribute} needs arguments; its constructor must have none")
-    reward = factory()
+    with _explained(f"reward {name!r}: {attribute}() failed"):
+        reward = factory()
     if not isinstance(reward, Reward):
         raise ConfigError(f"reward {name!r} lacks name, checkpoint or __call__ (see tangoflux.rewards.Reward)")
     texts: list[object] = [reward.name, reward.checkpoint]
@@ -32,13 +34,22 @@ def load_own(name: str) -> Reward:
 
 
 def _factory(name: str, module: str, attribute: str) -> Callable[[], object]:
-    try:
+    where = f"reward {name!r}: module {module}"
+    with _explained(f"{where} cannot be imported"):
         factory = getattr(importlib.import_module(module), attribute, None)
-    except ImportError as error:
-        raise ConfigError(f"reward {name!r}: module {module} cannot be imported: {error}") from error
     if not callable(factory):
-        raise ConfigError(f"reward {name!r}: module {module} has no class {attribute}")
+        raise ConfigError(f"{where} has no class {attribute}")
     return factory
+
+
+@contextmanager
+def _explained(failure: str) -> Generator[None]:
+    """For code of the user's, which may raise anything."""
+    try:
+        yield
+    except Exception as error:
+        reason = (str(error).splitlines() or [""])[0]
+        raise ConfigError(f"{failure}: {type(error).__name__}: {reason}") from error
 
 
 def _takes(function: Callable[..., object], arguments: int) -> bool:

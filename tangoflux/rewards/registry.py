@@ -79,7 +79,8 @@ def _on(device: torch.device | str, reward: Reward) -> Reward:
 
 def _terms(name: str) -> list[Term]:
     # A path that exists is itself, whatever characters are in it.
-    return [Term(1.0, name)] if name and Path(name).exists() else parse_terms(name)
+    path = name.removeprefix(_WINDOWS).removeprefix(_LAION)
+    return [Term(1.0, name)] if path and Path(path).exists() else parse_terms(name)
 
 
 def _check_one(name: str) -> None:

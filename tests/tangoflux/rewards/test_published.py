@@ -2,30 +2,18 @@
 
 from __future__ import annotations
 
-import os
-import subprocess
-import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
+from huggingface_hub import constants
 
+from tangoflux.errors import CheckpointError
+from tangoflux.rewards import check_reward, load_reward
 from tests.hub import LocalHub
 from tests.tangoflux.rewards.laion_files import Sizes, laion_state, write_laion_checkpoint, write_roberta_tokenizer
 
-PROGRAM = """
-import sys
-import numpy as np
-from tangoflux.cli import run_main
-from tangoflux.rewards import check_reward, load_reward
-
-def main(argv):
-    check_reward(sys.argv[1])
-    reward = load_reward(sys.argv[1])
-    print(reward.name, reward(["a dog barks"], [np.ones((2, 44100), np.float32)], 44100).shape)
-    return 0
-
-run_main(main)
-"""
+ADDRESS_OF_A_FILE = "{repo_id}/resolve/{revision}/{filename}"
 
 
 @pytest.fixture(scope="module")
@@ -41,25 +29,39 @@ def hub(tmp_path_factory: pytest.TempPathFactory) -> LocalHub:
     return LocalHub(root)
 
 
-def score(name: str, address: str, home: Path, offline: str = "0") -> subprocess.CompletedProcess[str]:
-    environment = {**os.environ, "HF_ENDPOINT": address, "HF_HOME": str(home), "HF_HUB_DISABLE_XET": "1"}
-    environment |= {"HF_HUB_OFFLINE": offline, "HF_HUB_DISABLE_TELEMETRY": "1", "HF_HUB_DISABLE_PROGRESS_BARS": "1"}
-    return subprocess.run([sys.executable, "-c", PROGRAM, name], env=environment, capture_output=True, text=True)
+@pytest.fixture(autouse=True)
+def empty_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Nothing has been downloaded yet, and what the environment says of the hub does not count."""
+    monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path))
+    monkeypatch.setattr(constants, "HF_HUB_DISABLE_XET", True)
+    monkeypatch.setattr(constants, "HF_HUB_OFFLINE", False)
 
 
-def test_the_papers_reward_is_fetched_once_with_its_tokenizer_and_nothing_more(hub: LocalHub, tmp_path: Path) -> None:
+def score(name: str) -> tuple[str, bool]:
+    """The reward's name, and whether it gives a score."""
+    check_reward(name)
+    reward = load_reward(name)
+    return reward.name, bool(np.isfinite(reward(["a dog barks"], [np.ones((2, 44_100), np.float32)], 44_100)).all())
+
+
+def test_the_papers_reward_is_fetched_once_with_its_tokenizer_and_nothing_more(
+    hub: LocalHub, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    both = "0.5*630k-audioset-best+0.5*630k-audioset-fusion-best"
     with hub.running() as address:
-        first = score("0.5*630k-audioset-best+0.5*630k-audioset-fusion-best", address, tmp_path)
-    assert first.stdout == "0.5*630k-audioset-best+0.5*630k-audioset-fusion-best (1,)\n", first.stderr
-    assert "lukewys/laion_clap/630k-audioset-best.pt" in hub.downloads
+        monkeypatch.setattr(constants, "ENDPOINT", address)
+        monkeypatch.setattr(constants, "HUGGINGFACE_CO_URL_TEMPLATE", f"{address}/{ADDRESS_OF_A_FILE}")
+        assert score(both) == (both, True)
+    assert hub.downloads.count("lukewys/laion_clap/630k-audioset-best.pt") == 1
     assert "FacebookAI/roberta-base/vocab.json" in hub.downloads
     assert "FacebookAI/roberta-base/model.safetensors" not in hub.downloads
-    again = score("windows:630k-audioset-best", "http://127.0.0.1:1", tmp_path, offline="1")
-    assert again.stdout == "windows:630k-audioset-best (1,)\n", again.stderr
+    monkeypatch.setattr(constants, "HF_HUB_OFFLINE", True)
+    assert score("windows:630k-audioset-best") == ("windows:630k-audioset-best", True)
 
 
-def test_without_a_hub_the_error_says_what_to_do(tmp_path: Path) -> None:
-    result = score("630k-audioset-best", "http://127.0.0.1:1", tmp_path, offline="1")
-    assert result.returncode == 2 and "Traceback" not in result.stderr
-    assert "630k-audioset-best.pt cannot be had from lukewys/laion_clap" in result.stderr
-    assert "give the file's path instead of its name" in result.stderr
+def test_without_a_hub_the_error_says_what_to_do(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(constants, "HF_HUB_OFFLINE", True)
+    message = "630k-audioset-best.pt cannot be had from lukewys/laion_clap.*give the file's path instead of its name"
+    with pytest.raises(CheckpointError, match=message) as caught:
+        check_reward("630k-audioset-best")
+    assert "\n" not in str(caught.value)

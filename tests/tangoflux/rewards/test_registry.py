@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import shutil
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -41,6 +42,11 @@ class Numbered(Loudness):
     checkpoint = 1  # type: ignore[assignment]
 
 
+class Unlicensed(Loudness):
+    def __init__(self) -> None:
+        raise RuntimeError("no licence\nat all")
+
+
 CONSTANT = 3
 
 
@@ -55,6 +61,13 @@ def test_a_directory_is_a_clap_model_named_after_it(clap_dir: Path) -> None:
     check_reward(str(clap_dir))
     reward = load_reward(str(clap_dir))
     assert isinstance(reward, ClapReward) and reward.name == "tiny-clap"
+
+
+def test_a_path_that_exists_is_no_sum(clap_dir: Path, tmp_path: Path) -> None:
+    directory = shutil.copytree(clap_dir, tmp_path / "0.5*speech+music")
+    for prefix in ("", "windows:"):
+        check_reward(f"{prefix}{directory}")
+        assert load_reward(f"{prefix}{directory}").name == f"{prefix}0.5*speech+music"
 
 
 def test_the_embedded_names_are_known() -> None:
@@ -105,6 +118,7 @@ def test_a_name_that_is_nothing_is_refused_in_one_line(name: str, message: str) 
         ("Needy", "Needy needs arguments; its constructor must have none"),
         ("Deaf", r"cannot be called with \(prompts, waveforms, sample_rate_hz\)"),
         ("Numbered", "its name and checkpoint must be strings"),
+        ("Unlicensed", r"Unlicensed\(\) failed: RuntimeError: no licence$"),
     ],
 )
 def test_a_class_that_is_no_reward_is_refused(attribute: str, message: str) -> None:
@@ -112,9 +126,18 @@ def test_a_class_that_is_no_reward_is_refused(attribute: str, message: str) -> N
         load_reward(f"{__name__}:{attribute}")
 
 
-def test_a_module_that_lacks_what_it_imports_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    (tmp_path / "my_reward.py").write_text("import no_such_library\n")
+@pytest.mark.parametrize(
+    ("source", "message"),
+    [
+        ("import no_such_library", "ModuleNotFoundError: No module named 'no_such_library'"),
+        ("class Mine", "SyntaxError: expected ':'"),
+    ],
+)
+def test_a_module_that_cannot_be_imported_is_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, source: str, message: str
+) -> None:
+    (tmp_path / "my_reward.py").write_text(source)
     monkeypatch.syspath_prepend(tmp_path)
     check_reward("my_reward:Mine")
-    with pytest.raises(ConfigError, match="module my_reward cannot be imported: No module named 'no_such_library'"):
+    with pytest.raises(ConfigError, match=f"module my_reward cannot be imported: {message}"):
         load_reward("my_reward:Mine")
