@@ -8,7 +8,6 @@ from dataclasses import dataclass
 from jobs.config import LearnerOptions, RunConfig
 from jobs.formatting import in_words
 from jobs.model_facts import ModelFacts
-from tangoflux.autoencoder import DECODED_AT_ONCE
 from tangoflux.conditioning import TRAINING_MAX_TOKENS
 
 PROCESS_BYTES = 600_000_000
@@ -21,7 +20,7 @@ RAY_BYTES = 800_000_000
 """Ray's own processes and the job's; measured on one machine."""
 
 TRAINING_FLOATS = {"fp32": 23, "bf16": 27}
-"""Numbers kept for the backward pass per row, token, block and unit of width; measured on three sizes, and with LoRA."""
+"""Numbers kept for the backward pass per row, token, block and unit of width; measured on three sizes and with LoRA."""
 
 SAMPLING_FLOATS = 12
 """The same of one block without a backward pass: the widest moment is the single block's attention beside its MLP."""
@@ -31,6 +30,8 @@ DECODING_FLOATS = 4.5
 
 IN_FLIGHT = 2
 """Chunks of a rollout worker that the object store holds at once."""
+
+LEARNER = "learner ranks"
 
 
 @dataclass(frozen=True)
@@ -130,7 +131,7 @@ def machine_memory(config: RunConfig, facts: ModelFacts) -> list[Memory]:
         ),
         Memory("reward workers", rewards.workers, PROCESS_BYTES, "without what their models take", "--reward-workers"),
         Memory(
-            "learner ranks",
+            LEARNER,
             learner.workers,
             PROCESS_BYTES + (rank.beside_gpu if learner.num_gpus else rank.without_gpu),
             "loading, and copies of what is trained" if learner.num_gpus else _learner_detail(learner, rank),
@@ -148,7 +149,7 @@ def gpu_memory(config: RunConfig, facts: ModelFacts) -> list[Memory]:
     parts = (
         (rollouts, "rollout workers", _rollout_bytes(config, facts), f"policy and codec, {_rollout_rows(config)} rows"),
         (rewards, "reward workers", 0, "without what their models take"),
-        (learner, "learner rank", rank.on_gpu, _learner_detail(learner, rank)),
+        (learner, LEARNER, rank.on_gpu, _learner_detail(learner, rank)),
     )
     return [
         Memory(name, min(kind.workers, max(1, int(1 / kind.num_gpus))), CUDA_BYTES + size, detail, "")
@@ -175,7 +176,7 @@ def _rollout_bytes(config: RunConfig, facts: ModelFacts) -> int:
     # Where the policy samples in bf16, its weights are there once more.
     rounded = 0 if config.rollouts.precision == "fp32" else 2 * facts.trained
     sampling = rounded + 4 * guided * _tokens(facts) * facts.width * SAMPLING_FLOATS
-    decoding = 4 * DECODING_FLOATS * max(DECODED_AT_ONCE, facts.codec_channels * facts.max_samples)
+    decoding = 4 * DECODING_FLOATS * facts.decoded_row * min(config.samples_per_prompt, facts.decoded_at_once)
     return round(4 * weights + max(sampling, decoding))
 
 

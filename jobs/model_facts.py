@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from safetensors import SafetensorError, safe_open
-
 from actors.policy_store import WEIGHTS
+from tangoflux.adapter_files import base_directory
 from tangoflux.autoencoder import AutoencoderConfig
-from tangoflux.checkpoint import read_json
-from tangoflux.errors import CheckpointError
+from tangoflux.checkpoint import read_json, read_shapes
+from tangoflux.lora import WHOLE, trained_shapes
 from tangoflux.policy import PolicyConfig
 
 
@@ -26,6 +26,10 @@ class ModelFacts:
         sample_rate_hz, audio_channels: of the waveforms.
         trained: parameters that alignment trains.
         text_encoder, codec: parameters that it does not.
+        adapter_per_rank: parameters of a LoRA adapter for each of its ranks.
+        conditioning: parameters that LoRA trains whole.
+        decoded_row, decoded_at_once: numbers of a row of ``audio_seq_len`` frames in the codec's last block, and rows
+            that are decoded together.
         file_bytes: the stored weights, policy and codec.
         width, blocks: of the transformer.
     """
@@ -38,44 +42,51 @@ class ModelFacts:
     trained: int
     text_encoder: int
     codec: int
+    adapter_per_rank: int
+    conditioning: int
+    decoded_row: int
+    decoded_at_once: int
     file_bytes: int
     width: int
     blocks: int
+
+    def trained_with(self, lora_rank: int) -> int:
+        """Parameters that alignment trains, with a LoRA adapter of this rank; 0 is without one."""
+        return lora_rank * self.adapter_per_rank + self.conditioning if lora_rank else self.trained
 
 
 def read_model_facts(directory: Path) -> ModelFacts:
     """The sizes of a policy in the published layout, from its JSON files and the headers of its weights.
 
+    Those of a LoRA version are its base's.
+
     Raises:
         CheckpointError: a file is missing or is not what it should be.
     """
+    directory = base_directory(directory)
     policy = PolicyConfig.from_dict(read_json(directory / "config.json"))
     codec = AutoencoderConfig.read(directory)
-    sizes = _tensor_sizes(directory / WEIGHTS)
-    text_encoder = sum(size for name, size in sizes.items() if name.startswith("text_encoder."))
+    shapes = read_shapes(directory / WEIGHTS)
+    lora = trained_shapes(shapes, 1)
+    text_encoder = _numbers(shapes, "text_encoder.")
     return ModelFacts(
         audio_seq_len=policy.audio_seq_len,
         latent_channels=policy.in_channels,
         max_duration_s=policy.max_duration,
         sample_rate_hz=codec.sampling_rate,
         audio_channels=codec.audio_channels,
-        trained=sum(sizes.values()) - text_encoder,
+        trained=_numbers(shapes) - text_encoder,
         text_encoder=text_encoder,
-        codec=sum(_tensor_sizes(directory / "vae.safetensors").values()),
+        codec=_numbers(read_shapes(directory / "vae.safetensors")),
+        adapter_per_rank=_numbers(lora, "transformer."),
+        conditioning=_numbers(lora, WHOLE),
+        decoded_row=codec.decoded_numbers(policy.audio_seq_len),
+        decoded_at_once=codec.rows_at_once(policy.audio_seq_len),
         file_bytes=sum((directory / name).stat().st_size for name in (WEIGHTS, "vae.safetensors")),
         width=policy.num_attention_heads * policy.attention_head_dim,
         blocks=policy.num_layers + policy.num_single_layers,
     )
 
 
-def _tensor_sizes(file: Path) -> dict[str, int]:
-    """Numbers in each tensor of a safetensors file."""
-    if not file.is_file():
-        raise CheckpointError(f"{file} is missing: is {file.parent} a model directory?")
-    try:
-        with safe_open(file, framework="numpy") as tensors:
-            return {name: math.prod(tensors.get_slice(name).get_shape()) for name in tensors.keys()}  # noqa: SIM118
-    except SafetensorError as error:
-        raise CheckpointError(
-            f"{file} is truncated or no safetensors file ({error}); download or build it again"
-        ) from None
+def _numbers(shapes: Mapping[str, tuple[int, ...]], prefix: str | tuple[str, ...] = "") -> int:
+    return sum(math.prod(shape) for name, shape in shapes.items() if name.startswith(prefix))

@@ -12,6 +12,7 @@ from actors.files import clear_disk_errors, whole_file
 from actors.prepare import CodecFacts
 from jobs.output_dir import FLAG, check_new
 from jobs.prepare import PrepareJob
+from tangoflux.adapter_files import base_directory
 from tangoflux.checkpoint import read_json
 from tangoflux.errors import ConfigError
 
@@ -42,6 +43,7 @@ def settings_of(config: PrepareJob, policy_dir: Path, facts: CodecFacts) -> dict
 
 def codec_hashes(policy_dir: Path) -> dict[str, str | None]:
     """What tells a policy's codec from another."""
+    policy_dir = base_directory(policy_dir)
     weights, config = policy_dir / "vae.safetensors", policy_dir / "vae_config.json"
     return {"codec_sha256": _sha256(weights), "codec_config_sha256": _sha256(config) if config.exists() else None}
 
