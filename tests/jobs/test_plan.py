@@ -117,8 +117,9 @@ def test_more_ranks_and_a_sharded_optimiser_need_less_a_rank() -> None:
     # Without ZeRO the weights are their own masters.
     assert each_rank("--zero-stage", "0") < one
     assert each_rank("--micro-batch-size", "1") < one
-    assert each_rank("--activation-checkpointing", "true") < one / 2
-    assert each_rank("--lora-rank", "32") < one / 3
+    checkpointing = each_rank("--activation-checkpointing", "true")
+    assert checkpointing < one / 2
+    assert each_rank("--activation-checkpointing", "true", "--lora-rank", "32") < 0.6 * checkpointing
 
 
 def test_plan_reads_as_a_table() -> None:
