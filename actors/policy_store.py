@@ -130,9 +130,7 @@ class PolicyStore:
     def _holds(self, directory: Path) -> bool:
         return directory.resolve().parent == self.directory.resolve()
 
-    def _publish_adapter(
-        self, target: Path, base: Path, trained: Mapping[str, Tensor], settings: LoraSettings
-    ) -> None:
+    def _publish_adapter(self, target: Path, base: Path, trained: Mapping[str, Tensor], settings: LoraSettings) -> None:
         check_trained(read_shapes(base / WEIGHTS), trained, settings, "what was trained")
         with whole_directory(target) as temporary:
             for name in CONFIGS:

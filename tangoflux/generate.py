@@ -54,7 +54,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         check_reward(arguments.reward)
     model = TangoFlux.from_pretrained(arguments.model)
     wishes = plan(arguments, model.policy.config.max_duration)
-    reward = load_reward(arguments.reward) if arguments.best_of else None
+    reward = load_reward(arguments.reward, device_of(arguments)) if arguments.best_of else None
     model = model.to(device_of(arguments))
     with progress(len(wishes)) as advance:
         for wish in wishes:

@@ -35,9 +35,7 @@ def facts(settings: Settings, model: TangoFlux) -> dict[str, Any]:
         "versions": {"python": platform.python_version(), "commit": _commit(SOURCE)}
         | {name: version(name) for name in ("torch", "diffusers", "transformers")},
         "settings": {key: value for key, value in asdict(settings).items() if key != "repository"},
-        "baseline": f"the published code, commit {_commit(settings.repository)}"
-        if settings.repository
-        else "the published code's steps, written plainly",
+        "baseline": _baseline(settings.repository),
         "training": "torch's AdamW, without Ray and DeepSpeed, on both sides",
         "policy": policy.config.to_dict(),
         "policy_parameters": sum(parameter.numel() for parameter in policy.trainable_parameters()),
@@ -84,6 +82,12 @@ def _machine() -> dict[str, Any]:
         "gpu": torch.cuda.get_device_name() if torch.cuda.is_available() else None,
         "load_before": round(load, 1),
     }
+
+
+def _baseline(repository: Path | None) -> str:
+    if repository is None:
+        return "the published code's steps, written plainly"
+    return f"the published code, commit {_commit(repository) or 'unknown'}"
 
 
 def _cpu_name() -> str:
