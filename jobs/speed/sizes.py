@@ -53,13 +53,13 @@ SIZES = {
         batches=(1, 2),
         pairs=2,
     ),
-    # A quarter of the paper's width and a third of its depth, and a codec so narrow that its share of the time is the
-    # paper's. On one CPU thread encoding 30 s takes 9.5 times as long as a velocity (the paper's model: 10.5) and
-    # decoding 12 times (11); of the operations its share is smaller, as narrow convolutions are slow.
+    # A quarter of the paper's width and a third of its depth, and a codec so narrow that its share of a training step
+    # is the paper's: on one CPU thread encoding 30 s takes 10 to 15 times as long as one velocity (the paper's
+    # model: 13). Of the operations its share is smaller, as narrow convolutions are bound by memory.
     "mid": Size(
         policy={"num_layers": 2, "num_single_layers": 6, "num_attention_heads": 2, "joint_attention_dim": 256},
         text={"vocab_size": 4096, "d_model": 256, "d_kv": 64, "d_ff": 704, "num_layers": 8, "num_heads": 4},
-        codec={"encoder_hidden_size": 16, "decoder_channels": 16},
+        codec={"encoder_hidden_size": 8, "decoder_channels": 8},
         num_steps=4,
         batches=(1, 4),
         pairs=2,
