@@ -69,6 +69,17 @@ class AutoencoderConfig:
         """Frames of latents that cover ``duration_s`` seconds: ceil(duration * sample rate / hop)."""
         return math.ceil(round(duration_s * self.sampling_rate) / self.hop)
 
+    def frames_heard(self, duration_s: float) -> int | None:
+        """Frames that the first ``duration_s`` seconds of a decoded waveform depend on; None: all (behind a front)."""
+        if self.front:
+            return None
+        context, rate = 3.0, 1  # reach of the decoder's kernels: 7 before and after; in a block 7 at dilations 1, 3, 9
+        for ratio in reversed(self.downsampling_ratios):
+            context += 1 / rate
+            rate *= ratio
+            context += 3 * (1 + 3 + 9) / rate
+        return self.frames_for(duration_s) + math.ceil(context + 3 / rate)
+
     def decoded_numbers(self, frames: int) -> int:
         """Numbers of a row in the decoder's last block, its largest."""
         return frames * math.prod(self.downsampling_ratios) * self.decoder_channels
@@ -187,6 +198,8 @@ class Autoencoder(nn.Module):
         """
         waveforms: dict[int, NDArray[np.float32]] = {}
         device = next(self.parameters()).device
+        # All beyond would be cut off afterwards: of 30 s of frames a sample of 10 s needs a third.
+        latents = [row[: self.config.frames_heard(seconds)] for row, seconds in zip(latents, durations_s, strict=True)]
         for length in sorted({len(row) for row in latents}):
             rows = [index for index, row in enumerate(latents) if len(row) == length]
             size = self.config.rows_at_once(length)

@@ -31,6 +31,19 @@ def test_decoding_waveforms_does_not_depend_on_the_batch() -> None:
     assert noise_db(together, alone) < -100
 
 
+def test_frames_beyond_a_rows_duration_are_left_out_and_not_missed() -> None:
+    torch.manual_seed(0)
+    model, latents, samples = tiny_autoencoder(front=False), torch.randn(1, 64, 8), 3000
+    decoded_frames: list[int] = []
+    model.oobleck.decoder.register_forward_pre_hook(lambda _, inputs: decoded_frames.append(inputs[0].shape[-1]))
+    with torch.no_grad():
+        everything = model.decode(latents).clamp(-1, 1)[0, :, :samples]
+    [waveform] = model.decode_rows([latents[0]], [samples / 16_000])
+    assert noise_db(torch.from_numpy(waveform), everything) < -100
+    assert decoded_frames[0] == 64
+    assert decoded_frames[1] < 12
+
+
 def test_the_posterior_of_rows_of_any_lengths_is_that_of_each_alone() -> None:
     torch.manual_seed(0)
     model = tiny_autoencoder()
