@@ -10,26 +10,45 @@ from contextlib import contextmanager
 from tangoflux.errors import ConfigError
 from tangoflux.rewards.protocol import Reward
 
+NO_REWARD = "lacks name, checkpoint or __call__ (see tangoflux.rewards.Reward)"
+NOT_CALLABLE = "cannot be called with (prompts, waveforms, sample_rate_hz)"
 
-def load_own(name: str) -> Reward:
-    """Makes the reward of ``module:Class``.
+
+def check_own(name: str) -> Callable[[], object]:
+    """The ``Class`` of ``module:Class``, of which nothing is made yet.
 
     Raises:
-        ConfigError: it cannot be imported, made without arguments or called as a ``Reward`` is; the message says why.
+        ConfigError: it cannot be imported, or a class of its signatures is no ``Reward``; the message says why.
     """
     module, _, attribute = name.partition(":")
     factory = _factory(name, module, attribute)
     if not _takes(factory, 0):
         raise ConfigError(f"reward {name!r}: {attribute} needs arguments; its constructor must have none")
+    if inspect.isclass(factory):
+        call = next((vars(base)["__call__"] for base in factory.__mro__ if "__call__" in vars(base)), None)
+        if call is None:
+            raise ConfigError(f"reward {name!r} {NO_REWARD}")
+        if not _takes(call, 4):
+            raise ConfigError(f"reward {name!r} {NOT_CALLABLE}")
+    return factory
+
+
+def load_own(name: str) -> Reward:
+    """Makes the reward of ``module:Class``.
+
+    Raises:
+        ConfigError: see ``check_own``; or its constructor fails, or what it makes is no ``Reward``.
+    """
+    factory, attribute = check_own(name), name.partition(":")[2]
     with _explained(f"reward {name!r}: {attribute}() failed"):
         reward = factory()
     if not isinstance(reward, Reward):
-        raise ConfigError(f"reward {name!r} lacks name, checkpoint or __call__ (see tangoflux.rewards.Reward)")
+        raise ConfigError(f"reward {name!r} {NO_REWARD}")
     texts: list[object] = [reward.name, reward.checkpoint]
     if not all(isinstance(text, str) for text in texts):
         raise ConfigError(f"reward {name!r}: its name and checkpoint must be strings")
     if not _takes(reward, 3):
-        raise ConfigError(f"reward {name!r} cannot be called with (prompts, waveforms, sample_rate_hz)")
+        raise ConfigError(f"reward {name!r} {NOT_CALLABLE}")
     return reward
 
 

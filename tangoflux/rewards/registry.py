@@ -25,7 +25,7 @@ from tangoflux.errors import ConfigError
 from tangoflux.rewards.clap import ClapReward
 from tangoflux.rewards.detector import DetectorReward, Measure
 from tangoflux.rewards.laion import LaionReward, check_laion_installed
-from tangoflux.rewards.own import load_own
+from tangoflux.rewards.own import check_own, load_own
 from tangoflux.rewards.protocol import Reward
 from tangoflux.rewards.published import CHECKPOINTS, fetch_checkpoint, fetch_roberta_tokenizer
 from tangoflux.rewards.weighted import Term, WeightedReward, parse_terms
@@ -38,7 +38,9 @@ _WINDOWS, _LAION = "windows:", "laion:"
 
 
 def check_reward(name: str) -> None:
-    """Whether ``load_reward`` knows what to load, without loading it; published checkpoints are fetched from the hub.
+    """Whether ``load_reward`` knows what to load, without loading it.
+
+    Published checkpoints are fetched from the hub, and modules of the user's are imported.
 
     Raises:
         ConfigError: it does not; the message names what there is.
@@ -119,6 +121,7 @@ def _check_module(name: str) -> None:
         raise ConfigError(f"reward {name!r} is none of {known}, no directory, no .pt file and no module:Class")
     if module not in sys.modules and not _is_importable(module):
         raise ConfigError(f"reward {name!r}: there is no module {module} to import; is its folder on PYTHONPATH?")
+    check_own(name)
 
 
 def _load_one(name: str) -> Reward:

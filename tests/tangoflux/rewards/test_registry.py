@@ -26,7 +26,10 @@ class Loudness:
 
 
 class Nameless:
-    def __call__(self) -> None: ...
+    def __call__(self, prompts: object, waveforms: object, sample_rate_hz: int) -> None: ...
+
+
+class Mute: ...
 
 
 class Needy(Loudness):
@@ -114,14 +117,27 @@ def test_a_name_that_is_nothing_is_refused_in_one_line(name: str, message: str) 
     [
         ("Missing", "has no class Missing"),
         ("CONSTANT", "has no class CONSTANT"),
-        ("Nameless", "lacks name, checkpoint or __call__"),
+        ("Mute", "lacks name, checkpoint or __call__"),
         ("Needy", "Needy needs arguments; its constructor must have none"),
         ("Deaf", r"cannot be called with \(prompts, waveforms, sample_rate_hz\)"),
+    ],
+)
+def test_a_class_that_is_no_reward_is_refused_before_one_is_made(attribute: str, message: str) -> None:
+    for refused in (check_reward, load_reward):
+        with pytest.raises(ConfigError, match=message):
+            refused(f"{__name__}:{attribute}")
+
+
+@pytest.mark.parametrize(
+    ("attribute", "message"),
+    [
+        ("Nameless", "lacks name, checkpoint or __call__"),
         ("Numbered", "its name and checkpoint must be strings"),
         ("Unlicensed", r"Unlicensed\(\) failed: RuntimeError: no licence$"),
     ],
 )
-def test_a_class_that_is_no_reward_is_refused(attribute: str, message: str) -> None:
+def test_a_class_that_makes_no_reward_is_refused(attribute: str, message: str) -> None:
+    check_reward(f"{__name__}:{attribute}")
     with pytest.raises(ConfigError, match=message):
         load_reward(f"{__name__}:{attribute}")
 
@@ -138,6 +154,6 @@ def test_a_module_that_cannot_be_imported_is_refused(
 ) -> None:
     (tmp_path / "my_reward.py").write_text(source)
     monkeypatch.syspath_prepend(tmp_path)
-    check_reward("my_reward:Mine")
-    with pytest.raises(ConfigError, match=f"module my_reward cannot be imported: {message}"):
-        load_reward("my_reward:Mine")
+    for refused in (check_reward, load_reward):
+        with pytest.raises(ConfigError, match=f"module my_reward cannot be imported: {message}"):
+            refused("my_reward:Mine")
