@@ -109,7 +109,7 @@ def plan(arguments: argparse.Namespace, max_duration_s: float) -> list[Wish]:
 def fulfil(
     wish: Wish, model: TangoFlux, reward: Reward | None, arguments: argparse.Namespace, advance: Callable[[float], None]
 ) -> Iterator[str]:
-    """Makes and writes a prompt's samples; yields a line a file, with its reward where there is one."""
+    """Makes and writes a prompt's samples; yields a line a file, with any reward, and one for the rest."""
     [waveforms] = model.generate(
         wish.prompt.text,
         wish.prompt.duration_s,
@@ -120,24 +120,24 @@ def fulfil(
         negative_prompt=arguments.negative_prompt,
         on_step=advance,
     )
-    for file, (waveform, note) in zip(wish.files, _ranked(wish, waveforms, reward, model), strict=False):
+    ranked = _ranked(wish, waveforms, reward, model)
+    for rank, (file, (waveform, score)) in enumerate(zip(wish.files, ranked, strict=False), start=1):
         write_audio(file, waveform, model.sample_rate_hz)
-        yield f"{file}{note}"
+        yield f"{file}  {reward.name} {score:.3f}, {rank} of {len(ranked)}" if reward else str(file)
+    if len(ranked) > len(wish.files):
+        yield f"  not kept: {' '.join(f'{score:.3f}' for _, score in ranked[len(wish.files) :])}"
 
 
 def _ranked(
     wish: Wish, waveforms: Sequence[NDArray[np.float32]], reward: Reward | None, model: TangoFlux
-) -> list[tuple[NDArray[np.float32], str]]:
-    """The waveforms with what is to be said of them, the best first where they are ranked."""
+) -> list[tuple[NDArray[np.float32], float]]:
+    """The waveforms with their rewards, the best first where they are ranked."""
     if reward is None:
-        return [(waveform, "") for waveform in waveforms]
+        return [(waveform, math.nan) for waveform in waveforms]
     scores = reward([wish.prompt.text] * len(waveforms), waveforms, model.sample_rate_hz)
     # A sample without a score comes last: a failure is no score, and sorts nowhere.
     order = sorted(range(len(scores)), key=lambda index: (math.isnan(scores[index]), -scores[index]))
-    return [
-        (waveforms[index], f"  {reward.name} {scores[index]:.3f}, {rank} of {len(order)}")
-        for rank, index in enumerate(order, start=1)
-    ]
+    return [(waveforms[index], float(scores[index])) for index in order]
 
 
 def write_audio(file: Path, waveform: NDArray[np.float32], sample_rate_hz: int) -> None:
