@@ -19,7 +19,7 @@ import ray
 from ray.exceptions import RayActorError, RayTaskError
 
 from actors.seat import DEATHS, Seat, WorkerError, call, first_line, is_over
-from actors.stream import Stream
+from actors.stream import SetAside, Stream
 from tangoflux.errors import TangoFluxError
 
 logger = logging.getLogger(__name__)
@@ -45,6 +45,7 @@ class Pool:
         resources: Mapping[str, Any],
         name: str,
         start_timeout_s: float = 600.0,
+        task_timeout_s: float = 0.0,
     ) -> None:
         """Starts the pool.
 
@@ -55,6 +56,7 @@ class Pool:
             resources: options of each actor, such as ``{"num_cpus": 1, "num_gpus": 0}``.
             name: what errors and logs call its actors, such as "rollout worker".
             start_timeout_s: seconds without any ready actor after which a stream gives up.
+            task_timeout_s: seconds of a task after which its actor is taken for hung and ended; 0: never.
         """
         self.name = name
         self.size = size
@@ -62,6 +64,7 @@ class Pool:
         self._args = args
         self._resources = dict(resources)
         self._start_timeout_s = start_timeout_s
+        self._task_timeout_s = task_timeout_s
         self._seats: list[Seat] = []
         self._broadcasts: dict[str, tuple[Any, ...]] = {}
         self._stream: Stream[Any] | None = None
@@ -112,20 +115,24 @@ class Pool:
                 if not seat.flights:  # otherwise the stream finds it, and the tasks with it
                     self.bury(seat, error)
 
-    def stream(self, method: str, inputs: Iterable[T] | Stream[T], *args: Any) -> Stream[T]:
+    def stream(
+        self, method: str, inputs: Iterable[T] | Stream[T], *args: Any, set_aside: SetAside[T] | None = None
+    ) -> Stream[T]:
         """Calls ``method(input, *args)`` for each input on some actor, and gives the results as they finish.
 
         Args:
             inputs: values, or another pool's stream, whose results are then the inputs while it keeps on running.
+            set_aside: takes an input that ended three workers, and the stream goes on without it.
 
         Returns:
             an iterator of (input, reference of its result); in a chain, of the first stream's inputs. Its ``next``
-            raises WorkerError, or the worker's own TangoFluxError, when a task raises or ends three workers.
+            raises WorkerError, or the worker's own TangoFluxError, when a task raises, or ends three workers and there
+            is no ``set_aside``.
         """
         self.ensure()
         for seat in self._seats:
             seat.flights.clear()
-        self._stream = Stream(self, method, inputs, args)
+        self._stream = Stream(self, method, inputs, args, set_aside)
         return self._stream
 
     # The rest is for the pool's stream.
@@ -154,6 +161,13 @@ class Pool:
                 f"no {self.name} was ready within {self._start_timeout_s:g} s: each needs {self._resources}, "
                 f"free in the cluster: {ray.available_resources()}; ask for less or add nodes"
             )
+
+    def end_hung(self, seat: Seat) -> None:
+        """Ends the actor of a task that takes too long; its death is then found as any other is."""
+        seconds = time.monotonic() - seat.busy_since
+        if seat.flights and 0 < self._task_timeout_s < seconds:
+            logger.warning("a %s gave no answer for %.0f s and is ended", self.name, seconds)
+            ray.kill(seat.actor)
 
     def bury(self, seat: Seat, error: Exception) -> None:
         """Empties the seat of a dead actor; a replacement starts after a back-off.

@@ -23,6 +23,10 @@ DEATHS = (RayActorError, OutOfMemoryError)
 """What a call raises when its actor is dead or out of reach."""
 
 
+ALONE_AFTER = 2
+"""A task that ended so many actors is given to an actor that has no other."""
+
+
 class WorkerError(TangoFluxError):
     """A worker could not start, raised, or died again and again at the same task."""
 
@@ -56,6 +60,7 @@ class Seat:
         deaths: actors that died here since one finished a task.
         failed_starts: actors that died here, one after another, before they were ready.
         start_at: when the replacement may start, in ``time.monotonic()`` seconds.
+        busy_since: when the first of its tasks became the first, or when it had no more tasks.
     """
 
     actor: Any = None
@@ -64,6 +69,7 @@ class Seat:
     deaths: int = 0
     failed_starts: int = 0
     start_at: float = 0.0
+    busy_since: float = 0.0
 
     @property
     def ready(self) -> bool:
@@ -85,10 +91,23 @@ class Seat:
         """Ends the start-up."""
         self.setup = []
         self.failed_starts = 0
+        self.busy_since = time.monotonic()
 
     def fly(self, task: Task[Any], method: str, args: Sequence[Any]) -> None:
         """Gives the actor a task."""
+        if not self.flights:
+            self.busy_since = time.monotonic()
         self.flights.append(Flight(task, *call(self.actor, method, task.value, *args)))
+
+    def land(self) -> Flight[Any]:
+        """Takes its first task out."""
+        self.busy_since = time.monotonic()
+        return self.flights.popleft()
+
+    def takes(self, task: Task[Any], most: int) -> bool:
+        """Whether the actor may be given a task beside those that it has; one that ended two actors flies alone."""
+        alone = task.deaths >= ALONE_AFTER or any(flight.task.deaths >= ALONE_AFTER for flight in self.flights)
+        return self.ready and len(self.flights) < (1 if alone else most)
 
     def empty(self) -> None:
         """Ends the actor, if it still lives, and sets when the next one may start. The flights stay."""

@@ -2,21 +2,29 @@
 
 from __future__ import annotations
 
+import logging
 import time
 from collections import deque
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from operator import length_hint
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import ray
 from ray import ObjectRef
 from ray.exceptions import ObjectLostError, RayTaskError
 
-from actors.seat import DEATHS, Seat, Task, is_over
+from actors.seat import DEATHS, Seat, Task, first_line, is_over
+from tangoflux.errors import TangoFluxError
 
 if TYPE_CHECKING:
     from actors.pool import Pool
 
+logger = logging.getLogger(__name__)
+
 T = TypeVar("T")
+
+ANY: Task[None] = Task(None, None)
+"""Stands for a task that has not been taken yet."""
 
 MAX_IN_FLIGHT = 2
 """Tasks an actor has at once: one that runs, and one that waits so that the actor never waits for the driver."""
@@ -28,6 +36,10 @@ POLL_S = 1.0
 """Longest wait before a stream looks at what no reference tells it: back-off and start-up times."""
 
 
+SetAside = Callable[[T, TangoFluxError], None]
+"""Takes an input that was given up, and why."""
+
+
 class Stream(Iterator[tuple[T, ObjectRef[Any]]]):
     """The results of one method for many inputs, as they finish; made by ``Pool.stream``.
 
@@ -35,10 +47,18 @@ class Stream(Iterator[tuple[T, ObjectRef[Any]]]):
     here and in the streams before. At most ``MAX_IN_FLIGHT`` tasks an actor are given out or not yet taken.
     """
 
-    def __init__(self, pool: Pool, method: str, inputs: Iterable[T] | Stream[T], args: tuple[Any, ...]) -> None:
+    def __init__(
+        self,
+        pool: Pool,
+        method: str,
+        inputs: Iterable[T] | Stream[T],
+        args: tuple[Any, ...],
+        set_aside: SetAside[T] | None,
+    ) -> None:
         self._pool = pool
         self._method = method
         self._args = args
+        self._set_aside = set_aside
         self._upstream = inputs if isinstance(inputs, Stream) else None
         self._inputs: Iterator[T] = iter(()) if isinstance(inputs, Stream) else iter(inputs)
         self._exhausted = False
@@ -54,6 +74,21 @@ class Stream(Iterator[tuple[T, ObjectRef[Any]]]):
             self._wait()
             self._advance()
         return self._take()
+
+    def values(self) -> Iterator[tuple[T, Any]]:
+        """As the iterator, but the results themselves; one that was lost with its node is made again."""
+        for key, reference in self:
+            try:
+                value = ray.get(reference)
+            except ObjectLostError as error:
+                self._make_again(key, error)
+            else:
+                yield key, value
+
+    def backlog(self) -> int:
+        """Inputs that could be worked on now and are not, as far as it is known."""
+        waiting = len(self._upstream._done) if self._upstream else length_hint(self._inputs)
+        return len(self._again) + waiting
 
     def _advance(self) -> None:
         """Does all that needs no waiting."""
@@ -93,47 +128,69 @@ class Stream(Iterator[tuple[T, ObjectRef[Any]]]):
         for seat in self._pool.seats_of(self):
             while seat.flights and is_over(seat.flights[0].receipt):
                 self._land(seat)
+            self._pool.end_hung(seat)
 
     def _land(self, seat: Seat) -> None:
         """Takes in the first flight of a seat, which is over."""
-        flight = seat.flights[0]
+        task = seat.flights[0].task
         try:
-            ray.get(flight.receipt)
+            ray.get(seat.flights[0].receipt)
         except ObjectLostError as error:
-            self._try_again(seat.flights.popleft().task, error)
+            seat.land()
+            self._make_again(task.key, error)
         except RayTaskError as error:
-            raise self._pool.error(f"{flight.task.key} failed in {self._method}", error) from error
+            seat.land()
+            if not isinstance(error.cause, ObjectLostError):
+                raise self._pool.error(f"{task.key} failed in {self._method}", error) from error
+            self._make_again(task.key, error.cause)
         except DEATHS as error:
-            self._pool.bury(seat, error)
-            while seat.flights:
-                self._try_again(seat.flights.popleft().task, error)
+            self._mourn(seat, error)
         else:
-            seat.flights.popleft()
+            self._done.append((task.key, seat.land().result))
             seat.deaths = 0
-            self._done.append((flight.task.key, flight.result))
 
-    def _try_again(self, task: Task[T], error: Exception) -> None:
-        # Any of a dead actor's tasks may have ended it: the result of an earlier one can be lost with it. So each is
-        # tried again at the head of an idle actor, where no other's death is taken for its own.
-        task.deaths += 1
-        if task.deaths >= MAX_DEATHS:
-            raise self._pool.error(f"{task.key} was given up after {task.deaths} workers; the last", error) from error
-        self._again.append(task)
+    def _mourn(self, seat: Seat, error: Exception) -> None:
+        """An actor died: the task that it ran is charged with it, those that waited behind are not."""
+        self._pool.bury(seat, error)
+        running, *queued = [flight.task for flight in seat.flights]
+        seat.flights.clear()
+        running.deaths += 1
+        self._again.extendleft(reversed(queued))
+        if running.deaths < MAX_DEATHS:
+            self._again.append(running)
+            return
+        failure = self._pool.error(f"{running.key} was given up after {running.deaths} workers; the last", error)
+        if self._set_aside is None:
+            raise failure from error
+        self._set_aside(running.key, failure)
+
+    def _make_again(self, key: T, error: Exception) -> None:
+        """A result was lost with the node that held it: its input starts again at the first pool, without blame."""
+        logger.warning("%s is made again: %s", key, first_line(error))
+        self._over = self._exhausted = False
+        if self._upstream:
+            self._upstream._make_again(key, error)
+        else:
+            self._again.append(Task(key, key))
 
     def _feed(self) -> None:
-        """Hands out tasks: first those to try again, each to an idle actor, then new ones."""
-        ready = [seat for seat in self._pool.seats_of(self) if seat.ready]
-        while self._again:
-            idle = [seat for seat in ready if not seat.flights]
-            if not idle:
-                return
-            idle[0].fly(self._again.popleft(), self._method, self._args)
-        while len(self._done) + self._flying() < MAX_IN_FLIGHT * self._pool.size:
-            free = [seat for seat in ready if len(seat.flights) < MAX_IN_FLIGHT]
-            task = self._next_task() if free else None
+        """Hands out tasks: first those to try again, then new ones."""
+        seats = self._pool.seats_of(self)
+        for task in [self._again.popleft() for _ in range(len(self._again))]:
+            self._hand_out(task, seats)
+        while not self._again and len(self._done) + self._flying() < MAX_IN_FLIGHT * len(seats):
+            task = self._next_task() if any(seat.takes(ANY, MAX_IN_FLIGHT) for seat in seats) else None
             if task is None:
                 return
+            self._hand_out(task, seats)
+
+    def _hand_out(self, task: Task[T], seats: Sequence[Seat]) -> None:
+        """To the actor that has the least to do, or back to those that wait."""
+        free = [seat for seat in seats if seat.takes(task, MAX_IN_FLIGHT)]
+        if free:
             min(free, key=lambda seat: len(seat.flights)).fly(task, self._method, self._args)
+        else:
+            self._again.append(task)
 
     def _next_task(self) -> Task[T] | None:
         if self._upstream is None:

@@ -54,6 +54,12 @@ class Squarer:
             os.kill(os.getpid(), signal.SIGKILL)
         return number
 
+    def hang_once(self, number: int, flag: Path) -> int:
+        if number == 3 and not flag.exists():
+            flag.touch()
+            time.sleep(600)
+        return number
+
     def pid(self, _: int) -> int:
         return os.getpid()
 
@@ -133,6 +139,20 @@ def test_an_input_that_ends_three_workers_is_named_and_no_other(pool: Pool) -> N
     with pytest.raises(WorkerError, match=r"squarer: 1 was given up after 3 workers"):
         results.extend(number for number, _ in pool.stream("die", range(4)))
     assert set(results) <= {0, 2, 3}
+
+
+def test_an_input_that_ends_three_workers_is_set_aside_and_the_rest_goes_on(pool: Pool) -> None:
+    aside: dict[int, str] = {}
+    stream = pool.stream("die", range(6), set_aside=lambda number, error: aside.update({number: str(error)}))
+    assert sorted(number for number, _ in stream) == [0, 2, 3, 4, 5]
+    assert list(aside) == [1] and "was given up after 3 workers" in aside[1]
+
+
+def test_a_worker_that_hangs_is_replaced(tmp_path: Path) -> None:
+    pool = Pool(SquarerActor, (), 1, CPU, "squarer", task_timeout_s=1.0)
+    results = sorted(number for number, _ in pool.stream("hang_once", range(6), tmp_path / "hung"))
+    pool.close()
+    assert results == list(range(6))
 
 
 def test_an_error_of_the_task_names_the_input_and_keeps_its_cause(shared: Pool) -> None:

@@ -1,0 +1,78 @@
+"""Pools on a cluster of several nodes, which come and go."""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Iterator
+from typing import Any
+
+import numpy as np
+import pytest
+import ray
+from numpy.typing import NDArray
+from ray.cluster_utils import Cluster
+
+from actors.pool import Pool
+
+pytestmark = pytest.mark.ray
+
+MILLION = 1_000_000
+
+
+class Maker:
+    """Makes arrays that are too large to travel with an answer, and so stay on the node."""
+
+    def make(self, number: int) -> NDArray[np.float32]:
+        time.sleep(0.3)
+        return np.full(MILLION, number, np.float32)
+
+
+class Reader:
+    def read(self, array: NDArray[np.float32]) -> float:
+        return float(array.mean())
+
+
+@pytest.fixture
+def cluster() -> Iterator[Cluster]:
+    """A head for the readers, to which nodes for the makers can be added."""
+    cluster = Cluster(initialize_head=True, head_node_args={"num_cpus": 1, "include_dashboard": False})
+    ray.init(address=cluster.address, log_to_driver=False, logging_level=logging.ERROR)
+    yield cluster
+    ray.shutdown()
+    cluster.shutdown()
+
+
+def maker_node(cluster: Cluster) -> Any:
+    return cluster.add_node(num_cpus=1, resources={"making": 1})
+
+
+def test_what_a_node_takes_with_it_is_made_again_and_a_new_node_is_used(cluster: Cluster) -> None:
+    first = maker_node(cluster)
+    maker_node(cluster)
+    makers = Pool(ray.remote(Maker), (), 2, {"num_cpus": 0, "resources": {"making": 1}}, "maker")
+    readers = Pool(ray.remote(Reader), (), 1, {"num_cpus": 1}, "reader")
+    stream = readers.stream("read", makers.stream("make", range(16))).values()
+    results = dict(next(stream) for _ in range(3))
+    cluster.remove_node(first, allow_graceful=False)
+    maker_node(cluster)
+    for number, value in stream:
+        assert number not in results, "every input gives one result"
+        results[number] = value
+    assert results == {number: float(number) for number in range(16)}
+
+
+def test_results_that_a_node_takes_with_it_before_they_are_fetched_are_made_again(
+    cluster: Cluster, caplog: pytest.LogCaptureFixture
+) -> None:
+    node = maker_node(cluster)
+    makers = Pool(ray.remote(Maker), (), 1, {"num_cpus": 0, "resources": {"making": 1}}, "maker")
+    stream = makers.stream("make", range(4))
+    values = stream.values()
+    results = [float(next(values)[1][0])]
+    time.sleep(1.5)  # both that may be in flight are done, and lie on the node
+    cluster.remove_node(node, allow_graceful=False)
+    maker_node(cluster)
+    results += [float(array[0]) for _, array in values]
+    assert sorted(results) == [0, 1, 2, 3]
+    assert "is made again" in caplog.text
