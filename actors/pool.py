@@ -11,15 +11,18 @@ comes before it. All of it happens in the driver's one thread, whenever the last
 from __future__ import annotations
 
 import logging
+import math
 import time
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, TypeVar
 
 import ray
 from ray.exceptions import RayActorError, RayTaskError
 
-from actors.seat import DEATHS, Seat, WorkerError, call, first_line, is_over
-from actors.stream import SetAside, Stream
+from actors.pool_size import PoolSize
+from actors.pool_status import PoolStatus, Usage
+from actors.seat import DEATHS, Seat, Task, WorkerError, call, first_line, is_over
+from actors.stream import MAX_IN_FLIGHT, SetAside, Stream
 from tangoflux.errors import TangoFluxError
 
 logger = logging.getLogger(__name__)
@@ -28,6 +31,10 @@ T = TypeVar("T")
 
 MAX_FAILED_STARTS = 3
 """So many actors of a seat may die, one after another, before they are ready."""
+
+
+IDLE_S = 20.0
+"""An actor of an elastic pool that had nothing to do for so long is given back."""
 
 
 class Pool:
@@ -41,7 +48,7 @@ class Pool:
         self,
         actor_class: Any,
         args: Sequence[Any],
-        size: int,
+        size: PoolSize,
         resources: Mapping[str, Any],
         name: str,
         start_timeout_s: float = 600.0,
@@ -52,7 +59,7 @@ class Pool:
         Args:
             actor_class: ``ray.remote(SomeClass)``.
             args: what each actor is made with.
-            size: number of actors, >= 1.
+            size: number of actors; in a range the pool grows with its backlog, and shrinks when actors are idle.
             resources: options of each actor, such as ``{"num_cpus": 1, "num_gpus": 0}``.
             name: what errors and logs call its actors, such as "rollout worker".
             start_timeout_s: seconds without any ready actor after which a stream gives up.
@@ -60,6 +67,8 @@ class Pool:
         """
         self.name = name
         self.size = size
+        self.target = size.least
+        self.on_tend: Callable[[], None] | None = None
         self._actor_class = actor_class.options(max_restarts=0, max_task_retries=0, **resources)
         self._args = args
         self._resources = dict(resources)
@@ -69,13 +78,20 @@ class Pool:
         self._broadcasts: dict[str, tuple[Any, ...]] = {}
         self._stream: Stream[Any] | None = None
         self._alive_at = 0.0
+        self._released = False
+        self._usage = Usage()
         self.ensure()
 
     def ensure(self) -> None:
         """Starts the actors that are missing; does not wait for them."""
         self._alive_at = time.monotonic()
-        self._seats += [Seat() for _ in range(self.size - len(self._seats))]
+        self._released = False
         self.tend()
+
+    def resize(self, size: PoolSize) -> None:
+        """Asks for another number of actors. Those that leave finish the tasks that they were given."""
+        self.size = size
+        self.target = size.nearest(self.target)
 
     def release(self) -> None:
         """Gives all actors and their resources back. ``ensure``, or the next stream, starts new ones."""
@@ -84,6 +100,7 @@ class Pool:
                 ray.kill(seat.actor)
         self._seats = []
         self._stream = None
+        self._released = True
 
     def close(self) -> None:
         """As ``release``, and forgets what was broadcast, so that its objects are freed."""
@@ -135,6 +152,21 @@ class Pool:
         self._stream = Stream(self, method, inputs, args, set_aside)
         return self._stream
 
+    def status(self) -> PoolStatus:
+        """How the pool is now."""
+        usage, ready = self._usage, [seat for seat in self._seats if seat.ready]
+        return PoolStatus(
+            size=str(self.size),
+            target=0 if self._released else self.target,
+            ready=len(ready),
+            pending=len(self._seats) - len(ready),
+            busy=sum(bool(seat.flights) for seat in ready),
+            deaths=usage.deaths,
+            done=usage.done,
+            per_second=usage.done / usage.seconds if usage.seconds else 0.0,
+            idle_share=1 - usage.busy / usage.ready if usage.ready else 0.0,
+        )
+
     # The rest is for the pool's stream.
 
     def seats_of(self, stream: Stream[Any]) -> list[Seat]:
@@ -149,11 +181,17 @@ class Pool:
         Raises:
             WorkerError: an actor cannot start, or none was ready for ``start_timeout_s``.
         """
+        if self.on_tend:
+            self.on_tend()
+        if self._released:
+            return
+        self._fit_to_work()
         for seat in self._seats:
             if seat.actor is None and time.monotonic() >= seat.start_at:
                 seat.start(self._actor_class.remote(*self._args), self._broadcasts.items())
             elif seat.setup and is_over(seat.setup[-1]):
                 self._end_start(seat)
+        self._usage.note(self._seats, self._stream is not None and not self._stream.over)
         if any(seat.ready for seat in self._seats):
             self._alive_at = time.monotonic()
         elif time.monotonic() - self._alive_at > self._start_timeout_s:
@@ -161,6 +199,10 @@ class Pool:
                 f"no {self.name} was ready within {self._start_timeout_s:g} s: each needs {self._resources}, "
                 f"free in the cluster: {ray.available_resources()}; ask for less or add nodes"
             )
+
+    def landed(self, task: Task[Any]) -> None:
+        """Counts a task that is done."""
+        self._usage.done += getattr(task.key, "samples", 1)
 
     def end_hung(self, seat: Seat) -> None:
         """Ends the actor of a task that takes too long; its death is then found as any other is."""
@@ -178,6 +220,7 @@ class Pool:
         if isinstance(error, RayActorError) and error.actor_init_failed:
             raise self.error("could not start", error) from error
         seat.empty()
+        self._usage.deaths += 1
         if seat.failed_starts >= MAX_FAILED_STARTS:
             raise self.error(f"died {seat.failed_starts} times in a row before it was ready", error) from error
         logger.warning("a %s died and is replaced: %s", self.name, first_line(error))
@@ -187,6 +230,25 @@ class Pool:
         if isinstance(error, RayTaskError) and isinstance(error.cause, TangoFluxError):
             return error.cause
         return WorkerError(f"{self.name}: {what}: {first_line(error)}")
+
+    def _fit_to_work(self) -> None:
+        """Sets the target by backlog and idleness, and the seats by the target."""
+        now = time.monotonic()
+        busy = [seat for seat in self._seats if seat.flights]
+        rested = [seat for seat in self._seats if seat.ready and not seat.flights and now - seat.busy_since > IDLE_S]
+        backlog = self._stream.backlog() if self._stream else 0
+        needed = len(busy) + math.ceil(backlog / MAX_IN_FLIGHT)
+        self.target = self.size.nearest(max(needed, self.target - len(rested)))
+        staying = [seat for seat in self._seats if not seat.leaving]
+        self._seats += [Seat() for _ in range(self.target - len(staying))]
+        # The one that has least to lose leaves first: one that has not started, then one without tasks.
+        staying.sort(key=lambda seat: (seat.ready, len(seat.flights)))
+        for seat in staying[: max(0, len(staying) - self.target)]:
+            seat.leaving = True
+        for seat in [seat for seat in self._seats if seat.leaving and not seat.flights]:
+            if seat.actor is not None:
+                ray.kill(seat.actor)
+            self._seats.remove(seat)
 
     def _end_start(self, seat: Seat) -> None:
         try:

@@ -42,6 +42,11 @@ class Chunk:
     prompts: tuple[Prompt, ...]
     seeds: tuple[tuple[int, ...], ...]
 
+    @property
+    def samples(self) -> int:
+        """Samples of all its prompts."""
+        return sum(map(len, self.seeds))
+
     def __str__(self) -> str:
         return f"chunk {self.index} of iteration {self.iteration}"
 

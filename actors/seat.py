@@ -61,6 +61,7 @@ class Seat:
         failed_starts: actors that died here, one after another, before they were ready.
         start_at: when the replacement may start, in ``time.monotonic()`` seconds.
         busy_since: when the first of its tasks became the first, or when it had no more tasks.
+        leaving: it is given no more tasks, and ends after those that it has.
     """
 
     actor: Any = None
@@ -70,6 +71,7 @@ class Seat:
     failed_starts: int = 0
     start_at: float = 0.0
     busy_since: float = 0.0
+    leaving: bool = False
 
     @property
     def ready(self) -> bool:
@@ -107,7 +109,7 @@ class Seat:
     def takes(self, task: Task[Any], most: int) -> bool:
         """Whether the actor may be given a task beside those that it has; one that ended two actors flies alone."""
         alone = task.deaths >= ALONE_AFTER or any(flight.task.deaths >= ALONE_AFTER for flight in self.flights)
-        return self.ready and len(self.flights) < (1 if alone else most)
+        return self.ready and not self.leaving and len(self.flights) < (1 if alone else most)
 
     def empty(self) -> None:
         """Ends the actor, if it still lives, and sets when the next one may start. The flights stay."""

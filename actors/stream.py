@@ -62,7 +62,7 @@ class Stream(Iterator[tuple[T, ObjectRef[Any]]]):
         self._upstream = inputs if isinstance(inputs, Stream) else None
         self._inputs: Iterator[T] = iter(()) if isinstance(inputs, Stream) else iter(inputs)
         self._exhausted = False
-        self._over = False
+        self.over = False
         self._again: deque[Task[T]] = deque()
         self._done: deque[tuple[T, ObjectRef[Any]]] = deque()
 
@@ -105,8 +105,8 @@ class Stream(Iterator[tuple[T, ObjectRef[Any]]]):
         return result
 
     def _is_over(self) -> bool:
-        self._over = self._over or (self._exhausted and not (self._again or self._done or self._flying()))
-        return self._over
+        self.over = self.over or (self._exhausted and not (self._again or self._done or self._flying()))
+        return self.over
 
     def _flying(self) -> int:
         return sum(len(seat.flights) for seat in self._pool.seats_of(self))
@@ -147,6 +147,7 @@ class Stream(Iterator[tuple[T, ObjectRef[Any]]]):
             self._mourn(seat, error)
         else:
             self._done.append((task.key, seat.land().result))
+            self._pool.landed(task)
             seat.deaths = 0
 
     def _mourn(self, seat: Seat, error: Exception) -> None:
@@ -167,7 +168,7 @@ class Stream(Iterator[tuple[T, ObjectRef[Any]]]):
     def _make_again(self, key: T, error: Exception) -> None:
         """A result was lost with the node that held it: its input starts again at the first pool, without blame."""
         logger.warning("%s is made again: %s", key, first_line(error))
-        self._over = self._exhausted = False
+        self.over = self._exhausted = False
         if self._upstream:
             self._upstream._make_again(key, error)
         else:

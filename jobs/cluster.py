@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import math
 import os
-from collections.abc import Collection, Generator, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Generator, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,7 +15,9 @@ import ray
 import torch
 
 from actors.learner_settings import LearnerSettings
+from actors.live_pools import announced
 from actors.pool import Pool
+from actors.pool_size import PoolSize
 from actors.reward import RewardActor, ScoredBatch
 from actors.rollout import Chunk, RolloutActor
 from jobs.config import LearnerOptions, Objective, RolloutOptions, RunConfig, SamplingOptions, ScoringOptions
@@ -36,11 +38,18 @@ class Processes(Protocol):
     """The options that every kind of worker has."""
 
     @property
-    def workers(self) -> int: ...  # noqa: D102
+    def workers(self) -> int | PoolSize: ...  # noqa: D102
     @property
     def num_cpus(self) -> float: ...  # noqa: D102
     @property
     def num_gpus(self) -> float: ...  # noqa: D102
+
+
+class PoolOptions(Processes, Protocol):
+    """The options of workers that make a pool."""
+
+    @property
+    def timeout_s(self) -> float: ...  # noqa: D102
 
 
 @contextmanager
@@ -81,17 +90,26 @@ class Pools:
     rewards: Pool
 
     def score(
-        self, chunks: Sequence[Chunk], roles: Sequence[str], keep: Collection[str] = ()
+        self,
+        chunks: Sequence[Chunk],
+        roles: Sequence[str],
+        keep: Collection[str] = (),
+        set_aside: Callable[[Chunk, Exception], None] | None = None,
     ) -> Iterator[tuple[Chunk, ScoredBatch]]:
         """Samples the chunks and scores them, as they finish.
 
         Args:
             roles: which of the reward models hear them.
             keep: ids of the prompts whose waveforms come back.
+            set_aside: takes a chunk that ended three workers, which is otherwise an error.
         """
-        sampled = self.rollouts.stream("sample", chunks)
-        for chunk, reference in self.rewards.stream("score", sampled, tuple(roles), tuple(keep)):
-            yield chunk, ray.get(reference)
+        sampled = self.rollouts.stream("sample", chunks, set_aside=set_aside)
+        yield from self.rewards.stream("score", sampled, tuple(roles), tuple(keep), set_aside=set_aside).values()
+
+    def tend(self) -> None:
+        """Looks after the pools while no stream does."""
+        self.rollouts.tend()
+        self.rewards.tend()
 
 
 @contextmanager
@@ -102,14 +120,18 @@ def open_pools(config: RunConfig, policy_dir: Path) -> Generator[Pools]:
         open_pool(RolloutActor, sampler, config.rollouts, "rollout worker") as rollouts,
         reward_pool(config.rewards.roles, config.rewards) as rewards,
     ):
-        yield Pools(rollouts, rewards)
+        pools = Pools(rollouts, rewards)
+        with announced(config.run_dir, {"rollouts": rollouts, "rewards": rewards}):
+            yield pools
 
 
 @contextmanager
-def open_pool(actor_class: Any, args: Sequence[Any], processes: Processes, name: str) -> Generator[Pool]:
+def open_pool(actor_class: Any, args: Sequence[Any], processes: PoolOptions, name: str) -> Generator[Pool]:
     """Starts a pool; it lives until the block ends."""
     resources = {"num_cpus": processes.num_cpus, "num_gpus": processes.num_gpus}
-    pool = Pool(actor_class, args, processes.workers, resources, name)
+    pool = Pool(
+        actor_class, args, PoolSize.parse(processes.workers), resources, name, task_timeout_s=processes.timeout_s
+    )
     try:
         yield pool
     finally:
@@ -165,5 +187,5 @@ def _check_gpus(kinds: Sequence[Processes]) -> None:
 
 def _logical_cpus(kinds: Sequence[Processes]) -> int:
     """All cores, and at least what all ask for: they take turns, so that they need not be paid twice."""
-    asked = sum(kind.workers * kind.num_cpus for kind in kinds)
+    asked = sum(PoolSize.parse(kind.workers).most * kind.num_cpus for kind in kinds)
     return max(os.cpu_count() or 1, math.ceil(asked))

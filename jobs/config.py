@@ -8,8 +8,9 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import Field, field_validator, model_validator
+from pydantic import BeforeValidator, Field, PlainSerializer, field_validator, model_validator
 
+from actors.pool_size import ALLOWED, PoolSize
 from jobs.command_line import load_options
 from jobs.options import Options, option
 from tangoflux.precision import Precision
@@ -35,6 +36,25 @@ examples:
 """
 
 
+Workers = Annotated[
+    PoolSize,
+    BeforeValidator(PoolSize.parse),
+    PlainSerializer(lambda size: size.least if size.least == size.most else str(size), return_type=int | str),
+]
+
+
+def timeout_option(flag: str) -> Any:
+    """The option by which a hung worker is known."""
+    text = "a worker that takes longer for a chunk is taken for hung and replaced; 0: never"
+    return option(3600.0, text, flag=flag, unit="seconds", ge=0, may_change=True)
+
+
+def workers_option(number: int, description: str, flag: str) -> Any:
+    """An option of type ``Workers``."""
+    text = f"{description}; a range such as 1:16 grows and shrinks with the work"
+    return option(PoolSize(number, number), text, flag=flag, unit="processes", allowed=ALLOWED, may_change=True)
+
+
 class SamplingOptions(Options):
     """How the policy samples, in rollouts and on held-out prompts."""
 
@@ -47,13 +67,14 @@ class SamplingOptions(Options):
 class RolloutOptions(Options):
     """Workers that sample. Their number changes the time a run takes and never its data."""
 
-    workers: int = option(2, "rollout workers", flag="rollout-workers", unit="processes", ge=1, may_change=True)
+    workers: Workers = workers_option(2, "rollout workers", flag="rollout-workers")
     chunk_prompts: int = option(
         16, "prompts that a worker samples together, and rows of a shard", flag="rollout-chunk-prompts", ge=1
     )
     threads: int = option(1, "CPU threads of a rollout worker", flag="rollout-threads", ge=1)
     num_cpus: float = option(1, "CPUs that a worker asks of Ray", flag="rollout-num-cpus", ge=0, may_change=True)
     num_gpus: float = option(0, "GPUs that a worker asks of Ray", flag="rollout-num-gpus", ge=0, may_change=True)
+    timeout_s: float = timeout_option("rollout-timeout-s")
     precision: Precision = option(
         "auto", "in which the policy samples; auto: bf16 where the processor computes in it", flag="rollout-precision"
     )
@@ -66,10 +87,11 @@ class ScoringOptions(Options):
     name: str = option(
         "miniature-clap", "reward model that ranks: a name, a directory or module:Class", flag="reward", min_length=1
     )
-    workers: int = option(1, "reward workers", flag="reward-workers", unit="processes", ge=1, may_change=True)
+    workers: Workers = workers_option(1, "reward workers", flag="reward-workers")
     threads: int = option(1, "CPU threads of a reward worker", flag="reward-threads", ge=1)
     num_cpus: float = option(0, "CPUs that a worker asks of Ray", flag="reward-num-cpus", ge=0, may_change=True)
     num_gpus: float = option(0, "GPUs that a worker asks of Ray", flag="reward-num-gpus", ge=0, may_change=True)
+    timeout_s: float = timeout_option("reward-timeout-s")
     min_margin: float = option(
         0.0, "a pair is made when the best reward exceeds the worst by more than this", unit="reward", ge=0
     )
@@ -108,6 +130,12 @@ class CodecOptions(Options):
     threads: int = option(1, "CPU threads of a codec worker", flag="codec-threads", ge=1)
     num_cpus: float = option(1, "CPUs that a worker asks of Ray", flag="codec-num-cpus", ge=0, may_change=True)
     num_gpus: float = option(0, "GPUs that a worker asks of Ray", flag="codec-num-gpus", ge=0, may_change=True)
+
+
+class CodecPoolOptions(CodecOptions):
+    """Workers that run the policy's codec, in the jobs of one stage alone."""
+
+    timeout_s: float = timeout_option("codec-timeout-s")
 
 
 Beta = Annotated[float, Field(ge=0, lt=1)]

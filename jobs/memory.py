@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 
+from actors.pool_size import PoolSize
 from jobs.config import LearnerOptions, RunConfig
 from jobs.formatting import in_words
 from jobs.model_facts import ModelFacts
@@ -124,12 +125,14 @@ def machine_memory(config: RunConfig, facts: ModelFacts) -> list[Memory]:
     return [
         Memory(
             "rollout workers",
-            rollouts.workers,
+            rollouts.workers.most,
             PROCESS_BYTES + rollout,
             f"policy and codec, {_rollout_rows(config)} rows at a time",
             "--rollout-workers, --rollout-chunk-prompts or --samples-per-prompt",
         ),
-        Memory("reward workers", rewards.workers, PROCESS_BYTES, "without what their models take", "--reward-workers"),
+        Memory(
+            "reward workers", rewards.workers.most, PROCESS_BYTES, "without what their models take", "--reward-workers"
+        ),
         Memory(
             LEARNER,
             learner.workers,
@@ -152,7 +155,9 @@ def gpu_memory(config: RunConfig, facts: ModelFacts) -> list[Memory]:
         (learner, LEARNER, rank.on_gpu, _learner_detail(learner, rank)),
     )
     return [
-        Memory(name, min(kind.workers, max(1, int(1 / kind.num_gpus))), CUDA_BYTES + size, detail, "")
+        Memory(
+            name, min(PoolSize.parse(kind.workers).most, max(1, int(1 / kind.num_gpus))), CUDA_BYTES + size, detail, ""
+        )
         for kind, name, size, detail in parts
         if kind.num_gpus
     ]
@@ -184,7 +189,7 @@ def _stored_objects(config: RunConfig, facts: ModelFacts) -> int:
     """What Ray's object store holds: the policy's weights, chunks under way, and the learner's pairs."""
     latents = 4 * facts.audio_seq_len * facts.latent_channels
     waveform = 4 * facts.max_duration_s * facts.sample_rate_hz * facts.audio_channels
-    chunks = IN_FLIGHT * (config.rollouts.workers + config.rewards.workers)
+    chunks = IN_FLIGHT * (config.rollouts.workers.most + config.rewards.workers.most)
     pairs = 2 * config.prompts_per_iteration * latents
     return round(4 * facts.trained + chunks * _rollout_rows(config) * (latents + waveform) + pairs)
 

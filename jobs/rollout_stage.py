@@ -6,8 +6,6 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-import ray
-
 from actors.reward import ScoredBatch, rollout_table
 from actors.rollout import Chunk, rollout_chunks
 from actors.unscored import UnscoredRolloutActor
@@ -95,8 +93,8 @@ def sample(config: RolloutJob, inputs: Inputs, chunks: Sequence[Chunk], shards: 
         display.stage(0, "rollouts", sum(len(chunk.prompts) for chunk in chunks) * config.samples_per_prompt) as stage,
         open_pool(UnscoredRolloutActor, args, config.rollouts, "rollout worker") as pool,
     ):
-        for chunk, reference in pool.stream("sample_unscored", chunks, listening is not None):
-            batch: ScoredBatch = ray.get(reference)
+        for chunk, value in pool.stream("sample_unscored", chunks, listening is not None).values():
+            batch: ScoredBatch = value
             if listening:
                 write_audio(listening, chunk, batch)
             table = rollout_table(batch, schema)

@@ -11,7 +11,7 @@ from pathlib import Path
 from pydantic import field_validator
 
 from jobs.command_line import load_options
-from jobs.config import LOCAL_PATH, CodecOptions, ScoringOptions, local_path
+from jobs.config import LOCAL_PATH, CodecPoolOptions, ScoringOptions, local_path
 from jobs.options import REQUIRED, Options, option
 from tangoflux.cli import run_main
 
@@ -41,7 +41,7 @@ class ScoreJob(Options):
     )
     policy: str = option("miniature", "policy whose codec decodes the latents: a directory or a name", min_length=1)
     rewards: ScoringOptions = ScoringOptions()
-    codec: CodecOptions = CodecOptions()
+    codec: CodecPoolOptions = CodecPoolOptions()
 
     _local = field_validator("rollouts", "output")(local_path)
 

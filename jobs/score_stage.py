@@ -8,7 +8,6 @@ from pathlib import Path
 
 import pyarrow as pa
 import pyarrow.parquet as pq
-import ray
 
 from actors.codec import CodecActor, StoredChunk, stored_chunk
 from actors.reward import ScoredBatch
@@ -109,8 +108,8 @@ def score(config: ScoreJob, inputs: Inputs, parts: Sequence[int], scored: ShardW
         reward_pool({"reward": config.rewards.name}, config.rewards) as rewards,
     ):
         waveforms = codec.stream("decode", stored_chunks(inputs.shards, parts))
-        for stored, reference in rewards.stream("score", waveforms, ("reward",)):
-            table = scored_table(stored.table, ray.get(reference))
+        for stored, batch in rewards.stream("score", waveforms, ("reward",)).values():
+            table = scored_table(stored.table, batch)
             scored.write(stored.part, table)
             failures += make_pairs(table)[1]
             check_dropped_share(failures, config.rewards.max_dropped_share, inputs.groups)

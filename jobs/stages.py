@@ -27,6 +27,7 @@ from jobs.machine import machine_facts
 from jobs.metrics import MetricsLog, read_history
 from jobs.preparation import Inputs
 from jobs.samples import SampleFolder
+from jobs.set_aside import SetAside
 from jobs.tensorboard_log import TensorboardLog
 from tangoflux.health import HealthMeter
 from tangoflux.preferences import PairCounts, check_dropped_share, make_pairs
@@ -81,21 +82,22 @@ class Run:
         done = rollouts.parts()
         missing = [chunk for chunk in chunks if chunk.index not in done]
         samples = sum(len(chunk.prompts) for chunk in missing) * config.samples_per_prompt
-        failures = PairCounts()
+        failures, aside = PairCounts(), SetAside(rollouts.directory)
+        aside.clear()
         with self.display.stage(iteration, "rollouts", samples) as stage:
             self._use_policy(iteration - 1)
-            for chunk, scored in self.pools.score(missing, ("reward",)):
+            for chunk, scored in self.pools.score(missing, ("reward",), set_aside=aside.add):
                 table = rollout_table(scored, self._schema)
                 rollouts.write(chunk.index, table)
                 failures += make_pairs(table)[1]
-                check_dropped_share(failures, config.rewards.max_dropped_share, len(prompts))
+                check_dropped_share(failures + aside.counts(), config.rewards.max_dropped_share, len(prompts))
                 stage.advance(len(table))
         return samples / stage.seconds if samples else None
 
     def _pair(self, iteration: int, rollouts: ShardWriter) -> dict[str, Any]:
         """Writes the pairs shard by shard, and measures the samples' health."""
         preferences = ShardWriter(self._preferences(iteration))
-        counts, health = PairCounts(), HealthMeter()
+        counts, health = SetAside(rollouts.directory).counts(), HealthMeter()
         for part in sorted(rollouts.parts()):
             table = rollouts.read_part(part)
             pairs, of_part = make_pairs(table, self.config.rewards.min_margin)
@@ -130,6 +132,7 @@ class Run:
         )
 
     def _on_step(self, stage: Stage, step: Mapping[str, Any]) -> None:
+        self.pools.tend()
         self.board.step(self.metrics.write(**step))
         stage.advance(loss=step["loss"], margin=step["margin"])
 

@@ -12,7 +12,7 @@ from pathlib import Path
 from pydantic import field_validator, model_validator
 
 from jobs.command_line import load_options
-from jobs.config import LOCAL_PATH, CodecOptions, LearnerOptions, Objective, local_path
+from jobs.config import LOCAL_PATH, CodecPoolOptions, LearnerOptions, Objective, local_path
 from jobs.options import REQUIRED, Options, option
 from tangoflux.cli import run_main
 
@@ -52,7 +52,7 @@ class TrainJob(Options):
     objective: Objective = option("crpo", "crpo adds the winner's flow-matching loss to dpo_fm")
     seed: int = option(0, "seed of the learner's order and noise, and of the pairs held out", ge=0, lt=2**63)
     learner: LearnerOptions = LearnerOptions()
-    codec: CodecOptions = CodecOptions()
+    codec: CodecPoolOptions = CodecPoolOptions()
 
     _local = field_validator("output", "preferences", "pairs")(local_path)
 

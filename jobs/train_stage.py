@@ -11,7 +11,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import ray
 from safetensors.torch import load_file
 
 from actors.codec import CodecActor, PairLatents, pair_chunks
@@ -138,8 +137,8 @@ def encode(config: TrainJob, inputs: Inputs, directory: Path, display: Display) 
         display.stage(0, "encoding", inputs.count, "pairs") as stage,
         open_pool(CodecActor, args, config.codec, "codec worker") as pool,
     ):
-        for chunk, reference in pool.stream("encode", pair_chunks(inputs.rated, ENCODED_AT_ONCE)):
-            latents: PairLatents = ray.get(reference)
+        for chunk, value in pool.stream("encode", pair_chunks(inputs.rated, ENCODED_AT_ONCE)).values():
+            latents: PairLatents = value
             shards.write(chunk.part, pair_table(chunk.pairs, latents.chosen, latents.rejected, schema))
             stage.advance(len(chunk.pairs))
     return directory

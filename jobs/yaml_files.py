@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -68,6 +69,14 @@ class _Loader(yaml.SafeLoader):
                 mark = node.value[index][0].start_mark
                 raise yaml.constructor.ConstructorError(None, None, f"{key!r} stands here for the second time", mark)
         return super().construct_mapping(node, deep)
+
+
+# To YAML 1.1 an unquoted 1:16 is the number 76, written by base 60; here it is a range of workers.
+_Loader.yaml_implicit_resolvers = {
+    first: [(tag, pattern) for tag, pattern in resolvers if tag != "tag:yaml.org,2002:int"]
+    for first, resolvers in yaml.SafeLoader.yaml_implicit_resolvers.items()
+}
+_Loader.add_implicit_resolver("tag:yaml.org,2002:int", re.compile(r"[-+]?(0|[1-9][0-9_]*)$"), list("-+0123456789"))
 
 
 def _read(file: Path) -> Mapping[Any, Any]:

@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from ray.cluster_utils import Cluster
 
 from actors.pool import Pool
+from actors.pool_size import PoolSize
 
 pytestmark = pytest.mark.ray
 
@@ -50,8 +51,8 @@ def maker_node(cluster: Cluster) -> Any:
 def test_what_a_node_takes_with_it_is_made_again_and_a_new_node_is_used(cluster: Cluster) -> None:
     first = maker_node(cluster)
     maker_node(cluster)
-    makers = Pool(ray.remote(Maker), (), 2, {"num_cpus": 0, "resources": {"making": 1}}, "maker")
-    readers = Pool(ray.remote(Reader), (), 1, {"num_cpus": 1}, "reader")
+    makers = Pool(ray.remote(Maker), (), PoolSize(2, 2), {"num_cpus": 0, "resources": {"making": 1}}, "maker")
+    readers = Pool(ray.remote(Reader), (), PoolSize(1, 1), {"num_cpus": 1}, "reader")
     stream = readers.stream("read", makers.stream("make", range(16))).values()
     results = dict(next(stream) for _ in range(3))
     cluster.remove_node(first, allow_graceful=False)
@@ -66,7 +67,7 @@ def test_results_that_a_node_takes_with_it_before_they_are_fetched_are_made_agai
     cluster: Cluster, caplog: pytest.LogCaptureFixture
 ) -> None:
     node = maker_node(cluster)
-    makers = Pool(ray.remote(Maker), (), 1, {"num_cpus": 0, "resources": {"making": 1}}, "maker")
+    makers = Pool(ray.remote(Maker), (), PoolSize(1, 1), {"num_cpus": 0, "resources": {"making": 1}}, "maker")
     stream = makers.stream("make", range(4))
     values = stream.values()
     results = [float(next(values)[1][0])]

@@ -10,6 +10,7 @@ import pytest
 import ray
 
 from actors.pool import Pool
+from actors.pool_size import PoolSize
 from actors.reward import RewardActor
 from actors.rollout import RolloutWorker, rollout_chunks
 from tangoflux.prompts import Prompt
@@ -28,7 +29,7 @@ def test_the_readmes_reward_scores_in_the_reward_pool(tiny_policy_dir: Path, tmp
     chunks = rollout_chunks(prompts, 1, 0, num_samples=2, chunk_prompts=1)
     rollouts = [RolloutWorker(tiny_policy_dir, SamplingParams(1, 1.0)).sample(chunk) for chunk in chunks]
     options = {"num_cpus": 1, "runtime_env": {"env_vars": {"PYTHONPATH": str(tmp_path)}}}
-    pool = Pool(RewardActor, ({"reward": "my_rewards:Quiet"},), 1, options, "reward worker")
+    pool = Pool(RewardActor, ({"reward": "my_rewards:Quiet"},), PoolSize(1, 1), options, "reward worker")
     try:
         scores = [ray.get(scored).scores["reward"] for _, scored in pool.stream("score", rollouts, ("reward",))]
     finally:

@@ -10,6 +10,7 @@ import pytest
 import ray
 
 from actors.pool import Pool
+from actors.pool_size import PoolSize
 from actors.seat import WorkerError
 from tangoflux.errors import DataError
 
@@ -78,7 +79,7 @@ CPU = {"num_cpus": 0.25}
 @pytest.fixture
 def pool(ray_session: None) -> Iterator[Pool]:
     """A pool whose actors may die."""
-    pool = Pool(SquarerActor, (), 2, CPU, "squarer")
+    pool = Pool(SquarerActor, (), PoolSize(2, 2), CPU, "squarer")
     yield pool
     pool.close()
 
@@ -86,7 +87,7 @@ def pool(ray_session: None) -> Iterator[Pool]:
 @pytest.fixture(scope="module")
 def shared(ray_session: None) -> Iterator[Pool]:
     """A pool for tests that leave its actors as they are."""
-    pool = Pool(SquarerActor, (), 2, CPU, "squarer")
+    pool = Pool(SquarerActor, (), PoolSize(2, 2), CPU, "squarer")
     yield pool
     pool.close()
 
@@ -109,8 +110,8 @@ def test_inputs_are_taken_only_as_fast_as_results_are_read(shared: Pool) -> None
 
 
 def test_a_chained_pool_works_while_the_first_still_does() -> None:
-    first = Pool(SquarerActor, (), 1, CPU, "sampler")
-    second = Pool(SquarerActor, (), 1, CPU, "scorer")
+    first = Pool(SquarerActor, (), PoolSize(1, 1), CPU, "sampler")
+    second = Pool(SquarerActor, (), PoolSize(1, 1), CPU, "scorer")
     stream = second.stream("then", first.stream("slowly", range(6), 0.2))
     times = {number: ray.get(reference) for number, reference in stream}
     first.close()
@@ -149,7 +150,7 @@ def test_an_input_that_ends_three_workers_is_set_aside_and_the_rest_goes_on(pool
 
 
 def test_a_worker_that_hangs_is_replaced(tmp_path: Path) -> None:
-    pool = Pool(SquarerActor, (), 1, CPU, "squarer", task_timeout_s=1.0)
+    pool = Pool(SquarerActor, (), PoolSize(1, 1), CPU, "squarer", task_timeout_s=1.0)
     results = sorted(number for number, _ in pool.stream("hang_once", range(6), tmp_path / "hung"))
     pool.close()
     assert results == list(range(6))
@@ -167,21 +168,21 @@ def test_a_clear_error_of_the_task_is_raised_as_it_is(shared: Pool) -> None:
 
 
 def test_an_error_in_the_constructor_is_raised_and_does_not_hang() -> None:
-    pool = Pool(ray.remote(BadStart), ("raise",), 1, CPU, "bad starter")
+    pool = Pool(ray.remote(BadStart), ("raise",), PoolSize(1, 1), CPU, "bad starter")
     with pytest.raises(WorkerError, match=r"could not start: .*DataError: there is no policy at"):
         next(pool.stream("square", [1]))
     pool.close()
 
 
 def test_actors_that_die_while_they_start_end_in_an_error() -> None:
-    pool = Pool(ray.remote(BadStart), ("kill",), 1, CPU, "bad starter")
+    pool = Pool(ray.remote(BadStart), ("kill",), PoolSize(1, 1), CPU, "bad starter")
     with pytest.raises(WorkerError, match=r"^bad starter: died 3 times in a row before it was ready"):
         next(pool.stream("square", [1]))
     pool.close()
 
 
 def test_actors_that_no_node_can_hold_end_in_an_error() -> None:
-    pool = Pool(SquarerActor, (), 1, {"num_cpus": 64}, "giant", start_timeout_s=0.5)
+    pool = Pool(SquarerActor, (), PoolSize(1, 1), {"num_cpus": 64}, "giant", start_timeout_s=0.5)
     with pytest.raises(WorkerError, match=r"no giant was ready within 0.5 s: each needs \{'num_cpus': 64\}"):
         next(pool.stream("square", [1]))
     pool.close()

@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 
 from actors.policy_store import PolicyStore, is_trained
 from actors.pool import Pool
+from actors.pool_size import PoolSize
 from actors.reward import RewardActor, RewardWorker, ScoredBatch, rollout_table
 from actors.rollout import Chunk, RolloutActor, RolloutBatch, RolloutWorker, heldout_chunks, rollout_chunks
 from actors.writer import ShardWriter
@@ -176,8 +177,8 @@ def test_an_iteration_is_the_same_to_the_last_bit_for_one_and_two_workers(
 ) -> None:
     chunks = rollout_chunks([replace(p, id=f"{p.id}-{n}") for p in PROMPTS for n in range(2)], 1, 0, 3, 2)
     roles = {"reward": "tests.actors.fake_rewards:Loudness"}
-    rollouts = Pool(RolloutActor, (tiny_policy_dir, PARAMS), 2, {"num_cpus": 0.5}, "rollout worker")
-    rewards = Pool(RewardActor, (roles,), 1, {"num_cpus": 0.5}, "reward worker")
+    rollouts = Pool(RolloutActor, (tiny_policy_dir, PARAMS), PoolSize(2, 2), {"num_cpus": 0.5}, "rollout worker")
+    rewards = Pool(RewardActor, (roles,), PoolSize(1, 1), {"num_cpus": 0.5}, "reward worker")
     sampled = rollouts.stream("sample", chunks[::-1])
     streamed = rewards.stream("score", sampled, ("reward",))
     two = hashes(tmp_path / "two", ((chunk, ray.get(reference)) for chunk, reference in streamed))

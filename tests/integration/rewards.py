@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import os
+import signal
+import time
 from collections.abc import Sequence
 
 import numpy as np
@@ -32,3 +35,28 @@ class FailsForDogs(Loudness):
             raise ValueError("no dogs")
         scores = super().__call__(prompts, waveforms, sample_rate_hz)
         return np.full_like(scores, np.nan) if "bell" in prompts[0] else scores
+
+
+class DeadlyFirst(Loudness):
+    """Ends the worker that hears a dog in the first of three prompts about one."""
+
+    name = "deadly"
+
+    def __call__(
+        self, prompts: Sequence[str], waveforms: Sequence[NDArray[np.float32]], sample_rate_hz: int
+    ) -> NDArray[np.float64]:
+        if "dog barks then number 0" in prompts[0]:
+            os.kill(os.getpid(), signal.SIGKILL)
+        return super().__call__(prompts, waveforms, sample_rate_hz)
+
+
+class Slow(Loudness):
+    """Takes its time, so that a run can be looked at."""
+
+    name = "slow"
+
+    def __call__(
+        self, prompts: Sequence[str], waveforms: Sequence[NDArray[np.float32]], sample_rate_hz: int
+    ) -> NDArray[np.float64]:
+        time.sleep(1.0)
+        return super().__call__(prompts, waveforms, sample_rate_hz)

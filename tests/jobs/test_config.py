@@ -197,7 +197,7 @@ def test_resume_takes_the_runs_own_options_and_lets_the_number_of_workers_change
     again = load_config(["--run-dir", str(tmp_path / "run"), "--resume", "--rollout-workers", "7", "--iterations", "4"])
     check_run_dir(again)
     assert again.learner == config.learner
-    assert (again.rollouts.workers, again.iterations) == (7, 4)
+    assert (str(again.rollouts.workers), again.iterations) == ("7", 4)
 
 
 def test_resume_with_other_options_names_each_with_both_values(tmp_path: Path) -> None:
@@ -225,3 +225,18 @@ def test_run_directory_that_cannot_be_is_refused_and_nothing_is_written(tmp_path
     with pytest.raises(ConfigError, match="/proc/run cannot be written"):
         open_run_dir(load_config(["--run-dir", "/proc/run"]))
     assert [path.name for path in tmp_path.iterdir()] == ["file"]
+
+
+def test_a_range_of_workers_is_read_from_yaml_as_it_is_written(tmp_path: Path) -> None:
+    file = tmp_path / "my.yaml"
+    file.write_text("rollouts:\n  workers: 1:16\nrewards:\n  workers: 2\n")
+    config = load_config(["--config", str(file)])
+    assert (str(config.rollouts.workers), str(config.rewards.workers)) == ("1:16", "2")
+    again = tmp_path / "again.yaml"
+    again.write_text(config.to_yaml())
+    assert load_file(RunConfig, again).rollouts.workers == config.rollouts.workers
+
+
+def test_a_range_that_is_none_is_refused() -> None:
+    with pytest.raises(ConfigError, match="--rollout-workers is 4:1: it must be a number of at least 1, or a range"):
+        load_config(["--rollout-workers", "4:1"])

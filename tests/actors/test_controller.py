@@ -1,0 +1,96 @@
+"""Pools that grow and shrink, by themselves and by wishes from elsewhere."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import ray
+
+import actors.pool
+from actors.live_pools import announced
+from actors.live_run import POOLS
+from actors.pool import Pool
+from actors.pool_size import PoolSize
+from actors.pool_status import PoolStatus
+
+pytestmark = [pytest.mark.ray, pytest.mark.usefixtures("ray_session")]
+
+
+class Sleeper:
+    def sleep(self, number: int, seconds: float) -> int:
+        time.sleep(seconds)
+        return number
+
+
+SleeperActor = ray.remote(Sleeper)
+CPU = {"num_cpus": 0.1}
+
+
+@pytest.fixture
+def pool() -> Iterator[Pool]:
+    pool = Pool(SleeperActor, (), PoolSize(1, 3), CPU, "sleeper")
+    yield pool
+    pool.close()
+
+
+def tend_until(pool: Pool, number: int) -> bool:
+    """Whether the pool comes to that many ready actors, and no others."""
+    until = time.monotonic() + 30
+    while time.monotonic() < until:
+        pool.tend()
+        status = pool.status()
+        if (status.ready, status.pending) == (number, 0):
+            return True
+        time.sleep(0.05)
+    return False
+
+
+def test_a_range_grows_with_the_backlog_and_shrinks_when_idle(pool: Pool, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(actors.pool, "IDLE_S", 0.5)
+    assert pool.status().target == 1
+    results = [ray.get(reference) for _, reference in pool.stream("sleep", list(range(40)), 0.3)]
+    assert sorted(results) == list(range(40))
+    assert pool.status().ready == 3
+    assert tend_until(pool, 1)
+
+
+def test_a_smaller_pool_finishes_what_its_actors_were_given(pool: Pool) -> None:
+    pool.resize(PoolSize(3, 3))
+    assert tend_until(pool, 3)
+    stream = pool.stream("sleep", list(range(12)), 0.2)
+    results = [next(stream)[0]]
+    pool.resize(PoolSize(1, 1))
+    results += [number for number, _ in stream]
+    assert sorted(results) == list(range(12))
+    assert pool.status().deaths == 0
+    assert tend_until(pool, 1)
+
+
+def test_a_controller_that_dies_is_replaced_and_wishes_are_done(pool: Pool, tmp_path: Path) -> None:
+    with announced(tmp_path, {"rollouts": pool}) as controls:
+        assert tend_until(pool, 1)
+        for size in (PoolSize(2, 2), PoolSize(3, 3)):
+            controller = named(pool, controls.name)
+            ray.get(controller.wish.remote({"rollouts": size}))
+            assert tend_until(pool, size.most)
+            status: dict[str, PoolStatus] = ray.get(controller.status.remote())
+            assert status["rollouts"].size == str(size)
+            ray.kill(controller)
+        assert (tmp_path / POOLS).exists()
+    assert not (tmp_path / POOLS).exists()
+
+
+def named(pool: Pool, name: str) -> Any:
+    """The controller, once the driver has made it (again)."""
+    until = time.monotonic() + 20
+    while True:
+        pool.tend()
+        try:
+            return ray.get_actor(name, "tangoflux")
+        except ValueError:
+            assert time.monotonic() < until, "there is no controller"
+        time.sleep(0.1)

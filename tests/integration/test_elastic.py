@@ -1,0 +1,66 @@
+"""Runs whose pools are scaled, and whose chunks end their workers."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from actors.writer import ShardWriter
+from jobs.crpo import main
+from jobs.set_aside import FILE
+from tests.integration.test_crpo import REPOSITORY, events, options, prompts, table  # pyright: ignore
+
+pytestmark = [pytest.mark.ray, pytest.mark.slow]
+
+__all__ = ["prompts"]
+
+
+def test_a_live_run_is_scaled_from_another_process_and_its_data_are_whole(
+    tmp_path: Path, tiny_policy_dir: Path, prompts: Path
+) -> None:
+    run_dir = tmp_path / "run"
+    slow = ("--reward", "tests.integration.rewards:Slow", "--rollout-num-cpus", "0.5", "--rollout-workers", "1")
+    crpo = [sys.executable, "jobs/crpo.py", *options(tiny_policy_dir, prompts, run_dir, *slow)]
+    environment = os.environ | {"PYTHONPATH": str(REPOSITORY)}
+    run = subprocess.Popen(
+        crpo, cwd=REPOSITORY, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
+    )
+    try:
+        until = time.monotonic() + 120
+        while not (run_dir / "rollouts" / "i0001" / "part-00000.parquet").exists():
+            assert run.poll() is None and time.monotonic() < until, run.communicate()[0]
+            time.sleep(0.5)
+        scale = [sys.executable, "jobs/scale.py", "--run-dir", str(run_dir), "--rollouts", "2", "--rewards", "1:2"]
+        scaled = subprocess.run(scale, cwd=REPOSITORY, capture_output=True, text=True, timeout=60, check=False)
+        assert scaled.returncode == 0, scaled.stderr
+        sizes = {row.split()[0]: row.split()[1] for row in scaled.stdout.splitlines()}
+        assert sizes == {"pool": "size", "rollouts": "2", "rewards": "1:2"}, scaled.stderr
+        output, _ = run.communicate(timeout=180)
+    finally:
+        run.kill()
+    assert run.returncode == 0, output
+    assert len(table(run_dir, "rollouts")) == 8 * 3
+    assert not (run_dir / "pools.json").exists()
+
+
+def test_a_chunk_that_ends_its_workers_is_set_aside_and_the_iteration_goes_on(
+    ray_session: None, tmp_path: Path, tiny_policy_dir: Path, prompts: Path
+) -> None:
+    run_dir = tmp_path / "run"
+    deadly = ("--reward", "tests.integration.rewards:DeadlyFirst", "--judge", "none", "--max-dropped-share", "0.5")
+    heldout = tmp_path / "heldout.txt"
+    heldout.write_text("".join(f"a cat meows {number} times\n" for number in range(4)))
+    several = ("--prompts-per-iteration", "12", "--heldout-prompts", str(heldout))
+    assert main(options(tiny_policy_dir, prompts, run_dir, *deadly, *several)) == 0
+    [row] = json.loads((run_dir / "rollouts" / "i0001" / FILE).read_text())
+    assert "a dog barks then number 0" in [prompt["prompt"] for prompt in row["prompts"]]
+    assert "was given up after 3 workers" in row["reason"]
+    [event] = [event for event in events(run_dir, "iteration") if event["iteration"] == 1]
+    assert event["pairs"]["dropped"] == 3  # type: ignore[index]
+    assert ShardWriter(run_dir / "rollouts" / "i0001").parts() == set(range(4)) - {row["part"]}
