@@ -1,4 +1,4 @@
-"""Where the cluster of a live run is, by a file in the run's directory. Without Ray, which must first know how to log in."""
+"""Where the cluster of a live run is: a file in its directory. Without Ray, which must first know how to log in."""
 
 from __future__ import annotations
 
