@@ -144,11 +144,11 @@ def _train(
 def _check_resources(settings: LearnerSettings) -> None:
     """Ray Train would wait without a word and without an end."""
     there = ray.cluster_resources()
-    for name, each in (("CPU", settings.num_cpus), ("GPU", settings.num_gpus)):
+    for name, each in {"CPU": settings.num_cpus, "GPU": settings.num_gpus, **settings.resources}.items():
         if settings.workers * each > there.get(name, 0):
             raise ResourceError(
                 f"{settings.workers} learner workers of {each:g} {name}s each are more than the cluster's "
-                f"{there.get(name, 0):g} {name}s: lower learner workers or num_{name.lower()}s"
+                f"{there.get(name, 0):g} {name}s: lower --learner-workers, or what each asks for, or add nodes"
             )
 
 
@@ -205,7 +205,8 @@ def _trainer(datasets: dict[str, ray.data.Dataset], job: LearnerJob) -> TorchTra
         scaling_config=ray.train.ScalingConfig(
             num_workers=settings.workers,
             use_gpu=settings.num_gpus > 0,
-            resources_per_worker={"CPU": settings.num_cpus, "GPU": settings.num_gpus},
+            resources_per_worker={"CPU": settings.num_cpus, "GPU": settings.num_gpus, **settings.resources},
+            label_selector=settings.label_selector or None,
         ),
         run_config=ray.train.RunConfig(
             storage_path=str(job.events.parent),

@@ -5,7 +5,7 @@ Without torch, as Ray Train's controller, a process of its own, reads these obje
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
 
@@ -20,7 +20,8 @@ class LearnerSettings:
     Attributes:
         workers: ranks of the data-parallel training; the result is the same for any number, to rounding.
         threads: CPU threads of a rank.
-        num_cpus, num_gpus: what a rank asks of Ray.
+        num_cpus, num_gpus, resources: what a rank asks of Ray, ``resources`` by their custom names.
+        label_selector: labels of the nodes that may take a rank.
         objective: ``crpo`` adds the winner's flow-matching loss to ``dpo_fm``.
         beta: strength of the preference term.
         learning_rate: reached after ``warmup_steps`` optimiser steps.
@@ -42,6 +43,8 @@ class LearnerSettings:
     threads: int = 1
     num_cpus: float = 1
     num_gpus: float = 0
+    resources: dict[str, float] = field(default_factory=dict[str, float])
+    label_selector: dict[str, str] = field(default_factory=dict[str, str])
     objective: Literal["crpo", "dpo_fm"] = "crpo"
     beta: float = 2000.0
     learning_rate: float = 4e-5

@@ -49,6 +49,10 @@ class PoolOptions(Processes, Protocol):
     """The options of workers that make a pool."""
 
     @property
+    def resources(self) -> dict[str, float]: ...  # noqa: D102
+    @property
+    def label_selector(self) -> dict[str, str]: ...  # noqa: D102
+    @property
     def timeout_s(self) -> float: ...  # noqa: D102
 
 
@@ -128,7 +132,12 @@ def open_pools(config: RunConfig, policy_dir: Path) -> Generator[Pools]:
 @contextmanager
 def open_pool(actor_class: Any, args: Sequence[Any], processes: PoolOptions, name: str) -> Generator[Pool]:
     """Starts a pool; it lives until the block ends."""
-    resources = {"num_cpus": processes.num_cpus, "num_gpus": processes.num_gpus}
+    resources = {
+        "num_cpus": processes.num_cpus,
+        "num_gpus": processes.num_gpus,
+        "resources": processes.resources,
+        "label_selector": processes.label_selector,
+    }
     pool = Pool(
         actor_class, args, PoolSize.parse(processes.workers), resources, name, task_timeout_s=processes.timeout_s
     )
@@ -160,8 +169,8 @@ def device_of(processes: Processes) -> str:
 def make_room_for_learner(config: RunConfig, pools: Pools) -> None:
     """Gives the pools' resources back unless the learner fits beside them; their next stream takes them again."""
     free, learner = ray.available_resources(), config.learner
-    needed = {"CPU": learner.workers * learner.num_cpus, "GPU": learner.workers * learner.num_gpus}
-    if any(free.get(name, 0) < amount for name, amount in needed.items()):
+    needed = {"CPU": learner.num_cpus, "GPU": learner.num_gpus, **learner.resources}
+    if any(free.get(name, 0) < learner.workers * amount for name, amount in needed.items()):
         pools.rollouts.release()
         pools.rewards.release()
 

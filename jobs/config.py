@@ -13,6 +13,7 @@ from pydantic import BeforeValidator, Field, PlainSerializer, field_validator, m
 from actors.pool_size import ALLOWED, PoolSize
 from jobs.command_line import load_options
 from jobs.options import Options, option
+from jobs.place_options import CustomResources, LabelSelector, label_selector_option, resources_option
 from tangoflux.precision import Precision
 
 CONFIGS = Path(__file__).parent / "configs"
@@ -74,6 +75,8 @@ class RolloutOptions(Options):
     threads: int = option(1, "CPU threads of a rollout worker", flag="rollout-threads", ge=1)
     num_cpus: float = option(1, "CPUs that a worker asks of Ray", flag="rollout-num-cpus", ge=0, may_change=True)
     num_gpus: float = option(0, "GPUs that a worker asks of Ray", flag="rollout-num-gpus", ge=0, may_change=True)
+    resources: CustomResources = resources_option("rollout-resources")
+    label_selector: LabelSelector = label_selector_option("rollout-label-selector")
     timeout_s: float = timeout_option("rollout-timeout-s")
     precision: Precision = option(
         "auto", "in which the policy samples; auto: bf16 where the processor computes in it", flag="rollout-precision"
@@ -91,6 +94,8 @@ class ScoringOptions(Options):
     threads: int = option(1, "CPU threads of a reward worker", flag="reward-threads", ge=1)
     num_cpus: float = option(0, "CPUs that a worker asks of Ray", flag="reward-num-cpus", ge=0, may_change=True)
     num_gpus: float = option(0, "GPUs that a worker asks of Ray", flag="reward-num-gpus", ge=0, may_change=True)
+    resources: CustomResources = resources_option("reward-resources")
+    label_selector: LabelSelector = label_selector_option("reward-label-selector")
     timeout_s: float = timeout_option("reward-timeout-s")
     min_margin: float = option(
         0.0, "a pair is made when the best reward exceeds the worst by more than this", unit="reward", ge=0
@@ -135,6 +140,8 @@ class CodecOptions(Options):
 class CodecPoolOptions(CodecOptions):
     """Workers that run the policy's codec, in the jobs of one stage alone."""
 
+    resources: CustomResources = resources_option("codec-resources")
+    label_selector: LabelSelector = label_selector_option("codec-label-selector")
     timeout_s: float = timeout_option("codec-timeout-s")
 
 
@@ -148,6 +155,8 @@ class TrainingOptions(Options):
     threads: int = option(2, "CPU threads of a rank", flag="learner-threads", ge=1)
     num_cpus: float = option(1, "CPUs that a rank asks of Ray", flag="learner-num-cpus", ge=0, may_change=True)
     num_gpus: float = option(0, "GPUs that a rank asks of Ray", flag="learner-num-gpus", ge=0, may_change=True)
+    resources: CustomResources = resources_option("learner-resources")
+    label_selector: LabelSelector = label_selector_option("learner-label-selector")
     learning_rate: float = option(2e-4, "peak learning rate", gt=0, le=1)
     schedule: Literal["constant", "linear"] = option(
         "constant", "learning rate after the warm-up; linear falls to 0 at the last step"

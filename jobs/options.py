@@ -10,7 +10,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from types import NoneType, UnionType
-from typing import Any, Literal, TypeVar, Union, get_args, get_origin
+from typing import Any, Literal, TypeVar, Union, cast, get_args, get_origin
 
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
@@ -206,6 +206,8 @@ def _shown(value: object) -> str:
         return str(value).lower()
     if isinstance(value, list | tuple):
         return " ".join(map(str, value))
+    if isinstance(value, Mapping):
+        return ",".join(f"{name}={amount}" for name, amount in cast("Mapping[object, object]", value).items()) or "none"
     return str(value) or "empty"
 
 

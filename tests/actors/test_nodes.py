@@ -45,13 +45,14 @@ def cluster() -> Iterator[Cluster]:
 
 
 def maker_node(cluster: Cluster) -> Any:
-    return cluster.add_node(num_cpus=1, resources={"making": 1})
+    return cluster.add_node(num_cpus=1, resources={"making": 1}, labels={"tier": "spot"})
 
 
 def test_what_a_node_takes_with_it_is_made_again_and_a_new_node_is_used(cluster: Cluster) -> None:
     first = maker_node(cluster)
     maker_node(cluster)
-    makers = Pool(ray.remote(Maker), (), PoolSize(2, 2), {"num_cpus": 0, "resources": {"making": 1}}, "maker")
+    place = {"num_cpus": 0, "resources": {"making": 1}, "label_selector": {"tier": "spot"}}
+    makers = Pool(ray.remote(Maker), (), PoolSize(2, 2), place, "maker")
     readers = Pool(ray.remote(Reader), (), PoolSize(1, 1), {"num_cpus": 1}, "reader")
     stream = readers.stream("read", makers.stream("make", range(16))).values()
     results = dict(next(stream) for _ in range(3))

@@ -80,7 +80,7 @@ def test_every_value_can_be_given_on_the_command_line() -> None:
     default = RunConfig(run_dir=Path("runs/a"))
     arguments: list[str] = []
     for leaf, value in zip(leaves(RunConfig), leaf_values(default).values(), strict=True):
-        values = value if isinstance(value, tuple) else ["none" if value is None else str(value)]
+        values = value if isinstance(value, tuple) else ["none" if value in (None, {}) else str(value)]
         arguments += [leaf.flag, *map(str, values)]
     assert load_config(arguments) == default
 
@@ -240,3 +240,17 @@ def test_a_range_of_workers_is_read_from_yaml_as_it_is_written(tmp_path: Path) -
 def test_a_range_that_is_none_is_refused() -> None:
     with pytest.raises(ConfigError, match="--rollout-workers is 4:1: it must be a number of at least 1, or a range"):
         load_config(["--rollout-workers", "4:1"])
+
+
+def test_custom_resources_and_labels_are_the_same_from_command_line_and_yaml(tmp_path: Path) -> None:
+    file = tmp_path / "mine.yaml"
+    file.write_text("rollouts: {resources: {rollout: 0.5, fast: 1}, label_selector: {zone: 'in(a,b)', tier: spot}}\n")
+    flags = ["--rollout-resources", "rollout=0.5,fast=1", "--rollout-label-selector", "zone=in(a,b),tier=spot"]
+    assert load_config(flags).rollouts == load_config(["--config", str(file)]).rollouts
+    assert load_config(flags).rollouts.label_selector == {"zone": "in(a,b)", "tier": "spot"}
+
+
+@pytest.mark.parametrize("value", ["GPU=1", "rollout", "rollout=0", "rollout=-1", "rollout=x", "=1", "a b=1"])
+def test_custom_resources_that_cannot_be_asked_for_are_refused(value: str) -> None:
+    with pytest.raises(ConfigError, match=r"^--learner-resources is .*: it must be NAME=AMOUNT,\.\.\. with amounts"):
+        load_config(["--learner-resources", value])
