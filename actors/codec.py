@@ -13,7 +13,8 @@ import ray
 import torch
 from numpy.typing import NDArray
 
-from actors.rollout import Chunk, RolloutBatch
+from actors.chunk import Chunk
+from actors.rollout import RolloutBatch
 from tangoflux.audio import fill_frames, read_audio
 from tangoflux.autoencoder import Autoencoder
 from tangoflux.errors import DataError

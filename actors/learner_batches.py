@@ -19,8 +19,8 @@ from torch import Tensor
 
 from actors.learner_settings import LearnerSettings
 from tangoflux.flow import logit_normal_sigma
+from tangoflux.generator import generator
 from tangoflux.records import latents_array
-from tangoflux.seeding import generator
 
 COLUMNS = ("prompt_id", "prompt", "duration_s", "num_frames", "chosen_latents", "rejected_latents")
 """What the learner reads of a preference dataset."""

@@ -17,8 +17,8 @@ from actors.learner_batches import NoiseKey, epoch_order
 from actors.writer import ShardWriter
 from tangoflux.errors import DataError
 from tangoflux.flow import logit_normal_sigma
+from tangoflux.generator import generator
 from tangoflux.records import latents_array
-from tangoflux.seeding import generator
 
 COLUMNS = ("id", "captions", "duration_s", "num_frames")
 """What is kept in memory of all clips; ``mean`` and ``scale`` stay on disk until a batch needs them."""

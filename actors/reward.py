@@ -15,6 +15,7 @@ import torch
 from numpy.typing import NDArray
 
 from actors.rollout import RolloutBatch
+from actors.writer_worker import ShardRows
 from tangoflux.records import build_table
 from tangoflux.rewards import Reward, load_reward
 
@@ -86,6 +87,10 @@ class RewardWorker:
             keep_waveforms: ids of prompts whose waveforms are wanted back, such as those that people listen to.
         """
         return scored_batch(batch, {role: _score(self._rewards[role], batch) for role in roles}, keep_waveforms)
+
+    def tabulate(self, batch: RolloutBatch, schema: pa.Schema) -> ShardRows:
+        """Scores the chunk for training: its rows as ``rollout_schema`` has them, for a ``WriterWorker``."""
+        return ShardRows(batch.chunk.index, rollout_table(self.score(batch, ("reward",)), schema))
 
 
 RewardActor = ray.remote(RewardWorker)

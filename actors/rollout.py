@@ -1,11 +1,11 @@
-"""Rollouts: fixed chunks of prompts, and the worker that samples them with the current policy."""
+"""Rollouts: the worker that samples chunks of prompts with the current policy."""
 
 from __future__ import annotations
 
 import os
 import socket
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -17,6 +17,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from actors.chunk import Chunk
 from actors.policy_store import is_trained
 from tangoflux.errors import CheckpointError
 from tangoflux.model import TangoFlux
@@ -24,31 +25,6 @@ from tangoflux.precision import Precision, uses_bf16
 from tangoflux.prompts import Prompt
 from tangoflux.records import LatentsDtype
 from tangoflux.sampling import SamplingParams, sample_latents
-from tangoflux.seeding import derive_seed
-
-
-@dataclass(frozen=True)
-class Chunk:
-    """The unit of work: prompts that are sampled in one call, whichever worker does it.
-
-    Attributes:
-        index: number of the chunk, and of its shard, in the iteration.
-        prompts: sorted by id.
-        seeds: for each prompt the noise seeds of its samples.
-    """
-
-    index: int
-    iteration: int
-    prompts: tuple[Prompt, ...]
-    seeds: tuple[tuple[int, ...], ...]
-
-    @property
-    def samples(self) -> int:
-        """Samples of all its prompts."""
-        return sum(map(len, self.seeds))
-
-    def __str__(self) -> str:
-        return f"chunk {self.index} of iteration {self.iteration}"
 
 
 @dataclass(frozen=True)
@@ -147,32 +123,3 @@ class RolloutWorker:
 
 
 RolloutActor = ray.remote(RolloutWorker)
-
-
-def rollout_chunks(
-    prompts: Sequence[Prompt], iteration: int, run_seed: int, num_samples: int, chunk_prompts: int
-) -> list[Chunk]:
-    """An iteration's work, in canonical order: chunks of ``chunk_prompts`` prompts (the last may have fewer).
-
-    The noise of sample k of a prompt depends on (run_seed, iteration, prompt id, k) only.
-    """
-    return _chunks(prompts, iteration, num_samples, chunk_prompts, (run_seed, "rollout", iteration))
-
-
-def heldout_chunks(
-    prompts: Sequence[Prompt], iteration: int, heldout_seed: int, num_samples: int, chunk_prompts: int
-) -> list[Chunk]:
-    """As ``rollout_chunks``, with the same noise for every policy, so that policies are compared in pairs."""
-    return _chunks(prompts, iteration, num_samples, chunk_prompts, (heldout_seed, "heldout"))
-
-
-def _chunks(
-    prompts: Sequence[Prompt], iteration: int, num_samples: int, chunk_prompts: int, noise: tuple[int | str, ...]
-) -> list[Chunk]:
-    ordered = sorted(prompts, key=lambda prompt: prompt.id)
-    chunks: list[Chunk] = []
-    for first in range(0, len(ordered), chunk_prompts):
-        part = tuple(ordered[first : first + chunk_prompts])
-        seeds = tuple(tuple(derive_seed(*noise, prompt.id, k) for k in range(num_samples)) for prompt in part)
-        chunks.append(Chunk(len(chunks), iteration, part, seeds))
-    return chunks

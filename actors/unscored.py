@@ -5,8 +5,9 @@ from __future__ import annotations
 import numpy as np
 import ray
 
+from actors.chunk import Chunk
 from actors.reward import RoleScores, ScoredBatch, scored_batch
-from actors.rollout import Chunk, RolloutBatch, RolloutWorker
+from actors.rollout import RolloutBatch, RolloutWorker
 
 NOT_SCORED = "not scored"
 """The failure of a rollout that no reward model has heard yet."""

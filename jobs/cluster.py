@@ -5,21 +5,26 @@ from __future__ import annotations
 import logging
 import math
 import os
-from collections.abc import Callable, Collection, Generator, Iterator, Mapping, Sequence
-from contextlib import AbstractContextManager, contextmanager
+from collections.abc import Collection, Generator, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, closing, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
 
+import pyarrow as pa
 import ray
 import torch
+from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
+from actors.chunk import Chunk
 from actors.learner_settings import LearnerSettings
 from actors.live_pools import announced
 from actors.pool import Pool
 from actors.pool_size import PoolSize
 from actors.reward import RewardActor, ScoredBatch
-from actors.rollout import Chunk, RolloutActor
+from actors.rollout import RolloutActor
+from actors.stream import SetAside
+from actors.writer_worker import WriterActor, Written
 from jobs.config import LearnerOptions, Objective, RolloutOptions, RunConfig, SamplingOptions, ScoringOptions
 from tangoflux.errors import ResourceError
 from tangoflux.sampling import SamplingParams
@@ -88,32 +93,40 @@ def ray_session(*kinds: Processes) -> Generator[None]:
 
 @dataclass(frozen=True)
 class Pools:
-    """The pools of a run: rollouts stream into rewards by reference, past the driver."""
+    """The pools of a run: rollouts stream into rewards, and these into the writer, by reference, past the driver."""
 
     rollouts: Pool
     rewards: Pool
+    writer: Pool
+
+    def collect(
+        self, chunks: Sequence[Chunk], directory: Path, schema: pa.Schema, set_aside: SetAside[Chunk]
+    ) -> Iterator[tuple[Chunk, Written]]:
+        """Samples the chunks, ranks them and writes each as a shard of ``directory``, as they finish.
+
+        Args:
+            set_aside: takes a chunk that ended three workers.
+        """
+        sampled = self.rollouts.stream("sample", chunks, set_aside=set_aside)
+        ranked = self.rewards.stream("tabulate", sampled, schema, set_aside=set_aside)
+        yield from self.writer.stream("write", ranked, directory.resolve(), set_aside=set_aside).values()
 
     def score(
-        self,
-        chunks: Sequence[Chunk],
-        roles: Sequence[str],
-        keep: Collection[str] = (),
-        set_aside: Callable[[Chunk, Exception], None] | None = None,
+        self, chunks: Sequence[Chunk], roles: Sequence[str], keep: Collection[str] = ()
     ) -> Iterator[tuple[Chunk, ScoredBatch]]:
         """Samples the chunks and scores them, as they finish.
 
         Args:
             roles: which of the reward models hear them.
             keep: ids of the prompts whose waveforms come back.
-            set_aside: takes a chunk that ended three workers, which is otherwise an error.
         """
-        sampled = self.rollouts.stream("sample", chunks, set_aside=set_aside)
-        yield from self.rewards.stream("score", sampled, tuple(roles), tuple(keep), set_aside=set_aside).values()
+        sampled = self.rollouts.stream("sample", chunks)
+        yield from self.rewards.stream("score", sampled, tuple(roles), tuple(keep)).values()
 
     def tend(self) -> None:
         """Looks after the pools while no stream does."""
-        self.rollouts.tend()
-        self.rewards.tend()
+        for pool in (self.rollouts, self.rewards, self.writer):
+            pool.tend()
 
 
 @contextmanager
@@ -123,8 +136,9 @@ def open_pools(config: RunConfig, policy_dir: Path) -> Generator[Pools]:
     with (
         open_pool(RolloutActor, sampler, config.rollouts, "rollout worker") as rollouts,
         reward_pool(config.rewards.roles, config.rewards) as rewards,
+        _writer_pool() as writer,
     ):
-        pools = Pools(rollouts, rewards)
+        pools = Pools(rollouts, rewards, writer)
         with announced(config.run_dir, {"rollouts": rollouts, "rewards": rewards}):
             yield pools
 
@@ -138,13 +152,16 @@ def open_pool(actor_class: Any, args: Sequence[Any], processes: PoolOptions, nam
         "resources": processes.resources,
         "label_selector": processes.label_selector,
     }
-    pool = Pool(
-        actor_class, args, PoolSize.parse(processes.workers), resources, name, task_timeout_s=processes.timeout_s
-    )
-    try:
+    with closing(
+        Pool(actor_class, args, PoolSize.parse(processes.workers), resources, name, task_timeout_s=processes.timeout_s)
+    ) as pool:
         yield pool
-    finally:
-        pool.close()
+
+
+def _writer_pool() -> AbstractContextManager[Pool]:
+    """One writer, on the machine of this process, whose file system the run directory is on."""
+    here = NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=False)
+    return closing(Pool(WriterActor, (), PoolSize(1, 1), {"num_cpus": 0, "scheduling_strategy": here}, "shard writer"))
 
 
 def rollout_args(

@@ -6,8 +6,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from actors.chunk import Chunk, rollout_chunks
 from actors.reward import ScoredBatch, rollout_table
-from actors.rollout import Chunk, rollout_chunks
 from actors.unscored import UnscoredRolloutActor
 from actors.writer import ShardWriter
 from jobs.cluster import open_pool, ray_session, rollout_args

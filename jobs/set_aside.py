@@ -7,8 +7,8 @@ from collections import Counter
 from pathlib import Path
 from typing import Any
 
+from actors.chunk import Chunk
 from actors.files import whole_file
-from actors.rollout import Chunk
 from tangoflux.preferences import PairCounts
 
 FILE = ".set_aside.json"

@@ -12,12 +12,12 @@ import numpy as np
 import ray
 from safetensors.torch import load_file
 
+from actors.chunk import Chunk, heldout_chunks, rollout_chunks
 from actors.files import whole_file
 from actors.learner import train
 from actors.learner_settings import LearnerResult
 from actors.policy_store import PolicyStore
-from actors.reward import ScoredBatch, rollout_table
-from actors.rollout import Chunk, heldout_chunks, rollout_chunks
+from actors.reward import ScoredBatch
 from actors.writer import ShardWriter
 from jobs.cluster import Pools, learner_settings, make_room_for_learner
 from jobs.config import RunConfig
@@ -86,12 +86,10 @@ class Run:
         aside.clear()
         with self.display.stage(iteration, "rollouts", samples) as stage:
             self._use_policy(iteration - 1)
-            for chunk, scored in self.pools.score(missing, ("reward",), set_aside=aside.add):
-                table = rollout_table(scored, self._schema)
-                rollouts.write(chunk.index, table)
-                failures += make_pairs(table)[1]
+            for _, written in self.pools.collect(missing, rollouts.directory, self._schema, aside.add):
+                failures += written.counts
                 check_dropped_share(failures + aside.counts(), config.rewards.max_dropped_share, len(prompts))
-                stage.advance(len(table))
+                stage.advance(written.rows)
         return samples / stage.seconds if samples else None
 
     def _pair(self, iteration: int, rollouts: ShardWriter) -> dict[str, Any]:

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import hashlib
 
-import torch
-
 
 def derive_seed(*parts: str | int) -> int:
     """A 63-bit seed from the parts' values and order, the same on every machine and in every process.
@@ -14,8 +12,3 @@ def derive_seed(*parts: str | int) -> int:
     """
     text = "\x1f".join(f"{type(part).__name__}:{part}" for part in parts)
     return int.from_bytes(hashlib.blake2b(text.encode("utf-8", "surrogatepass"), digest_size=8).digest(), "big") >> 1
-
-
-def generator(*parts: str | int) -> torch.Generator:
-    """A CPU generator seeded with ``derive_seed(*parts)``; noise drawn from it is then moved to the device."""
-    return torch.Generator("cpu").manual_seed(derive_seed(*parts))

@@ -9,9 +9,10 @@ import pytest
 import soundfile
 import torch
 
+from actors.chunk import rollout_chunks
 from actors.codec import CodecWorker, PairChunk, pair_chunks, stored_chunk
 from actors.reward import RewardWorker, rollout_table
-from actors.rollout import RolloutWorker, rollout_chunks
+from actors.rollout import RolloutWorker
 from actors.unscored import NOT_SCORED, UnscoredRolloutWorker, unscored
 from tangoflux.errors import DataError
 from tangoflux.pairs import RatedPair

@@ -9,10 +9,11 @@ import numpy as np
 import pytest
 import ray
 
+from actors.chunk import rollout_chunks
 from actors.pool import Pool
 from actors.pool_size import PoolSize
 from actors.reward import RewardActor
-from actors.rollout import RolloutWorker, rollout_chunks
+from actors.rollout import RolloutWorker
 from tangoflux.prompts import Prompt
 from tangoflux.sampling import SamplingParams
 

@@ -7,8 +7,9 @@ import numpy as np
 import pytest
 import torch
 
+from actors.chunk import rollout_chunks
 from actors.reward import RewardWorker, rollout_table
-from actors.rollout import RolloutBatch, RolloutWorker, rollout_chunks
+from actors.rollout import RolloutBatch, RolloutWorker
 from tangoflux.errors import ConfigError
 from tangoflux.preferences import make_pairs
 from tangoflux.prompts import Prompt

@@ -11,11 +11,12 @@ import ray
 import torch
 from numpy.typing import NDArray
 
+from actors.chunk import Chunk, heldout_chunks, rollout_chunks
 from actors.policy_store import PolicyStore, is_trained
 from actors.pool import Pool
 from actors.pool_size import PoolSize
 from actors.reward import RewardActor, RewardWorker, ScoredBatch, rollout_table
-from actors.rollout import Chunk, RolloutActor, RolloutBatch, RolloutWorker, heldout_chunks, rollout_chunks
+from actors.rollout import RolloutActor, RolloutBatch, RolloutWorker
 from actors.writer import ShardWriter
 from tangoflux.errors import CheckpointError, ConfigError
 from tangoflux.model import TangoFlux, load_policy

@@ -17,8 +17,8 @@ import ray
 import soundfile
 import torch
 
+from actors.chunk import rollout_chunks
 from actors.reward import rollout_table
-from actors.rollout import rollout_chunks
 from actors.unscored import UnscoredRolloutActor
 from actors.writer import ShardWriter
 from jobs.rollout import main

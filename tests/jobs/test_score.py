@@ -9,8 +9,9 @@ from pathlib import Path
 import pyarrow as pa
 import pytest
 
+from actors.chunk import rollout_chunks
 from actors.reward import RewardWorker, rollout_table
-from actors.rollout import RolloutBatch, RolloutWorker, rollout_chunks
+from actors.rollout import RolloutBatch, RolloutWorker
 from actors.unscored import unscored
 from actors.writer import ShardWriter
 from jobs.score import main

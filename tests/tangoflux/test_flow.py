@@ -1,7 +1,7 @@
 import torch
 
 from tangoflux.flow import euler_sigmas, interpolate, logit_normal_sigma, velocity_target
-from tangoflux.seeding import generator
+from tangoflux.generator import generator
 
 
 def test_the_path_goes_from_latents_to_noise() -> None:

@@ -13,7 +13,8 @@ import torch
 from torch import Tensor, nn
 from transformers import ClapConfig, ClapModel, PreTrainedTokenizerFast
 
-from tangoflux.seeding import derive_seed, generator
+from tangoflux.generator import generator
+from tangoflux.seeding import derive_seed
 from tangoflux.soundworld.captions import caption, corrupt, possible_corruptions
 from tangoflux.soundworld.events import KINDS
 from tangoflux.soundworld.scenes import SceneContent

@@ -11,7 +11,8 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from tangoflux.seeding import derive_seed, generator
+from tangoflux.generator import generator
+from tangoflux.seeding import derive_seed
 from tangoflux.soundworld.detector import EventDetector
 from tangoflux.soundworld.events import KINDS
 from tangoflux.soundworld.training.data import Log, RenderedScenes, augment, rendered_scenes
