@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from itertools import islice
 from pathlib import Path
 
 from jobs.cluster import learner_settings
@@ -12,12 +13,15 @@ from jobs.plan import Plan, check_plan, make_plan
 from jobs.run_dir import check_run_dir
 from tangoflux.errors import ConfigError
 from tangoflux.model import find_directory
-from tangoflux.prompts import Prompt, draw_prompts, load_prompts
+from tangoflux.prompts import Prompt, PromptFile, draw_prompts
 from tangoflux.rewards.registry import check_reward
 from tangoflux.soundworld.bank import bank
 
 BANK_SIZE, BANK_SEED = 4096, 0
 """The sound world's CRPO prompts."""
+
+Bank = PromptFile | list[Prompt]
+"""A user's file, or the sound world's prompts."""
 
 
 @dataclass(frozen=True)
@@ -25,7 +29,7 @@ class Inputs:
     """What a run works on."""
 
     policy_dir: Path
-    prompts: list[Prompt]
+    prompts: Bank
     heldout: list[Prompt]
     max_frames: int
     channels: int
@@ -53,7 +57,7 @@ def prepare(config: RunConfig) -> Inputs:
     return Inputs(policy_dir, prompts, heldout, facts.audio_seq_len, facts.latent_channels, plan)
 
 
-def load_bank(file: Path | None, duration_s: float, max_duration_s: float) -> list[Prompt]:
+def load_bank(file: Path | None, duration_s: float, max_duration_s: float) -> Bank:
     """The prompts of a file, or the ``BANK_SIZE`` of the sound world.
 
     Args:
@@ -62,17 +66,17 @@ def load_bank(file: Path | None, duration_s: float, max_duration_s: float) -> li
     """
     if file is None:
         return bank("crpo", BANK_SIZE, BANK_SEED)
-    return load_prompts(file, duration_s, max_duration_s)
+    return PromptFile(file, duration_s, max_duration_s)
 
 
 def _heldout(config: RunConfig, max_duration_s: float) -> list[Prompt]:
     count = config.heldout.num_prompts
     if config.heldout_prompts is None:
         return bank(config.heldout_split, count, config.heldout.seed)
-    prompts = load_prompts(config.heldout_prompts, config.sampling.duration_s, max_duration_s)
+    prompts = PromptFile(config.heldout_prompts, config.sampling.duration_s, max_duration_s)
     if len(prompts) < count:
         raise ConfigError(
             f"{config.heldout_prompts} holds {len(prompts)} prompts, fewer than --heldout-num-prompts {count}; "
             "lower it or add prompts"
         )
-    return prompts[:count]
+    return list(islice(prompts, count))

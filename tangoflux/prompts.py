@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Sequence
+from array import array
+from collections.abc import Collection, Iterator
 from contextlib import suppress
 from dataclasses import dataclass
+from heapq import nsmallest
 from pathlib import Path
 from typing import Any
+
+import numpy as np
 
 from tangoflux.errors import ConfigError, DataError
 from tangoflux.seeding import derive_seed
@@ -29,39 +33,65 @@ class Prompt:
     duration_s: float
 
 
+class PromptFile:
+    """A bank of prompts in a file. It is read anew for each pass, so that a million prompts take no memory."""
+
+    def __init__(self, path: str | Path, default_duration_s: float, max_duration_s: float) -> None:
+        """Reads and checks every line.
+
+        Args:
+            path: ``.txt``, one prompt a line (blank lines are skipped), or ``.jsonl``, one object a line with
+                ``prompt`` and, where wanted, ``duration_s`` and ``id``, or ``.csv`` with these columns; other keys are
+                ignored, and ``caption``, as in AudioCaps, may stand for ``prompt`` in a ``.csv``. UTF-8.
+            default_duration_s: seconds for prompts that name no duration.
+            max_duration_s: longest duration that the model can make, in seconds.
+
+        Raises:
+            DataError: the file cannot be read, is empty or not text, a line is wrong, or two prompts have one id; names
+                ``file:line`` and the fix.
+        """
+        self.path = Path(path)
+        self._durations = default_duration_s, max_duration_s
+        # Eight bytes a prompt, and only while the file is checked.
+        keys = array("Q", (derive_seed(prompt.id) for _, prompt in self._numbered()))
+        self._size = len(keys)
+        if not keys:
+            raise DataError(f"{self.path} holds no prompts; write one a line")
+        self._refuse_duplicates(_repeated(keys))
+        self._stamp = _stamp(self.path)
+
+    def __len__(self) -> int:
+        return self._size
+
+    def __iter__(self) -> Iterator[Prompt]:
+        """The prompts in the file's order; those without an id are p000001, p000002, ... by their place in it.
+
+        Raises:
+            DataError: the file was changed since it was checked.
+        """
+        if not self.path.is_file() or self._stamp != _stamp(self.path):
+            raise DataError(f"{self.path} was changed while it was used; bring the old file back and resume")
+        return (prompt for _, prompt in self._numbered())
+
+    def _numbered(self) -> Iterator[tuple[int, Prompt]]:
+        for place, (number, row) in enumerate(_rows(self.path), start=1):
+            yield number, checked_prompt(row, f"p{place:06d}", *self._durations, f"{self.path}:{number}")
+
+    def _refuse_duplicates(self, repeated: set[int]) -> None:
+        lines: dict[str, int] = {}
+        for number, prompt in self._numbered() if repeated else ():
+            if derive_seed(prompt.id) in repeated and (first := lines.setdefault(prompt.id, number)) != number:
+                raise DataError(
+                    f"{self.path}:{number}: id {prompt.id!r} is that of line {first} too; make every id unique"
+                )
+
+
 def load_prompts(path: str | Path, default_duration_s: float, max_duration_s: float) -> list[Prompt]:
-    """Reads a prompt bank, in the file's order.
-
-    Args:
-        path: ``.txt``, one prompt a line (blank lines are skipped), or ``.jsonl``, one object a line with ``prompt``
-            and, where wanted, ``duration_s`` and ``id``, or ``.csv`` with these columns; other keys are ignored, and
-            ``caption``, as in AudioCaps, may stand for ``prompt`` in a ``.csv``. UTF-8, at most 64 MiB.
-        default_duration_s: seconds for prompts that name no duration.
-        max_duration_s: longest duration that the model can make, in seconds.
-
-    Returns:
-        at least one prompt; those without an id of their own are p000001, p000002, ... by their place in the file.
-
-    Raises:
-        DataError: the file cannot be read, is empty or not text, or a line is wrong; names ``file:line`` and the fix.
-    """
-    file = Path(path)
-    prompts: list[Prompt] = []
-    lines_of_ids: dict[str, int] = {}
-    for number, row in _rows(file):
-        place = f"{file}:{number}"
-        prompt = checked_prompt(row, f"p{len(prompts) + 1:06d}", default_duration_s, max_duration_s, place)
-        if prompt.id in lines_of_ids:
-            first = lines_of_ids[prompt.id]
-            raise DataError(f"{file}:{number}: id {prompt.id!r} is that of line {first} too; make every id unique")
-        lines_of_ids[prompt.id] = number
-        prompts.append(prompt)
-    if not prompts:
-        raise DataError(f"{file} holds no prompts; write one a line")
-    return prompts
+    """All prompts of a ``PromptFile``, in memory."""
+    return list(PromptFile(path, default_duration_s, max_duration_s))
 
 
-def draw_prompts(bank: Sequence[Prompt], n: int, seed: int, iteration: int) -> list[Prompt]:
+def draw_prompts(bank: Collection[Prompt] | PromptFile, n: int, seed: int, iteration: int) -> list[Prompt]:
     """Draws ``n`` different prompts for an iteration, returned sorted by id.
 
     The draw depends on (seed, iteration, ids in the bank) only, not on the bank's order.
@@ -74,7 +104,7 @@ def draw_prompts(bank: Sequence[Prompt], n: int, seed: int, iteration: int) -> l
             f"an iteration draws {n} different prompts, but the bank holds {len(bank)}; "
             "lower --prompts-per-iteration or bring more prompts"
         )
-    drawn = sorted(bank, key=lambda prompt: derive_seed(seed, "draw_prompts", iteration, prompt.id))[:n]
+    drawn = nsmallest(n, bank, key=lambda prompt: derive_seed(seed, "draw_prompts", iteration, prompt.id))
     return sorted(drawn, key=lambda prompt: prompt.id)
 
 
@@ -91,6 +121,17 @@ def checked_prompt(
         text=_checked_text(row, place),
         duration_s=_checked_duration(row.get("duration_s", default_duration_s), max_duration_s, place),
     )
+
+
+def _repeated(keys: array[int]) -> set[int]:
+    """The keys that are there more than once."""
+    ordered = np.sort(np.frombuffer(keys, np.uint64))
+    return set(ordered[1:][ordered[1:] == ordered[:-1]].tolist())
+
+
+def _stamp(path: Path) -> tuple[int, int]:
+    status = path.stat()
+    return status.st_size, status.st_mtime_ns
 
 
 def _rows(file: Path) -> Iterator[tuple[int, dict[str, Any]]]:
@@ -124,7 +165,7 @@ def _checked_text(row: dict[str, Any], place: str) -> str:
     text = row["prompt"]
     if not isinstance(text, str) or not text.strip():
         raise DataError(f"{place}: prompt is {shown(text)}; it must be a text that is not empty")
-    if any("\ud800" <= character <= "\udfff" for character in text):
+    if not text.isascii() and any("\ud800" <= character <= "\udfff" for character in text):
         raise DataError(f"{place}: prompt holds half of a surrogate pair, which is no character; remove it")
     return text.strip()
 

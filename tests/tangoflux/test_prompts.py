@@ -2,12 +2,13 @@ from __future__ import annotations
 
 import json
 import os
+import tracemalloc
 from pathlib import Path
 
 import pytest
 
 from tangoflux.errors import ConfigError, DataError
-from tangoflux.prompts import Prompt, draw_prompts, load_prompts
+from tangoflux.prompts import Prompt, PromptFile, draw_prompts, load_prompts
 from tangoflux.text_rows import MAX_FILE_BYTES
 
 
@@ -138,6 +139,30 @@ def test_wrong_line_is_named_by_file_and_number(tmp_path: Path, line: str, said:
 def test_duplicate_ids_are_refused_with_both_lines(tmp_path: Path) -> None:
     message = message_of(jsonl(tmp_path, {"prompt": "a", "id": "x"}, {"prompt": "b"}, {"prompt": "c", "id": "x"}))
     assert "prompts.jsonl:3: id 'x' is that of line 1 too" in message
+
+
+def test_a_file_that_changes_while_it_is_used_is_refused(tmp_path: Path) -> None:
+    bank = PromptFile(write(tmp_path, "a dog\na bell\n"), 2.0, 4.0)
+    assert [prompt.text for prompt in bank] == [prompt.text for prompt in bank] == ["a dog", "a bell"]
+    write(tmp_path, "a dog\na bell\na siren\n")
+    with pytest.raises(DataError, match=r"prompts\.txt was changed while it was used"):
+        iter(bank)
+
+
+def test_a_bank_is_read_line_by_line_and_takes_little_memory_however_many_there_are(tmp_path: Path) -> None:
+    lines = "".join(f"a dog barks for the time number {index}\n" for index in range(50_000))
+    file = write(tmp_path, lines)
+    tracemalloc.start()
+    bank = PromptFile(file, 2.0, 4.0)
+    drawn = draw_prompts(bank, 10, 0, 1)
+    _, peak = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert (len(bank), len(drawn)) == (50_000, 10)
+    assert peak < 40 * len(bank), "a prompt alone takes some 300 bytes"
+
+
+def test_a_line_without_end_is_refused(tmp_path: Path) -> None:
+    assert "prompts.txt:2: the line is longer than" in message_of(write(tmp_path, "a dog\n" + "x" * 2**21))
 
 
 def test_given_id_may_not_be_one_that_another_row_gets_by_its_place(tmp_path: Path) -> None:
