@@ -4,6 +4,8 @@ python jobs/bench.py --output benchmarks/cpu-mid.json                 # a few mi
 python jobs/bench.py --published path/to/TangoFlux                    # beside a clone of the published code itself
 python jobs/bench.py --size full --device cuda --compile              # the paper's model on a GPU
 python jobs/bench.py --table benchmarks/cpu-mid.json                  # Markdown of what was measured
+python jobs/bench.py orchestration                                    # what the driver of a run costs
+python jobs/bench.py overlap                                          # how much of a rollout stage is sampling
 """
 
 from __future__ import annotations
@@ -14,6 +16,7 @@ import shutil
 import sys
 from collections.abc import Callable, Sequence
 from functools import partial
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 
@@ -48,7 +51,10 @@ Sizes: tiny (a trial of seconds), mid (11M parameters, a CPU's minutes), full (t
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Measures, writes JSON, prints the table."""
-    arguments = _parser().parse_args(argv)
+    given = sys.argv[1:] if argv is None else list(argv)
+    if given[:1] in (["orchestration"], ["overlap"]):  # these need Ray, which the rest runs without
+        return import_module(f"jobs.{given[0]}").main(given[1:])
+    arguments = _parser().parse_args(given)
     if arguments.table:
         print(markdown(_read(arguments.table)))
         return 0

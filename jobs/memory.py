@@ -17,8 +17,8 @@ PROCESS_BYTES = 600_000_000
 CUDA_BYTES = 600_000_000
 """What a process takes of a GPU beside its tensors; an estimate."""
 
-RAY_BYTES = 800_000_000
-"""Ray's own processes and the job's; measured on one machine."""
+RAY_BYTES = 900_000_000
+"""Ray's own processes, the job's and the shard writer's; measured on one machine."""
 
 TRAINING_FLOATS = {"fp32": 23, "bf16": 27}
 """Numbers kept for the backward pass per row, token, block and unit of width; measured on three sizes and with LoRA."""

@@ -10,6 +10,8 @@ import torch
 from actors.chunk import rollout_chunks
 from actors.reward import RewardWorker, rollout_table
 from actors.rollout import RolloutBatch, RolloutWorker
+from actors.writer import ShardWriter
+from actors.writer_worker import WriterWorker
 from tangoflux.errors import ConfigError
 from tangoflux.preferences import make_pairs
 from tangoflux.prompts import Prompt
@@ -113,3 +115,14 @@ def test_failed_groups_make_no_pairs_and_are_counted(worker: RewardWorker, batch
 def test_an_unknown_reward_is_named() -> None:
     with pytest.raises(ConfigError, match=r"fake_rewards has no class Missing"):
         RewardWorker({"reward": "tests.actors.fake_rewards:Missing"})
+
+
+def test_what_is_for_training_comes_as_the_rows_of_its_shard_and_is_written_once(
+    worker: RewardWorker, batch: RolloutBatch, tmp_path: Path
+) -> None:
+    rows = worker.tabulate(batch, SCHEMA)
+    assert canonical(rows.table) == canonical(rollout_table(worker.score(batch, ("reward",)), SCHEMA))
+    written = [WriterWorker().write(rows, tmp_path) for _ in range(2)]
+    assert written[0] == written[1]
+    assert (written[0].rows, written[0].counts) == (12, make_pairs(rows.table)[1])
+    assert ShardWriter(tmp_path).read() == rows.table

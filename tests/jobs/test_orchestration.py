@@ -1,0 +1,60 @@
+"""What the pools' bookkeeping costs, and how the benchmark tells it."""
+
+from __future__ import annotations
+
+import json
+import re
+from pathlib import Path
+
+import pytest
+
+from jobs.bench import main
+from tangoflux.errors import ConfigError
+
+pytestmark = [pytest.mark.ray, pytest.mark.usefixtures("ray_session")]
+
+
+def test_orchestration_is_measured_over_a_small_and_a_large_bank(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    output = tmp_path / "costs.json"
+    options = ["--actors", "2", "--prompts", "30", "--bank-lines", "3000", "--output", str(output)]
+    assert main(["orchestration", *options]) == 0
+    runs = json.loads(output.read_text())["runs"]
+    assert [(run["bank_lines"], run["samples"], run["chunks"]) for run in runs] == [(1000, 150, 4), (3000, 150, 4)]
+    assert all(run["driver_ms_per_sample"] > 0 for run in runs)
+    assert "150 samples in 4 chunks by 2 workers, bank of 3,000 lines" in capsys.readouterr().out
+
+
+def test_overlap_compares_the_stage_with_its_sampling(
+    tmp_path: Path, tiny_policy_dir: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    loudness = "tests.integration.rewards:Loudness"
+    options = ["--reward", loudness, "--judge", "none", "--detector", "none", "--init-policy", str(tiny_policy_dir)]
+    work = [
+        "--prompts-per-iteration",
+        "16",
+        "--num-steps",
+        "1",
+        "--duration-s",
+        "0.5",
+        "--rollout-chunk-prompts",
+        "4",
+        "--warmup-steps",
+        "1",
+    ]
+    assert main(["overlap", "--rounds", "2", *options, *work]) == 0
+    assert re.search(r"takes \d+\.\d\d times what its sampling alone takes .* in 2 rounds", capsys.readouterr().out)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (["orchestration", "--actors", "0"], "--actors 0: give 1 or more"),
+        (["orchestration", "--prompts", "9", "--bank-lines", "8"], "--bank-lines 8 is less than --prompts 9"),
+        (["overlap", "--rounds", "0"], "--rounds 0: give 1 or more"),
+    ],
+)
+def test_what_cannot_be_measured_is_refused(arguments: list[str], said: str) -> None:
+    with pytest.raises(ConfigError, match=re.escape(said)):
+        main(arguments)
