@@ -1,41 +1,52 @@
 """The learner: Ray Train starts the ranks, which train with DeepSpeed on preference pairs or on prepared clips.
 
-One ``fit()`` an iteration, so that its processors are free for the next rollouts.
+One ``fit()`` an iteration, so that its processors are free for the next rollouts. When a rank dies, another ``fit()``
+goes on from the last checkpoint.
 """
 
 from __future__ import annotations
 
-import json
+import logging
 import os
 import shutil
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from concurrent.futures import Future
 from pathlib import Path
 from typing import Any, TypeVar
 
-import numpy as np
-import pyarrow as pa
 import ray
 import ray.data
 import ray.train
+from ray.exceptions import RayActorError
 from ray.train.torch import TorchTrainer
 
-from actors.files import clear_disk_errors
-from actors.learner_batches import COLUMNS
+from actors.learner_checkpoint import checkpoint_progress, latest_checkpoint
+from actors.learner_mailbox import MailboxActor
+from actors.learner_pairs import fingerprint, read_pairs
 from actors.learner_settings import LearnerJob, LearnerResult, LearnerSettings, Pretraining, PretrainingResult
 from actors.learner_worker import run_rank
+from actors.seat import WorkerError, first_line
 from actors.writer import ShardWriter
-from tangoflux.errors import DataError, ResourceError, TangoFluxError
-from tangoflux.records import is_latents, latents_array
+from tangoflux.errors import ResourceError, TangoFluxError
+
+logger = logging.getLogger(__name__)
 
 T = TypeVar("T")
+
+OnEvent = Callable[[dict[str, Any]], None]
 
 PRETRAINING_ITERATION = 0
 
 POLL_S = 0.2
-"""Seconds between two looks at the step events."""
+"""Seconds between two looks into the mailbox."""
+
+MAX_RESTARTS = 3
+"""So many times in a row the ranks may die before they have written another checkpoint."""
+
+WAIT_FOR_NODES_S = 600.0
+"""How long a training that goes on waits for processors that went with a node."""
 
 TRAIN_ENVIRONMENT = {
     # Ray Train looks every 2 s whether its ranks are done: a second of every iteration on average.
@@ -46,6 +57,10 @@ TRAIN_ENVIRONMENT = {
 """Defaults for what Ray Train takes from the driver's environment only."""
 
 
+class _HungError(Exception):
+    """The ranks gave no sign for too long."""
+
+
 def train(
     preferences_dir: Path,
     policy_dir: Path,
@@ -53,32 +68,48 @@ def train(
     settings: LearnerSettings,
     iteration: int,
     seed: int,
-    on_step: Callable[[dict[str, Any]], None] | None = None,
+    on_step: OnEvent | None = None,
 ) -> LearnerResult:
     """Trains the policy of ``policy_dir`` on the pairs of ``preferences_dir``; Ray must be running.
+
+    Goes on from the latest checkpoint in ``output_dir`` that was made on the same pairs, if there is one.
 
     Args:
         preferences_dir: shards with the columns ``learner_batches.COLUMNS`` (others are not read) and their manifest.
         policy_dir: the policy at the iteration's start, and so the reference, in the published layout.
-        output_dir: where ``weights.safetensors`` and ``steps.jsonl`` go; all ranks must see it under this path.
+        output_dir: where ``weights.safetensors`` and checkpoints go; all ranks must see it under this path.
         iteration, seed: with the pairs and ``settings`` they decide the result.
-        on_step: called in this thread with each optimiser step's values (see ``jobs/metrics.py``), soon after it.
+        on_step: called in this thread with each optimiser step's values (see ``jobs/metrics.py``), soon after it, and
+            on going on from a checkpoint with those of the steps before it.
 
     Raises:
         DataError: there are no pairs, or they lack columns, are not finite or do not fit the policy.
         ConfigError: the training diverged.
         ResourceError: the cluster has fewer processors than ``settings`` ask for.
-        ray.train.TrainingFailedError: a rank died.
+        WorkerError: the ranks died again and again.
     """
     started = time.monotonic()
-    _check_resources(settings)
-    pairs = _read_pairs(ShardWriter(preferences_dir))
-    job = _job(policy_dir, output_dir, settings, seed, iteration)
-    with clear_disk_errors(job.events):
-        output_dir.mkdir(parents=True, exist_ok=True)
-        job.events.write_text("")
-    measured, steps = _train(job, {"pairs": pairs}, on_step)
-    return _result(measured, job.weights, steps, time.monotonic() - started)
+    check_resources(settings)
+    shards = ShardWriter(preferences_dir)
+    pairs = read_pairs(shards)
+    output = output_dir.resolve()
+    checkpoints = output / "checkpoints" / fingerprint(shards)
+    job = LearnerJob(policy_dir.resolve(), output / "weights.safetensors", checkpoints, settings, seed, iteration)
+    measured, restarts = _train(job, {"pairs": pairs}, on_step)
+    start, end = measured["start"], measured["end"]
+    return LearnerResult(
+        weights=job.weights,
+        start=start["loss"],
+        end=end["loss"],
+        grad_norm={
+            term: {"start": start["grad_norm"][term], "end": end["grad_norm"][term]} for term in ("dpo", "winner")
+        },
+        heldout_pair_accuracy=measured["heldout_pair_accuracy"],
+        pairs=measured["pairs"],
+        steps=measured["steps"],
+        restarts=restarts,
+        seconds=time.monotonic() - started,
+    )
 
 
 def pretrain(
@@ -87,117 +118,121 @@ def pretrain(
     settings: LearnerSettings,
     pretraining: Pretraining,
     seed: int,
-    on_event: Callable[[dict[str, Any]], None] | None = None,
+    on_event: OnEvent | None = None,
 ) -> PretrainingResult:
     """Trains the policy of ``policy_dir`` by flow matching on prepared clips; Ray must be running.
 
-    Goes on from the latest of ``pretraining.checkpoints``, if there is one.
+    Goes on from the latest checkpoint in ``output_dir``, if there is one.
 
     Args:
         policy_dir: the policy to begin with, in the published layout.
-        output_dir: where ``weights.safetensors`` and ``steps.jsonl`` go; all ranks must see it under this path.
+        output_dir: where ``weights.safetensors`` and checkpoints go; all ranks must see it under this path.
         seed: with the clips, ``settings`` and ``pretraining`` it decides the result.
-        on_event: called in this thread with each step, validation, set of samples and checkpoint, soon after it.
+        on_event: called in this thread with each step, validation and set of samples, soon after it; see ``train``.
 
     Raises:
         DataError: there are no clips, or they do not fit the policy.
-        ConfigError, ResourceError, ray.train.TrainingFailedError: see ``train``.
+        ConfigError, ResourceError, WorkerError: see ``train``.
     """
     started = time.monotonic()
-    _check_resources(settings)
-    job = _job(policy_dir, output_dir, settings, seed, PRETRAINING_ITERATION, pretraining)
-    with clear_disk_errors(job.events):
-        output_dir.mkdir(parents=True, exist_ok=True)
-        job.events.write_text("")
-    measured, steps = _train(job, {}, on_event)
-    return PretrainingResult(job.weights, measured["clips"], steps, time.monotonic() - started)
-
-
-def _job(
-    policy_dir: Path,
-    output_dir: Path,
-    settings: LearnerSettings,
-    seed: int,
-    iteration: int,
-    pretraining: Pretraining | None = None,
-) -> LearnerJob:
+    check_resources(settings)
     output = output_dir.resolve()
-    weights, events = output / "weights.safetensors", output / "steps.jsonl"
-    return LearnerJob(policy_dir.resolve(), weights, events, settings, seed, iteration, pretraining)
+    weights, checkpoints = output / "weights.safetensors", output / "checkpoints"
+    job = LearnerJob(policy_dir.resolve(), weights, checkpoints, settings, seed, PRETRAINING_ITERATION, pretraining)
+    measured, restarts = _train(job, {}, on_event)
+    seconds = time.monotonic() - started
+    return PretrainingResult(job.weights, measured["clips"], measured["steps"], restarts, seconds)
+
+
+def check_resources(settings: LearnerSettings, wait_s: float = 0.0) -> None:
+    """Whether the cluster has what the ranks ask for: Ray Train would wait without a word and without an end.
+
+    Raises:
+        ResourceError: it has not, nor had it within ``wait_s`` seconds.
+    """
+    until = time.monotonic() + wait_s
+    needed = {"CPU": settings.num_cpus, "GPU": settings.num_gpus, **settings.resources}
+    while True:
+        there = ray.cluster_resources()
+        lacking = [name for name, each in needed.items() if settings.workers * each > there.get(name, 0)]
+        if not lacking:
+            return
+        if time.monotonic() >= until:
+            name = lacking[0]
+            raise ResourceError(
+                f"{settings.workers} learner workers of {needed[name]:g} {name}s each are more than the cluster's "
+                f"{there.get(name, 0):g} {name}s: lower --learner-workers, or what each asks for, or add nodes"
+            )
+        time.sleep(POLL_S)
 
 
 def _train(
-    job: LearnerJob, datasets: dict[str, ray.data.Dataset], on_event: Callable[[dict[str, Any]], None] | None
+    job: LearnerJob, datasets: dict[str, ray.data.Dataset], on_event: OnEvent | None
 ) -> tuple[dict[str, Any], int]:
-    """Runs the ranks; returns what rank 0 measured, and the number of optimiser steps taken."""
+    """Runs the ranks, again after a death; returns what rank 0 measured, and how often they were started again."""
     job.weights.unlink(missing_ok=True)
-    trainer = _trainer(datasets, job)
+    job.weights.parent.mkdir(parents=True, exist_ok=True)
+    on_new = _each_once(on_event or (lambda event: None))
+    restarts = futile = 0
+    while True:
+        step = checkpoint_progress(latest_checkpoint(job.checkpoints)).step
+        try:
+            return _attempt(job, datasets, on_new), restarts
+        except (ray.train.TrainingFailedError, RayActorError, _HungError) as error:
+            reached = checkpoint_progress(latest_checkpoint(job.checkpoints)).step
+            restarts, futile = restarts + 1, 0 if reached > step else futile + 1
+            if futile > MAX_RESTARTS:
+                raise WorkerError(
+                    f"the learner died {futile} times in a row without another checkpoint; the last: {_cause(error)}"
+                ) from error
+            logger.warning("the learner died and goes on from step %d: %s", reached, _cause(error))
+            check_resources(job.settings, WAIT_FOR_NODES_S)
+
+
+def _attempt(job: LearnerJob, datasets: dict[str, ray.data.Dataset], on_event: OnEvent) -> dict[str, Any]:
+    """Starts the ranks and waits for their end."""
+    mailbox: Any = MailboxActor.options(num_cpus=0).remote()
+    trainer = _trainer(datasets, job, mailbox)
     fit = _in_thread(lambda: _fit(trainer))
-    steps = 0
-    for event in _tail(job.events, fit):
-        steps += event["event"] == "step"
-        if on_event:
+    ranks: list[Any] = []
+    heard = time.monotonic()
+    try:
+        while True:
+            over = fit.done()
+            events, ranks = ray.get(mailbox.take.remote())
+            for event in events:
+                on_event(event)
+                heard = time.monotonic()
+            if over:
+                return fit.result()
+            if 0 < job.settings.timeout_s < time.monotonic() - heard:
+                raise _HungError(f"the ranks gave no sign for {job.settings.timeout_s:g} s")
+            time.sleep(POLL_S)
+    finally:
+        for rank in ranks:
+            ray.kill(rank)
+
+
+def _each_once(on_event: OnEvent) -> OnEvent:
+    """Passes on what was not there yet: ranks that go on from a checkpoint tell again what they did before."""
+    seen: set[tuple[str, int]] = set()
+
+    def on_new(event: dict[str, Any]) -> None:
+        key = event["event"], event["step"]
+        if key not in seen:
+            seen.add(key)
             on_event(event)
-    return fit.result(), steps
+
+    return on_new
 
 
-def _check_resources(settings: LearnerSettings) -> None:
-    """Ray Train would wait without a word and without an end."""
-    there = ray.cluster_resources()
-    for name, each in {"CPU": settings.num_cpus, "GPU": settings.num_gpus, **settings.resources}.items():
-        if settings.workers * each > there.get(name, 0):
-            raise ResourceError(
-                f"{settings.workers} learner workers of {each:g} {name}s each are more than the cluster's "
-                f"{there.get(name, 0):g} {name}s: lower --learner-workers, or what each asks for, or add nodes"
-            )
-
-
-def _read_pairs(shards: ShardWriter) -> ray.data.Dataset:
-    """The dataset in shared memory, one block a shard, in the shards' order.
-
-    The driver reads and checks the shards: Ray Data's own Parquet reader would start processes for seconds on every
-    iteration, and would wait for ever on a machine whose processors the ranks have taken.
-    """
-    blocks: list[Any] = []
-    for part in shards.shards():
-        table = shards.read_part(part, verify=True)
-        if len(table):
-            blocks.append(ray.put(_checked(table, f"{shards.directory} shard {part}")))
-    if not blocks:
-        raise DataError(f"{shards.directory} holds no preference pairs: nothing can be learnt from it")
-    dataset = ray.data.from_arrow_refs(blocks)
-    dataset.context.enable_progress_bars = False
-    return dataset
-
-
-def _checked(table: pa.Table, source: str) -> pa.Table:
-    """The learner's columns of a shard, each in one piece."""
-    missing = [name for name in COLUMNS if name not in table.column_names]
-    if missing:
-        raise DataError(f"{source} lacks the columns {', '.join(missing)}")
-    table = table.select(list(COLUMNS)).combine_chunks()
-    empty = [name for name in COLUMNS if table[name].null_count]
-    if empty:
-        raise DataError(f"{source} has empty fields in {', '.join(empty)}")
-    frames = table["num_frames"].to_numpy()
-    for name in ("chosen_latents", "rejected_latents"):
-        if not is_latents(table.schema.field(name).type):
-            raise DataError(f"{source}: {name} is {table.schema.field(name).type}, expected tangoflux.records' type")
-        latents = latents_array(table[name])
-        if not np.isfinite(latents).all():
-            raise DataError(f"{source}: {name} holds values that are not finite")
-        if frames.min() < 1 or frames.max() > latents.shape[1]:
-            raise DataError(f"{source}: num_frames must be from 1 to the {latents.shape[1]} frames of {name}")
-    return table
-
-
-def _trainer(datasets: dict[str, ray.data.Dataset], job: LearnerJob) -> TorchTrainer:
+def _trainer(datasets: dict[str, ray.data.Dataset], job: LearnerJob, mailbox: Any) -> TorchTrainer:
     for name, value in TRAIN_ENVIRONMENT.items():
         os.environ.setdefault(name, value)
     settings = job.settings
     return TorchTrainer(
         run_rank,
-        train_loop_config={"job": job},
+        train_loop_config={"job": job, "mailbox": mailbox},
         datasets=dict(datasets),
         dataset_config=ray.train.DataConfig(
             datasets_to_split=[], execution_options=ray.data.ExecutionOptions(preserve_order=True)
@@ -209,9 +244,9 @@ def _trainer(datasets: dict[str, ray.data.Dataset], job: LearnerJob) -> TorchTra
             label_selector=settings.label_selector or None,
         ),
         run_config=ray.train.RunConfig(
-            storage_path=str(job.events.parent),
+            storage_path=str(job.weights.parent),
             name="ray_train",
-            # The stage is short and starts again from its own beginning: whoever drives it decides whether.
+            # Whether it goes on, and from where, is decided in _train.
             failure_config=ray.train.FailureConfig(max_failures=0, max_preemption_failures=0),
             logging_config=ray.train.LoggingConfig(log_level="WARNING"),
         ),
@@ -232,6 +267,12 @@ def _fit(trainer: TorchTrainer) -> Any:
         shutil.rmtree(Path(str(storage.storage_path)) / str(storage.name), ignore_errors=True)
 
 
+def _cause(error: Exception) -> str:
+    """What happened to the first rank that failed, in one line."""
+    failures = list(error.worker_failures.values()) if isinstance(error, ray.train.WorkerGroupError) else [error]
+    return first_line(failures[0])
+
+
 def _in_thread(function: Callable[[], T]) -> Future[T]:
     """Runs ``function`` beside this thread, which can then show progress and be interrupted.
 
@@ -247,35 +288,3 @@ def _in_thread(function: Callable[[], T]) -> Future[T]:
 
     threading.Thread(target=run, name="learner", daemon=True).start()
     return future
-
-
-def _tail(events: Path, until: Future[Any]) -> Iterator[dict[str, Any]]:
-    """The events as they are written, to the last one before ``until`` was done."""
-    position = 0
-    while True:
-        done = until.done()
-        with events.open("rb") as file:
-            file.seek(position)
-            *lines, _ = file.read().split(b"\n")
-        for line in lines:
-            position += len(line) + 1
-            yield {"event": "step", **json.loads(line)}
-        if done:
-            return
-        time.sleep(POLL_S)
-
-
-def _result(measured: dict[str, Any], weights: Path, steps: int, seconds: float) -> LearnerResult:
-    start, end = measured["start"], measured["end"]
-    return LearnerResult(
-        weights=weights,
-        start=start["loss"],
-        end=end["loss"],
-        grad_norm={
-            term: {"start": start["grad_norm"][term], "end": end["grad_norm"][term]} for term in ("dpo", "winner")
-        },
-        heldout_pair_accuracy=measured["heldout_pair_accuracy"],
-        pairs=measured["pairs"],
-        steps=steps,
-        seconds=seconds,
-    )

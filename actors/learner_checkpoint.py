@@ -4,7 +4,7 @@
       weights.safetensors             float32 masters of what is trained
       average.safetensors             their moving average, where one is kept
       optimizer-00000.safetensors     AdamW's moments, each rank its part
-      state.json                      written last
+      state.json                      written last: the step, what was measured before, and all events so far
 
 The order of the data and all noise follow from seed, epoch and step, so that no generator has a state.
 """
@@ -15,6 +15,7 @@ import json
 import re
 import shutil
 from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -36,9 +37,24 @@ def latest_checkpoint(directory: Path) -> Path | None:
     return max(found, default=None)
 
 
-def checkpoint_step(checkpoint: Path) -> int:
-    """The optimiser steps that are done."""
-    return int(read_json(checkpoint / STATE)["step"])
+@dataclass(frozen=True)
+class Progress:
+    """How far a training is.
+
+    Attributes:
+        step: optimiser steps that are done.
+        before: what was measured on the policy at the training's start.
+        events: of all steps so far.
+    """
+
+    step: int = 0
+    before: dict[str, Any] = field(default_factory=dict[str, Any])
+    events: list[dict[str, Any]] = field(default_factory=list[dict[str, Any]])
+
+
+def checkpoint_progress(checkpoint: Path | None) -> Progress:
+    """What is done at a checkpoint; nothing without one."""
+    return Progress(**read_json(checkpoint / STATE)) if checkpoint else Progress()
 
 
 def checkpoint_weights(checkpoint: Path) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
@@ -49,7 +65,7 @@ def checkpoint_weights(checkpoint: Path) -> tuple[dict[str, Tensor], dict[str, T
 
 def save_checkpoint(
     directory: Path,
-    step: int,
+    progress: Progress,
     optimizer: torch.optim.Optimizer,
     part: int | None,
     weights: Mapping[str, Tensor],
@@ -65,7 +81,7 @@ def save_checkpoint(
     Raises:
         ResourceError: the disk is full or the directory cannot be written.
     """
-    target = directory / f"step-{step:08d}"
+    target = directory / f"step-{progress.step:08d}"
     target.mkdir(parents=True, exist_ok=True)
     if part is not None:
         _save(_moments(optimizer), target / f"optimizer-{part:05d}.safetensors")
@@ -76,7 +92,7 @@ def save_checkpoint(
     dist.barrier()
     if weights:
         with whole_file(target / STATE) as temporary:
-            temporary.write_text(json.dumps({"step": step}) + "\n")
+            temporary.write_text(json.dumps(asdict(progress)) + "\n")
         for old in directory.glob("step-*"):
             if old.name < target.name:
                 shutil.rmtree(old)

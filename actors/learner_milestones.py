@@ -1,15 +1,14 @@
-"""What happens on the way of a pretraining: validation, samples and checkpoints."""
+"""What happens on the way of a training: checkpoints, and validation and samples of a pretraining."""
 
 from __future__ import annotations
 
 from collections.abc import Generator, Iterator
 from contextlib import contextmanager
-from pathlib import Path
 from typing import Any
 
 from torch import Tensor
 
-from actors.learner_checkpoint import save_checkpoint
+from actors.learner_checkpoint import Progress, save_checkpoint
 from actors.learner_deepspeed import master_weights
 from actors.learner_pretraining import FlowMatching
 from actors.learner_samples import Sampler
@@ -22,26 +21,32 @@ class Milestones:
     """Validates and samples with the weights that would be stored, on rank 0, and writes checkpoints on all ranks."""
 
     def __init__(self, job: LearnerJob, task: Task, policy: Policy, average: dict[str, Tensor], rank: int) -> None:
-        """Takes the policy that is trained, and on rank 0 its average where one is kept; an alignment has none."""
-        self.plan, self.settings = job.pretraining, job.settings
+        """Takes the policy that is trained, and on rank 0 its average where one is kept."""
+        self.plan, self.settings, self.checkpoints = job.pretraining, job.settings, job.checkpoints
         self.task, self.policy, self.average, self.rank = task, policy, average, rank
         self._sampler = Sampler(job.pretraining, job.policy_dir) if job.pretraining and rank == 0 else None
 
-    def reached(self, step: int, steps: int, engine: Any) -> Iterator[dict[str, Any]]:
-        """Does what is due after ``step`` of ``steps``; gives an event for each."""
-        if self.plan is None:
+    def reached(self, step: int, steps: int) -> Iterator[dict[str, Any]]:
+        """Validates and samples where that is due after ``step`` of ``steps``; gives an event for each."""
+        if self.plan is None or self.rank != 0:
             return
-        validates, samples, saves = (
-            step == steps or step % every == 0
-            for every in (self.plan.validate_every, self.plan.sample_every, self.plan.checkpoint_every)
-        )
-        if self.rank == 0 and (validates or samples):
+        validates, samples = (_due(step, steps, every) for every in (self.plan.validate_every, self.plan.sample_every))
+        if validates or samples:
             with self._stored_weights():
                 yield from self._validate(step) if validates else ()
                 yield from self._sample(step) if samples else ()
-        if saves:
-            self._save(self.plan.checkpoints, step, engine)
-            yield {"event": "checkpoint", "step": step}
+
+    def save(self, progress: Progress, steps: int, engine: Any) -> None:
+        """Writes a checkpoint, where one is due. Every rank calls it.
+
+        Raises:
+            ResourceError: the disk is full or the directory cannot be written.
+        """
+        if not _due(progress.step, steps, self.settings.checkpoint_every):
+            return
+        part = self.rank if self.settings.zero_stage or self.rank == 0 else None
+        weights = master_weights(self.policy, keep=self.rank == 0)
+        save_checkpoint(self.checkpoints, progress, engine.basic_optimizer, part, weights, self.average)
 
     def _validate(self, step: int) -> Iterator[dict[str, Any]]:
         assert isinstance(self.task, FlowMatching)
@@ -54,11 +59,6 @@ class Milestones:
         files = self._sampler(self.policy, step)
         if files:
             yield {"event": "samples", "step": step, "files": files}
-
-    def _save(self, directory: Path, step: int, engine: Any) -> None:
-        part = self.rank if self.settings.zero_stage or self.rank == 0 else None
-        weights = master_weights(self.policy, keep=self.rank == 0)
-        save_checkpoint(directory, step, engine.basic_optimizer, part, weights, self.average)
 
     @contextmanager
     def _stored_weights(self) -> Generator[None]:
@@ -74,3 +74,7 @@ class Milestones:
             self.policy.train()
             for name, value in trained.items():
                 parameters[name].data.copy_(value)
+
+
+def _due(step: int, steps: int, every: int) -> bool:
+    return step == steps or step % every == 0

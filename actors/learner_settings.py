@@ -37,6 +37,8 @@ class LearnerSettings:
         lora_alpha: the adapter's additions are scaled by ``lora_alpha / lora_rank``.
         activation_checkpointing: the backward pass computes activations again, which the forward pass need not keep.
         heldout_pairs: pairs that are not trained on; at most an eighth of all.
+        checkpoint_every: steps from one checkpoint to the next; the last step has one too.
+        timeout_s: seconds without any event after which the ranks are taken for hung and ended; 0: never.
     """
 
     workers: int = 1
@@ -64,9 +66,11 @@ class LearnerSettings:
     lora_alpha: float = 32.0
     activation_checkpointing: bool = False
     heldout_pairs: int = 8
+    checkpoint_every: int = 100
+    timeout_s: float = 3600.0
 
     def __post_init__(self) -> None:
-        for name in ("workers", "threads", "batch_size", "micro_batch_size", "epochs", "ema_every"):
+        for name in ("workers", "threads", "batch_size", "micro_batch_size", "epochs", "ema_every", "checkpoint_every"):
             if getattr(self, name) < 1:
                 raise ConfigError(f"learner {name} is {getattr(self, name)}, expected at least 1")
         if self.zero_stage not in range(4):
@@ -112,7 +116,6 @@ class Pretraining:
 
     Attributes:
         clips_dir: what jobs/prepare.py wrote.
-        checkpoints: directory of the states to go on from.
         samples: directory of the audio sampled on the way.
         prompts: what is sampled: texts and seconds.
         num_steps, guidance_scale: how.
@@ -122,11 +125,10 @@ class Pretraining:
         caption_dropout: share of clips that are trained without their caption, as guidance needs.
         sample_posterior: whether latents are drawn from the codec's posterior; else its mean is taken.
         heldout_clips: clips that are validated on and not trained on; at most an eighth.
-        validate_every, sample_every, checkpoint_every: steps from one to the next; all three follow the last step.
+        validate_every, sample_every: steps from one to the next; both follow the last step.
     """
 
     clips_dir: Path
-    checkpoints: Path
     samples: Path
     prompts: tuple[tuple[str, float], ...] = ()
     num_steps: int = 50
@@ -139,16 +141,20 @@ class Pretraining:
     heldout_clips: int = 64
     validate_every: int = 500
     sample_every: int = 500
-    checkpoint_every: int = 500
 
 
 @dataclass(frozen=True)
 class LearnerJob:
-    """What a rank needs to know; paths are absolute and seen by all ranks."""
+    """What a rank needs to know; paths are absolute and seen by all ranks.
+
+    Attributes:
+        weights: what the training writes at its end.
+        checkpoints: directory of the states to go on from.
+    """
 
     policy_dir: Path
     weights: Path
-    events: Path
+    checkpoints: Path
     settings: LearnerSettings
     seed: int
     iteration: int
@@ -168,6 +174,7 @@ class LearnerResult:
         heldout_pair_accuracy: share of unseen pairs that the new policy ranks as the reward did; None without any.
         pairs: pairs that were trained on.
         steps: optimiser steps.
+        restarts: how often ranks died and the training went on from its last checkpoint.
         seconds: from start to end, start-up of the ranks included.
     """
 
@@ -178,6 +185,7 @@ class LearnerResult:
     heldout_pair_accuracy: float | None
     pairs: int
     steps: int
+    restarts: int
     seconds: float
 
 
@@ -188,11 +196,13 @@ class PretrainingResult:
     Attributes:
         weights: a safetensors file of what was trained, as in ``LearnerResult``.
         clips: clips that were trained on.
-        steps: optimiser steps since the start, or since the checkpoint that it went on from.
+        steps: optimiser steps.
+        restarts: see ``LearnerResult``.
         seconds: from start to end, start-up of the ranks included.
     """
 
     weights: Path
     clips: int
     steps: int
+    restarts: int
     seconds: float

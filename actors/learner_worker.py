@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-import json
 import math
 import time
 from collections.abc import Iterator
 from itertools import islice
-from pathlib import Path
-from types import TracebackType
 from typing import Any
 
+import ray
 import ray.train
 import ray.train.torch
 import torch
@@ -21,9 +19,16 @@ from torch import Tensor
 from actors.files import whole_file
 from actors.learner_alignment import Alignment
 from actors.learner_batches import NoiseKey, PairData, rank_share, steps_per_epoch
-from actors.learner_checkpoint import checkpoint_step, checkpoint_weights, latest_checkpoint, load_moments
+from actors.learner_checkpoint import (
+    Progress,
+    checkpoint_progress,
+    checkpoint_weights,
+    latest_checkpoint,
+    load_moments,
+)
 from actors.learner_clips import ClipData
 from actors.learner_deepspeed import master_weights, start_deepspeed, update
+from actors.learner_mailbox import EventLog
 from actors.learner_milestones import Milestones
 from actors.learner_pretraining import FlowMatching
 from actors.learner_settings import LearnerJob
@@ -34,10 +39,12 @@ from tangoflux.policy import Policy
 from tangoflux.reference import make_reference
 
 
-def run_rank(config: dict[str, LearnerJob]) -> dict[str, Any] | None:
-    """The function that Ray Train runs on each rank."""
+def run_rank(config: dict[str, Any]) -> dict[str, Any] | None:
+    """The function that Ray Train runs on each rank, with a ``LearnerJob`` and the handle of a ``Mailbox``."""
+    job, mailbox = config["job"], config["mailbox"]
+    ray.get(mailbox.enrol.remote(ray.get_runtime_context().current_actor))
     rank, device = ray.train.get_context().get_world_rank(), ray.train.torch.get_device()
-    return Rank(config["job"], load_data(config["job"]), rank, device).run()
+    return Rank(job, load_data(job), rank, device, EventLog(mailbox if rank == 0 else None)).run()
 
 
 def load_data(job: LearnerJob) -> PairData | ClipData:
@@ -51,37 +58,43 @@ def load_data(job: LearnerJob) -> PairData | ClipData:
 class Rank:
     """One process of the training; all of them run the same steps, in a process group that exists already."""
 
-    def __init__(self, job: LearnerJob, data: PairData | ClipData, rank: int, device: torch.device) -> None:
+    def __init__(
+        self, job: LearnerJob, data: PairData | ClipData, rank: int, device: torch.device, log: EventLog
+    ) -> None:
         torch.set_num_threads(job.settings.threads)
         self.job, self.settings = job, job.settings
-        self.rank, self.device = rank, device
+        self.rank, self.device, self.log = rank, device, log
         self.dtype = torch.bfloat16 if job.settings.precision == "bf16" else torch.float32
-        self.checkpoint = latest_checkpoint(job.pretraining.checkpoints) if job.pretraining else None
-        self.done = checkpoint_step(self.checkpoint) if self.checkpoint else 0
+        self.checkpoint = latest_checkpoint(job.checkpoints)
+        self.progress = checkpoint_progress(self.checkpoint)
         policy = self._load_policy()
-        weights, average = checkpoint_weights(self.checkpoint) if self.checkpoint else ({}, {})
-        fill_trained(policy, weights)
-        self.masters = _copy_trained(policy) if self.dtype == torch.bfloat16 else {}
+        weights, average = checkpoint_weights(self.checkpoint) if self.checkpoint else (_copy_trained(policy), {})
+        self.masters = weights if self.dtype == torch.bfloat16 else {}
         # Rank 0 keeps the average of all ranks' weights.
-        self.average = (average or _copy_trained(policy)) if self.settings.ema_decay and rank == 0 else {}
+        self.average = (average or dict(weights)) if self.settings.ema_decay and rank == 0 else {}
         self.policy = policy.to(self.device, self.dtype)
+        # The reference is the policy at the training's start, wherever the training goes on from.
         self.task = self._make_task(data)
+        fill_trained(self.policy, weights)
 
     def run(self) -> dict[str, Any] | None:
         """Trains; on rank 0 writes events and weights and returns the measurements."""
-        measured = self.task.before(self.policy) if self.rank == 0 else {}
+        if self.rank == 0 and self.checkpoint is None:
+            self.progress = Progress(before=self.task.before(self.policy))
+        self.log.write(*self.progress.events)
         engine = start_deepspeed(self.policy, self.masters, self.settings)
         if self.checkpoint:
             parts = self.settings.workers if self.settings.zero_stage else 1
             load_moments(self.checkpoint, engine.basic_optimizer, self.rank % parts, parts)
-        self._train(engine)
+        steps = self._train(engine)
         weights = self.average if self.settings.ema_decay else master_weights(self.policy, keep=self.rank == 0)
         engine.destroy()
         if self.rank != 0:
             return None
         with whole_file(self.job.weights) as temporary:
             save_file(weights, temporary)
-        return measured | self.task.after(lambda: self._stored_policy(weights))
+        self.log.flush()
+        return {"steps": steps, **self.progress.before, **self.task.after(lambda: self._stored_policy(weights))}
 
     def _load_policy(self) -> Policy:
         """The policy at the start of the training, what is not trained frozen."""
@@ -109,22 +122,22 @@ class Rank:
         assert self.job.pretraining is not None
         return FlowMatching(self.job, self.job.pretraining, data, self.policy)
 
-    def _train(self, engine: Any) -> None:
-        """All optimiser steps that are not done."""
+    def _train(self, engine: Any) -> int:
+        """All optimiser steps that are not done; returns how many there are in all."""
         steps = self.settings.epochs * steps_per_epoch(len(self.task.rows), self.settings.batch_size)
         if self.job.pretraining and self.job.pretraining.max_steps:
             steps = min(steps, self.job.pretraining.max_steps)
         milestones = Milestones(self.job, self.task, self.policy, self.average, self.rank)
-        with _EventLog(self.job.events if self.rank == 0 else None) as log:
-            for step, (key, rows) in islice(enumerate(self._global_batches(), start=1), self.done, steps):
-                started = time.monotonic()
-                values = self._step(engine, rows, key, step, self.settings.rate(step, steps))
-                values |= {"epoch": key[2], "seconds": time.monotonic() - started}
-                log.write({"iteration": self.job.iteration, "step": step, **values})
-                if self.settings.ema_decay and step % self.settings.ema_every == 0:
-                    self._update_average(step)
-                for event in milestones.reached(step, steps, engine):
-                    log.write(event)
+        for step, (key, rows) in islice(enumerate(self._global_batches(), start=1), self.progress.step, steps):
+            started = time.monotonic()
+            values = self._step(engine, rows, key, step, self.settings.rate(step, steps))
+            values |= {"epoch": key[2], "seconds": time.monotonic() - started}
+            self.log.write({"event": "step", "iteration": self.job.iteration, "step": step, **values})
+            if self.settings.ema_decay and step % self.settings.ema_every == 0:
+                self._update_average(step)
+            self.log.write(*milestones.reached(step, steps))
+            milestones.save(Progress(step, self.progress.before, self.log.events), steps, engine)
+        return steps
 
     def _global_batches(self) -> Iterator[tuple[NoiseKey, list[int]]]:
         size = self.settings.batch_size
@@ -186,23 +199,3 @@ def _sum_over_ranks(sums: Tensor, device: torch.device) -> Tensor:
 
 def _copy_trained(policy: Policy) -> dict[str, Tensor]:
     return {name: value.detach().clone() for name, value in policy.named_parameters() if value.requires_grad}
-
-
-class _EventLog:
-    """One JSON object a line, which the driver reads while it grows. Without a path nothing is written."""
-
-    def __init__(self, path: Path | None) -> None:
-        self._file = path.open("a", encoding="utf-8") if path else None
-
-    def __enter__(self) -> _EventLog:
-        return self
-
-    def write(self, event: dict[str, Any]) -> None:
-        """Appends and flushes."""
-        if self._file:
-            self._file.write(json.dumps(event) + "\n")
-            self._file.flush()
-
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, _: TracebackType | None) -> None:
-        if self._file:
-            self._file.close()

@@ -182,6 +182,21 @@ class TrainingOptions(Options):
     activation_checkpointing: bool = option(
         False, "compute activations again in the backward pass: less memory, more time"
     )
+    checkpoint_every: int = option(
+        20,
+        "steps from one checkpoint to the next; a training whose process dies goes on from the last",
+        unit="steps",
+        ge=1,
+        may_change=True,
+    )
+    timeout_s: float = option(
+        3600.0,
+        "a learner without a step for so long is taken for hung and started again; 0: never",
+        flag="learner-timeout-s",
+        unit="seconds",
+        ge=0,
+        may_change=True,
+    )
 
 
 class LearnerOptions(TrainingOptions):

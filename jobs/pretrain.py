@@ -22,7 +22,7 @@ Trains a policy by flow matching on the clips that jobs/prepare.py made: the fir
 with a policy that is there, or with random weights beside the text encoder and the codec of one (--from-scratch true).
 On the way it measures the loss on held-out clips, samples audio to listen to, and keeps a checkpoint, from which the
 same command goes on after an interruption. The output directory gets policy/, which every --policy and --init-policy
-takes, samples/, metrics.jsonl, a TensorBoard log and checkpoints/."""
+takes, samples/, metrics.jsonl, a TensorBoard log and learner/checkpoints/."""
 
 EXAMPLES = """\
 examples:
@@ -74,7 +74,6 @@ class PretrainJob(Options):
     )
     validate_every: int = option(200, "steps from one validation to the next", unit="steps", ge=1, may_change=True)
     sample_every: int = option(200, "steps from one set of samples to the next", unit="steps", ge=1, may_change=True)
-    checkpoint_every: int = option(200, "steps from one checkpoint to the next", unit="steps", ge=1, may_change=True)
     listening: int = option(4, "captions of held-out clips that are sampled to listen to", unit="prompts", ge=0)
     sampling: SamplingOptions = SamplingOptions()
     learner: PretrainingOptions = PretrainingOptions()

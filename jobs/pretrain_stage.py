@@ -13,7 +13,7 @@ from safetensors.torch import load_file
 
 from actors.learner import PRETRAINING_ITERATION, pretrain
 from actors.learner_batches import split_heldout, steps_per_epoch
-from actors.learner_checkpoint import checkpoint_step, latest_checkpoint
+from actors.learner_checkpoint import latest_checkpoint
 from actors.learner_clips import ClipData
 from actors.learner_settings import LearnerSettings, Pretraining, PretrainingResult
 from actors.policy_store import PolicyStore
@@ -82,7 +82,7 @@ def read_inputs(config: PretrainJob) -> Inputs:
     if not (config.clips / PREPARED_FILE).is_file():
         raise DataError(f"--clips {config.clips} has no {PREPARED_FILE}: run jobs/prepare.py to its end first")
     policy_dir = find_directory(config.init_policy)
-    if latest_checkpoint(config.output / "checkpoints") is None:
+    if latest_checkpoint(config.output / "learner" / "checkpoints") is None:
         check_disk(bytes_of(config, read_model_facts(policy_dir)), config.output, "choose another --output")
     check_codec(config, policy_dir)
     data = ClipData(config.clips / "latents")
@@ -129,23 +129,25 @@ def check_codec(config: PretrainJob, policy_dir: Path) -> None:
 def train(config: PretrainJob, inputs: Inputs, display: Display) -> PretrainingResult:
     """Trains; every event goes to the log, to TensorBoard and to the display."""
     plan, settings = pretraining(config, inputs), LearnerSettings(**config.learner.model_dump())
-    latest = latest_checkpoint(plan.checkpoints)
-    done = checkpoint_step(latest) if latest else 0
+    learner = config.output / "learner"
     metrics = MetricsLog(config.output / "metrics.jsonl")
+    logged = {(event["event"], event["step"]) for event in metrics.read() if "step" in event}
     facts = {"clips": inputs.clips, "hours": inputs.hours, "prompts": inputs.prompts, "machine": machine_facts()}
     metrics.write("run", command=sys.argv, config=config.model_dump(mode="json"), **facts)
     with (
-        TensorboardLog(config.output / "tensorboard", done) as board,
+        TensorboardLog(config.output / "tensorboard", len([kind for kind, _ in logged if kind == "step"])) as board,
         display.stage(0, "pretraining", inputs.steps, "steps") as stage,
     ):
-        stage.skip(done)
 
         def on_event(event: Mapping[str, Any]) -> None:
-            show(metrics.write(**event), stage, display, board)
+            if (event["event"], event["step"]) not in logged:
+                show(metrics.write(**event), stage, display, board)
+            elif event["event"] == "step":  # of an earlier start of the job
+                stage.skip(1)
             if event["event"] == "samples":
                 write_pretrain_report(config.output)
 
-        return pretrain(inputs.policy_dir, config.output / "learner", settings, plan, config.seed, on_event)
+        return pretrain(inputs.policy_dir, learner, settings, plan, config.seed, on_event)
 
 
 def pretraining(config: PretrainJob, inputs: Inputs) -> Pretraining:
@@ -153,7 +155,6 @@ def pretraining(config: PretrainJob, inputs: Inputs) -> Pretraining:
     output = config.output.resolve()
     return Pretraining(
         clips_dir=config.clips.resolve(),
-        checkpoints=output / "checkpoints",
         samples=output / "samples",
         prompts=inputs.prompts,
         num_steps=config.sampling.num_steps,
@@ -166,7 +167,6 @@ def pretraining(config: PretrainJob, inputs: Inputs) -> Pretraining:
         heldout_clips=config.heldout_clips,
         validate_every=config.validate_every,
         sample_every=config.sample_every,
-        checkpoint_every=config.checkpoint_every,
     )
 
 
@@ -190,7 +190,7 @@ def publish(config: PretrainJob, inputs: Inputs, result: PretrainingResult) -> N
     policy = PolicyStore(workspace).publish(1, inputs.policy_dir, load_file(result.weights))
     policy.rename(config.output / "policy")
     shutil.rmtree(workspace)
-    shutil.rmtree(result.weights.parent)
+    result.weights.unlink()
 
 
 def summary(config: PretrainJob, result: PretrainingResult) -> str:

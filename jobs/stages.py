@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import shutil
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -47,7 +48,9 @@ class Run:
         self.store = PolicyStore(self.directory / "policies")
         self.heldout = HeldoutScores(self.directory / "heldout", inputs.heldout)
         self.samples = SampleFolder(self.directory / "samples")
-        self._finished = {event["iteration"] for event in read_history(self.metrics.path).iterations}
+        history = read_history(self.metrics.path)
+        self._finished = {event["iteration"] for event in history.iterations}
+        self._steps_logged = {(event["iteration"], event["step"]) for event in history.steps}
         self._schema = rollout_schema(inputs.max_frames, inputs.channels, config.rollouts.latents_dtype)
 
     def log_start(self, command: Sequence[str]) -> None:
@@ -116,6 +119,7 @@ class Run:
                 lora = learner_settings(self.config.objective, self.config.learner).lora
                 self.store.publish(iteration, self.store.path(iteration - 1), load_file(result.weights), lora)
                 result.weights.unlink()
+                shutil.rmtree(output / "checkpoints")
         return json.loads((output / "result.json").read_text())
 
     def _train(self, iteration: int, output: Path, on_step: Callable[[Mapping[str, Any]], None]) -> LearnerResult:
@@ -131,6 +135,9 @@ class Run:
 
     def _on_step(self, stage: Stage, step: Mapping[str, Any]) -> None:
         self.pools.tend()
+        if (step["iteration"], step["step"]) in self._steps_logged:
+            stage.skip(1)
+            return
         self.board.step(self.metrics.write(**step))
         stage.advance(loss=step["loss"], margin=step["margin"])
 
@@ -195,6 +202,7 @@ def _figures_of(result: LearnerResult) -> dict[str, Any]:
         "grad_norm": result.grad_norm,
         "heldout_pair_accuracy": result.heldout_pair_accuracy,
         "steps": result.steps,
+        "learner_restarts": result.restarts,
     }
 
 

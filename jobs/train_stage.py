@@ -23,6 +23,7 @@ from jobs.cluster import device_of, learner_settings, open_pool, ray_session
 from jobs.config import LearnerOptions
 from jobs.display import Display
 from jobs.formatting import number
+from jobs.json_lines import JsonLines
 from jobs.model_facts import read_model_facts
 from jobs.output_dir import FLAG, check_new, find_shards
 from jobs.run_dir import check_writable
@@ -40,6 +41,9 @@ ENCODED_AT_ONCE = 16
 """Pairs of a codec worker's task, and rows of a shard."""
 
 ITERATION = 1
+
+STEPS = "steps.jsonl"
+"""Beside the policy: what each optimiser step measured."""
 
 
 @dataclass(frozen=True)
@@ -148,8 +152,10 @@ def learn(config: TrainJob, inputs: Inputs, preferences: Path, directory: Path, 
     """Trains; the weights and a line a step are in ``directory`` then."""
     settings = learner_settings(config.objective, config.learner)
     with display.stage(0, "learner", steps(config.learner, inputs.count), "steps") as stage:
+        steps_log = JsonLines(directory / STEPS)
 
         def on_step(step: Mapping[str, Any]) -> None:
+            steps_log.append(step)
             stage.advance(loss=step["loss"], margin=step["margin"])
 
         return train(preferences, inputs.policy_dir, directory, settings, ITERATION, config.seed, on_step)
@@ -162,7 +168,7 @@ def publish(config: TrainJob, inputs: Inputs, result: LearnerResult, directory: 
     measured = {key: value for key, value in dataclasses.asdict(result).items() if key != "weights"}
     options = config.model_dump(mode="json", exclude={"output"})
     (policy / "training.json").write_text(json.dumps({"options": options, **measured}, indent=2) + "\n")
-    (directory / "steps.jsonl").rename(policy / "steps.jsonl")
+    (directory / STEPS).rename(policy / STEPS)
     with clear_disk_errors(config.output):
         policy.rename(config.output)
 

@@ -15,6 +15,7 @@ from safetensors.torch import load_file
 from actors.learner import train
 from actors.learner_alignment import Alignment
 from actors.learner_batches import PairData, epoch_order, pair_noise, rank_share, split_heldout
+from actors.learner_mailbox import EventLog
 from actors.learner_objective import pair_losses
 from actors.learner_settings import LearnerJob, LearnerResult, LearnerSettings
 from actors.learner_worker import Rank
@@ -72,8 +73,8 @@ def preferences(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def lone_rank(policy_dir: Path, tmp_path: Path, **changes: Any) -> Rank:
     """Two steps of two micro-steps each (8 + 7 pairs), unless ``changes`` say otherwise."""
     settings = dataclasses.replace(SETTINGS, **{"batch_size": 8, "micro_batch_size": 4, "epochs": 1, **changes})
-    job = LearnerJob(policy_dir, tmp_path / "weights.safetensors", tmp_path / "steps.jsonl", settings, 0, 1)
-    return Rank(job, PairData([pairs(17)]), 0, torch.device("cpu"))
+    job = LearnerJob(policy_dir, tmp_path / "weights.safetensors", tmp_path / "checkpoints", settings, 0, 1)
+    return Rank(job, PairData([pairs(17)]), 0, torch.device("cpu"), EventLog())
 
 
 def reference_of(rank: Rank) -> Any:
@@ -312,7 +313,7 @@ def test_the_new_policy_can_be_published(trained: dict[int, Any], tiny_policy_di
     old, new = policy_weights(load_policy(tiny_policy_dir)), policy_weights(load_policy(published))
     assert all(torch.equal(new[name], old[name]) for name in new if name.startswith("text_encoder."))
     assert any(not torch.equal(new[name], old[name]) for name in new)
-    assert sorted(path.name for path in result.weights.parent.iterdir()) == ["steps.jsonl", "weights.safetensors"]
+    assert sorted(path.name for path in result.weights.parent.iterdir()) == ["checkpoints", "weights.safetensors"]
 
 
 @pytest.mark.slow

@@ -13,8 +13,9 @@ import torch
 from safetensors.torch import load_file
 
 from actors.learner import pretrain
-from actors.learner_checkpoint import latest_checkpoint, load_moments, save_checkpoint
+from actors.learner_checkpoint import Progress, latest_checkpoint, load_moments, save_checkpoint
 from actors.learner_clips import ClipData
+from actors.learner_mailbox import EventLog
 from actors.learner_pretraining import SIGMAS, FlowMatching
 from actors.learner_settings import LearnerJob, LearnerSettings, Pretraining
 from actors.learner_worker import Rank
@@ -35,6 +36,7 @@ SETTINGS = LearnerSettings(
     warmup_steps=2,
     max_grad_norm=0.5,
     ema_decay=0.5,
+    checkpoint_every=3,
 )
 KEY = (0, 0, 1)
 
@@ -68,12 +70,10 @@ def clips_dir(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def plan_for(clips_dir: Path, tmp_path: Path, **changes: Any) -> Pretraining:
     plan = Pretraining(
         clips_dir,
-        tmp_path / "checkpoints",
         tmp_path / "samples",
         heldout_clips=2,
         validate_every=3,
         sample_every=100,
-        checkpoint_every=3,
     )
     return dataclasses.replace(plan, **changes)
 
@@ -83,10 +83,10 @@ def lone_rank(
 ) -> Rank:
     """Six steps, unless ``changes`` of the settings say otherwise."""
     plan, settings = plan or plan_for(clips_dir, tmp_path), dataclasses.replace(SETTINGS, **changes)
-    weights, events = tmp_path / "weights.safetensors", tmp_path / "steps.jsonl"
+    weights, checkpoints = tmp_path / "weights.safetensors", tmp_path / "checkpoints"
     tmp_path.mkdir(exist_ok=True)
-    job = LearnerJob(policy_dir, weights, events, settings, 0, 0, plan)
-    return kind(job, ClipData(clips_dir / "latents"), 0, torch.device("cpu"))
+    job = LearnerJob(policy_dir, weights, checkpoints, settings, 0, 0, plan)
+    return kind(job, ClipData(clips_dir / "latents"), 0, torch.device("cpu"), EventLog())
 
 
 class Interrupted(Rank):
@@ -191,7 +191,7 @@ def test_after_an_interruption_the_same_policy_is_trained(
     with pytest.raises(KeyboardInterrupt):
         lone_rank(tiny_policy_dir, clips_dir, tmp_path / "b", Interrupted, **options).run()
     resumed = lone_rank(tiny_policy_dir, clips_dir, tmp_path / "b", **options)
-    assert resumed.done == 3
+    assert resumed.progress.step == 3
     resumed.run()
     expected, found = (load_file(tmp_path / name / "weights.safetensors") for name in "ab")
     assert all(torch.equal(found[name], expected[name]) for name in expected)
@@ -205,7 +205,7 @@ def test_moments_go_to_another_number_of_ranks(tmp_path: Path):
     written = torch.optim.AdamW([whole])
     whole.grad = torch.arange(5.0)
     written.step()
-    save_checkpoint(tmp_path, 1, written, 0, {"w": whole.detach()}, {})
+    save_checkpoint(tmp_path, Progress(1), written, 0, {"w": whole.detach()}, {})
     checkpoint = latest_checkpoint(tmp_path)
     assert checkpoint
     found: list[torch.Tensor] = []
@@ -291,7 +291,7 @@ def test_two_ranks_train_what_one_trains(tiny_policy_dir: Path, clips_dir: Path,
     settings = dataclasses.replace(SETTINGS, workers=2)
     result = pretrain(tiny_policy_dir, output, settings, plan_for(clips_dir, output), 0, events.append)
     assert (result.clips, result.steps) == (14, 6)
-    half = ["step"] * 3 + ["validation", "checkpoint"]
+    half = ["step"] * 3 + ["validation"]
     assert [event["event"] for event in events] == half + half
     one, two = (load_file(tmp_path / name / "weights.safetensors") for name in ("one", "two"))
     for name in one:

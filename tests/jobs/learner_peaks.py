@@ -18,6 +18,7 @@ import torch.distributed as dist
 from transformers import T5Config
 
 from actors.learner_batches import PairData
+from actors.learner_mailbox import EventLog
 from actors.learner_settings import LearnerJob, LearnerSettings
 from actors.learner_worker import Rank
 from tangoflux.model import TangoFlux
@@ -52,8 +53,8 @@ def train(directory: Path, name: str, rank: int, settings: LearnerSettings) -> N
     store = f"file://{directory / name}.store"
     dist.init_process_group("gloo", init_method=store, rank=rank, world_size=settings.workers)
     output = directory / f"{name}.safetensors"
-    job = LearnerJob(directory, output, output.with_suffix(".jsonl"), settings, 0, 1)
-    Rank(job, PairData([pairs(4)]), rank, torch.device("cpu")).run()
+    job = LearnerJob(directory, output, output.with_suffix(".checkpoints"), settings, 0, 1)
+    Rank(job, PairData([pairs(4)]), rank, torch.device("cpu"), EventLog()).run()
     peak = next(line for line in Path("/proc/self/status").read_text().splitlines() if line.startswith("VmHWM"))
     (directory / f"{name}-{rank}.peak").write_text(peak.split()[1])
 

@@ -60,7 +60,7 @@ def test_clips_become_a_policy_that_generates(
     assert f"policy       {output / 'policy'}" in said and "validation loss" in said
     job = PretrainJob(clips=clips_dir, output=output, init_policy="miniature")
     foreseen = bytes_of(job, read_model_facts(EMBEDDED["miniature"]))
-    checkpoint, policy = (directory_size(output / name) for name in ("checkpoints", "policy"))
+    checkpoint, policy = (directory_size(output / name) for name in ("learner/checkpoints", "policy"))
     assert 2 * checkpoint + policy <= foreseen < 3 * checkpoint + 2 * policy
     pretrain.main(arguments)
     assert "nothing to do" in capsys.readouterr().out
