@@ -45,6 +45,9 @@ POLL_S = 0.2
 MAX_RESTARTS = 3
 """So many times in a row the ranks may die before they have written another checkpoint."""
 
+START_S = 1800.0
+"""Until their first event the ranks have at least so long: they wait for nodes, load, and measure the start."""
+
 WAIT_FOR_NODES_S = 600.0
 """How long a training that goes on waits for processors that went with a node."""
 
@@ -195,18 +198,19 @@ def _attempt(job: LearnerJob, datasets: dict[str, ray.data.Dataset], on_event: O
     trainer = _trainer(datasets, job, mailbox)
     fit = _in_thread(lambda: _fit(trainer))
     ranks: list[Any] = []
-    heard = time.monotonic()
+    timeout_s = job.settings.timeout_s
+    heard, patience_s = time.monotonic(), max(timeout_s, START_S)
     try:
         while True:
             over = fit.done()
             events, ranks = ray.get(mailbox.take.remote())
             for event in events:
                 on_event(event)
-                heard = time.monotonic()
+                heard, patience_s = time.monotonic(), timeout_s
             if over:
                 return fit.result()
-            if 0 < job.settings.timeout_s < time.monotonic() - heard:
-                raise _HungError(f"the ranks gave no sign for {job.settings.timeout_s:g} s")
+            if timeout_s and time.monotonic() - heard > patience_s:
+                raise _HungError(f"the ranks gave no sign for {patience_s:g} s")
             time.sleep(POLL_S)
     finally:
         for rank in ranks:

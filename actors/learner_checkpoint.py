@@ -3,7 +3,7 @@
     step-00000200/
       weights.safetensors             float32 masters of what is trained
       average.safetensors             their moving average, where one is kept
-      optimizer-00000.safetensors     AdamW's moments, each rank its part
+      optimizer-00000.safetensors     AdamW's moments, each rank its part or rank 0 all of them
       state.json                      written last: the step, what was measured before, and all events so far
 
 The order of the data and all noise follow from seed, epoch and step, so that no generator has a state.
@@ -19,7 +19,6 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
-import torch
 import torch.distributed as dist
 from safetensors.torch import save_file
 from torch import Tensor
@@ -28,7 +27,6 @@ from actors.files import whole_file
 from tangoflux.checkpoint import read_json, read_weights
 
 STATE = "state.json"
-MOMENTS = ("exp_avg", "exp_avg_sq")
 
 
 def latest_checkpoint(directory: Path) -> Path | None:
@@ -63,19 +61,23 @@ def checkpoint_weights(checkpoint: Path) -> tuple[dict[str, Tensor], dict[str, T
     return read_weights(checkpoint / "weights.safetensors"), read_weights(average) if average.exists() else {}
 
 
+def checkpoint_moments(checkpoint: Path) -> list[dict[str, Tensor]]:
+    """AdamW's moments as ``learner_moments.all_moments`` takes them, the parts in order."""
+    return [read_weights(file) for file in sorted(checkpoint.glob("optimizer-*.safetensors"))]
+
+
 def save_checkpoint(
     directory: Path,
     progress: Progress,
-    optimizer: torch.optim.Optimizer,
-    part: int | None,
+    rank: int,
+    moments: Mapping[str, Tensor],
     weights: Mapping[str, Tensor],
     average: Mapping[str, Tensor],
 ) -> None:
     """Writes a checkpoint and then removes those before it. Every rank calls it.
 
     Args:
-        optimizer: AdamW over this rank's part of what is trained.
-        part: number of this rank's part; None for a rank whose part another one writes.
+        moments: this rank's part; empty where another rank writes it.
         weights, average: on rank 0 all of them, elsewhere empty.
 
     Raises:
@@ -83,8 +85,8 @@ def save_checkpoint(
     """
     target = directory / f"step-{progress.step:08d}"
     target.mkdir(parents=True, exist_ok=True)
-    if part is not None:
-        _save(_moments(optimizer), target / f"optimizer-{part:05d}.safetensors")
+    if moments:
+        _save(moments, target / f"optimizer-{rank:05d}.safetensors")
     if average:
         _save(average, target / "average.safetensors")
     if weights:
@@ -96,43 +98,6 @@ def save_checkpoint(
         for old in directory.glob("step-*"):
             if old.name < target.name:
                 shutil.rmtree(old)
-
-
-def load_moments(checkpoint: Path, optimizer: torch.optim.Optimizer, part: int, parts: int) -> None:
-    """Gives AdamW the moments of a checkpoint, which may have been written by another number of ranks.
-
-    Args:
-        optimizer: over part ``part`` of ``parts`` equal ones of what is trained; the last may be padded.
-    """
-    files = sorted(checkpoint.glob("optimizer-*.safetensors"))
-    stored = [read_weights(file) for file in files]
-    parameters = optimizer.param_groups[0]["params"]
-    size = sum(parameter.numel() for parameter in parameters)
-    step = stored[0]["step"]
-    for key in MOMENTS:
-        whole = torch.cat([values[key] for values in stored])
-        mine = whole[part * size : (part + 1) * size]
-        mine = torch.nn.functional.pad(mine, (0, size - len(mine)))
-        for parameter, values in zip(parameters, mine.split([p.numel() for p in parameters]), strict=True):
-            state: dict[str, Any] = optimizer.state[parameter]
-            state["step"] = step.clone()
-            state[key] = values.view_as(parameter).to(parameter.device, torch.float32, copy=True)
-
-
-def _moments(optimizer: torch.optim.Optimizer) -> dict[str, Tensor]:
-    """All parameters' moments in one row each; a parameter that never had a gradient has zeros."""
-    parameters = optimizer.param_groups[0]["params"]
-    states = [optimizer.state.get(parameter, {}) for parameter in parameters]
-    rows = {
-        key: torch.cat(
-            [
-                state.get(key, torch.zeros_like(parameter)).flatten().cpu()
-                for parameter, state in zip(parameters, states, strict=True)
-            ]
-        )
-        for key in MOMENTS
-    }
-    return {**rows, "step": next(state["step"] for state in states if state).cpu()}
 
 
 def _save(tensors: Mapping[str, Tensor], file: Path) -> None:

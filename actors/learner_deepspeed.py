@@ -92,3 +92,23 @@ def master_weights(policy: Policy, keep: bool) -> dict[str, Tensor]:
         if keep:
             weights[name] = (parameter if master is None else master).detach().to("cpu", torch.float32, copy=True)
     return weights
+
+
+def gather_state(policy: Policy, key: str) -> Tensor:
+    """A state of the optimiser over all that is trained, as one row on the CPU, where ZeRO stage 3 shards it.
+
+    Every rank must call it.
+    """
+    from deepspeed.utils import safe_get_full_optimizer_state
+
+    states: list[Any] = [safe_get_full_optimizer_state(p, key) for p in policy.trainable_parameters()]
+    return torch.cat([state.flatten().cpu() for state in states])
+
+
+def scatter_state(policy: Policy, key: str, row: Tensor) -> None:
+    """The reverse of ``gather_state``."""
+    from deepspeed.utils import safe_set_full_optimizer_state
+
+    parameters: list[Any] = list(policy.trainable_parameters())
+    for parameter, values in zip(parameters, row.split([p.ds_numel for p in parameters]), strict=True):
+        safe_set_full_optimizer_state(parameter, values.to(policy.device), key)

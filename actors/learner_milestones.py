@@ -10,6 +10,7 @@ from torch import Tensor
 
 from actors.learner_checkpoint import Progress, save_checkpoint
 from actors.learner_deepspeed import master_weights
+from actors.learner_moments import own_moments
 from actors.learner_pretraining import FlowMatching
 from actors.learner_samples import Sampler
 from actors.learner_settings import LearnerJob
@@ -44,9 +45,9 @@ class Milestones:
         """
         if not _due(progress.step, steps, self.settings.checkpoint_every):
             return
-        part = self.rank if self.settings.zero_stage or self.rank == 0 else None
+        moments = own_moments(engine, self.policy, self.settings, self.rank)
         weights = master_weights(self.policy, keep=self.rank == 0)
-        save_checkpoint(self.checkpoints, progress, engine.basic_optimizer, part, weights, self.average)
+        save_checkpoint(self.checkpoints, progress, self.rank, moments, weights, self.average)
 
     def _validate(self, step: int) -> Iterator[dict[str, Any]]:
         assert isinstance(self.task, FlowMatching)

@@ -21,15 +21,16 @@ from actors.learner_alignment import Alignment
 from actors.learner_batches import NoiseKey, PairData, rank_share, steps_per_epoch
 from actors.learner_checkpoint import (
     Progress,
+    checkpoint_moments,
     checkpoint_progress,
     checkpoint_weights,
     latest_checkpoint,
-    load_moments,
 )
 from actors.learner_clips import ClipData
 from actors.learner_deepspeed import master_weights, start_deepspeed, update
 from actors.learner_mailbox import EventLog
 from actors.learner_milestones import Milestones
+from actors.learner_moments import set_moments
 from actors.learner_pretraining import FlowMatching
 from actors.learner_settings import LearnerJob
 from actors.learner_task import Task
@@ -84,8 +85,7 @@ class Rank:
         self.log.write(*self.progress.events)
         engine = start_deepspeed(self.policy, self.masters, self.settings)
         if self.checkpoint:
-            parts = self.settings.workers if self.settings.zero_stage else 1
-            load_moments(self.checkpoint, engine.basic_optimizer, self.rank % parts, parts)
+            set_moments(engine, self.policy, self.settings, self.rank, checkpoint_moments(self.checkpoint))
         steps = self._train(engine)
         weights = self.average if self.settings.ema_decay else master_weights(self.policy, keep=self.rank == 0)
         engine.destroy()

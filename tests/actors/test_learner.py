@@ -72,6 +72,7 @@ def preferences(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def lone_rank(policy_dir: Path, tmp_path: Path, **changes: Any) -> Rank:
     """Two steps of two micro-steps each (8 + 7 pairs), unless ``changes`` say otherwise."""
+    tmp_path.mkdir(exist_ok=True)
     settings = dataclasses.replace(SETTINGS, **{"batch_size": 8, "micro_batch_size": 4, "epochs": 1, **changes})
     job = LearnerJob(policy_dir, tmp_path / "weights.safetensors", tmp_path / "checkpoints", settings, 0, 1)
     return Rank(job, PairData([pairs(17)]), 0, torch.device("cpu"), EventLog())
@@ -209,7 +210,7 @@ def test_activation_checkpointing_changes_nothing_but_the_memory(tiny_policy_dir
 def test_the_moving_average_lies_between_start_and_end(tiny_policy_dir: Path, tmp_path: Path):
     stored: dict[float, dict[str, torch.Tensor]] = {}
     for decay in (0.0, 0.5):
-        rank = lone_rank(tiny_policy_dir, tmp_path, ema_decay=decay, batch_size=15)
+        rank = lone_rank(tiny_policy_dir, tmp_path / str(decay), ema_decay=decay, batch_size=15)
         rank.run()
         stored[decay] = load_file(rank.job.weights)
     old = policy_weights(load_policy(tiny_policy_dir))

@@ -7,7 +7,6 @@ import logging
 import os
 import re
 import signal
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -62,11 +61,13 @@ def processes(title: str) -> list[psutil.Process]:
 
 
 @pytest.mark.usefixtures("process_group")
-@pytest.mark.parametrize(("precision", "lora_rank"), [("fp32", 0), ("bf16", 0), ("fp32", 2)])
+@pytest.mark.parametrize(
+    ("precision", "lora_rank", "zero_stage"), [("fp32", 0, 1), ("bf16", 0, 1), ("fp32", 2, 1), ("fp32", 0, 3)]
+)
 def test_an_alignment_that_was_interrupted_ends_with_the_same_policy_and_the_same_figures(
-    tiny_policy_dir: Path, tmp_path: Path, precision: str, lora_rank: int
+    tiny_policy_dir: Path, tmp_path: Path, precision: str, lora_rank: int, zero_stage: int
 ):
-    options: dict[str, Any] = {"precision": precision, "lora_rank": lora_rank, "epochs": 4}
+    options: dict[str, Any] = {"precision": precision, "lora_rank": lora_rank, "zero_stage": zero_stage, "epochs": 4}
     expected = alone(tiny_policy_dir, tmp_path / "a", **options).run()
     with pytest.raises(KeyboardInterrupt):
         alone(tiny_policy_dir, tmp_path / "b", Interrupted, **options).run()
@@ -126,8 +127,15 @@ def test_ranks_that_hang_are_ended_and_the_training_goes_on(tiny_policy_dir: Pat
 @pytest.mark.slow
 @pytest.mark.ray
 @pytest.mark.usefixtures("ray_session")
-def test_a_training_that_dies_again_and_again_is_given_up(tiny_policy_dir: Path, preferences: Path, tmp_path: Path):
-    on_step: Callable[[dict[str, Any]], None] = lambda event: processes("RayTrainWorker")[0].kill()  # noqa: E731
+def test_a_training_that_dies_without_getting_further_is_given_up(
+    tiny_policy_dir: Path, preferences: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setattr("actors.learner.MAX_RESTARTS", 0)
     settings = dataclasses.replace(LONG, checkpoint_every=1000)
-    with pytest.raises(WorkerError, match="the learner died 4 times in a row without another checkpoint"):
+
+    def on_step(event: dict[str, Any]) -> None:
+        if event["step"] == 1:
+            processes("RayTrainWorker")[0].kill()
+
+    with pytest.raises(WorkerError, match="the learner died 1 times in a row without another checkpoint; the last: "):
         train(preferences, tiny_policy_dir, tmp_path, settings, 1, 0, on_step)

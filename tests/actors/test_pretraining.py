@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -13,9 +14,10 @@ import torch
 from safetensors.torch import load_file
 
 from actors.learner import pretrain
-from actors.learner_checkpoint import Progress, latest_checkpoint, load_moments, save_checkpoint
+from actors.learner_checkpoint import Progress, checkpoint_moments, latest_checkpoint, save_checkpoint
 from actors.learner_clips import ClipData
 from actors.learner_mailbox import EventLog
+from actors.learner_moments import own_moments, set_moments
 from actors.learner_pretraining import SIGMAS, FlowMatching
 from actors.learner_settings import LearnerJob, LearnerSettings, Pretraining
 from actors.learner_worker import Rank
@@ -200,19 +202,22 @@ def test_after_an_interruption_the_same_policy_is_trained(
 
 
 @pytest.mark.usefixtures("process_group")
-def test_moments_go_to_another_number_of_ranks(tmp_path: Path):
+def test_moments_go_to_another_number_of_ranks(tiny_policy_dir: Path, tmp_path: Path):
     whole = torch.nn.Parameter(torch.zeros(5))
     written = torch.optim.AdamW([whole])
     whole.grad = torch.arange(5.0)
     written.step()
-    save_checkpoint(tmp_path, Progress(1), written, 0, {"w": whole.detach()}, {})
+    policy, settings = load_policy(tiny_policy_dir), dataclasses.replace(SETTINGS, zero_stage=1)
+    moments = own_moments(SimpleNamespace(basic_optimizer=written), policy, settings, 0)
+    save_checkpoint(tmp_path, Progress(1), 0, moments, {"w": whole.detach()}, {})
     checkpoint = latest_checkpoint(tmp_path)
     assert checkpoint
     found: list[torch.Tensor] = []
     for part in range(2):
         padded = torch.nn.Parameter(torch.zeros(3))
         read = torch.optim.AdamW([padded])
-        load_moments(checkpoint, read, part, 2)
+        parts = checkpoint_moments(checkpoint)
+        set_moments(SimpleNamespace(basic_optimizer=read), policy, settings, part, parts)
         found.append(read.state[padded]["exp_avg"])
         assert read.state[padded]["step"] == 1
     torch.testing.assert_close(torch.cat(found)[:5], written.state[whole]["exp_avg"])
