@@ -26,6 +26,7 @@ from actors.rollout import RolloutActor
 from actors.stream import SetAside
 from actors.writer_worker import WriterActor, Written
 from jobs.config import LearnerOptions, Objective, RolloutOptions, RunConfig, SamplingOptions, ScoringOptions
+from tangoflux.cli import catch_sigterm
 from tangoflux.errors import ResourceError
 from tangoflux.sampling import SamplingParams
 
@@ -85,6 +86,7 @@ def ray_session(*kinds: Processes) -> Generator[None]:
         ray.init(
             num_cpus=_logical_cpus(kinds), include_dashboard=False, log_to_driver=False, logging_level=logging.ERROR
         )
+    catch_sigterm()
     try:
         yield
     finally:

@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING
 from jobs.config import RunConfig, load_config
 from jobs.display import Display
 from jobs.metrics import read_history
-from tangoflux.cli import run_main
+from tangoflux.cli import resumable, run_main
 
 if TYPE_CHECKING:
     from jobs.stages import Run
@@ -40,7 +40,11 @@ def main(argv: Sequence[str] | None = None) -> int:
     directory = open_run_dir(config)
     base = PolicyStore(directory / "policies").publish(0, inputs.policy_dir)
     steps_before = len(read_history(directory / "metrics.jsonl").steps)
-    with Display(config.iterations) as display, TensorboardLog(directory / "tensorboard", steps_before) as board:
+    with (
+        resumable(f"go on with: python jobs/crpo.py --run-dir {directory} --resume"),
+        Display(config.iterations) as display,
+        TensorboardLog(directory / "tensorboard", steps_before) as board,
+    ):
         display.note(f"{inputs.plan}\n\nrun directory {directory}")
         with ray_session(config.rollouts, config.rewards, config.learner), open_pools(config, base) as pools:
             align(Run(config, inputs, pools, display, board))

@@ -14,7 +14,7 @@ from pydantic import field_validator
 from jobs.command_line import load_options
 from jobs.config import LOCAL_PATH, CodecOptions, local_path
 from jobs.options import REQUIRED, Options, option
-from tangoflux.cli import run_main
+from tangoflux.cli import resumable, run_main
 
 DESCRIPTION = """\
 Decodes the audio that a manifest names, brings it to the codec's sample rate and channels, takes the middle of what is
@@ -75,7 +75,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     # torch and Ray take seconds to import, which --help and a mistyped option need not wait for.
     from jobs.prepare_stage import run
 
-    run(config)
+    with resumable("the same command goes on where it stopped"):
+        run(config)
     return 0
 
 

@@ -15,7 +15,7 @@ from pydantic import field_validator
 from jobs.command_line import load_options
 from jobs.config import LOCAL_PATH, SamplingOptions, TrainingOptions, local_path, shipped_configs
 from jobs.options import REQUIRED, Options, option
-from tangoflux.cli import run_main
+from tangoflux.cli import resumable, run_main
 
 DESCRIPTION = """\
 Trains a policy by flow matching on the clips that jobs/prepare.py made: the first two stages of the paper. It begins
@@ -94,7 +94,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     # torch and Ray take seconds to import, which --help and a mistyped option need not wait for.
     from jobs.pretrain_stage import run
 
-    run(config)
+    with resumable("the same command goes on where it stopped"):
+        run(config)
     return 0
 
 

@@ -13,7 +13,7 @@ from pydantic import field_validator
 from jobs.command_line import load_options
 from jobs.config import LOCAL_PATH, RolloutOptions, SamplingOptions, local_path
 from jobs.options import REQUIRED, Options, option
-from tangoflux.cli import run_main
+from tangoflux.cli import resumable, run_main
 
 DESCRIPTION = """\
 Samples several audios of each prompt with a policy, as an iteration of jobs/crpo.py does, and stores their latents as
@@ -71,7 +71,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     # torch and Ray take seconds to import, which --help and a mistyped option need not wait for.
     from jobs.rollout_stage import run
 
-    run(config)
+    with resumable("the same command goes on where it stopped"):
+        run(config)
     return 0
 
 

@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import errno
+import signal
 import sys
-from collections.abc import Callable, Sequence
+import threading
+from collections.abc import Callable, Generator, Sequence
+from contextlib import contextmanager
 from typing import NoReturn
 
 from tangoflux.errors import CheckpointError, ConfigError, DataError, ResourceError, TangoFluxError
@@ -18,10 +21,36 @@ EXIT_REFUSED = 2
 EXIT_INTERRUPTED = 130
 """Ended by Ctrl-C."""
 
+EXIT_TERMINATED = 143
+"""Ended by SIGTERM, as by ``ray job stop``."""
+
 REFUSALS = (CheckpointError, ConfigError, DataError, ResourceError)
 
 MACHINE_ERRORS = {errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EPERM}
 """Errors of the file system that the user can mend; others are bugs."""
+
+
+class Terminated(KeyboardInterrupt):
+    """SIGTERM, which ends a command as Ctrl-C does."""
+
+
+@contextmanager
+def resumable(how: str) -> Generator[None]:
+    """A part of a command that goes on after an interruption; ``how`` is said then."""
+    try:
+        yield
+    except KeyboardInterrupt as interruption:
+        raise type(interruption)(how) from None
+
+
+def catch_sigterm() -> None:
+    """Makes SIGTERM raise ``Terminated`` in the main thread; to be called again after what takes the signal over."""
+
+    def terminate(signum: int, frame: object) -> None:
+        raise Terminated
+
+    if threading.current_thread() is threading.main_thread():
+        signal.signal(signal.SIGTERM, terminate)
 
 
 def run_main(main: Callable[[Sequence[str] | None], int]) -> NoReturn:
@@ -29,11 +58,12 @@ def run_main(main: Callable[[Sequence[str] | None], int]) -> NoReturn:
 
     An error that was raised on purpose becomes ``error: ...`` on stderr, without a traceback.
     """
+    catch_sigterm()
     try:
         status = main(None)
-    except KeyboardInterrupt:
-        _say("interrupted")
-        status = EXIT_INTERRUPTED
+    except KeyboardInterrupt as interruption:
+        _say("; ".join(["interrupted", *map(str, interruption.args)]))
+        status = EXIT_TERMINATED if isinstance(interruption, Terminated) else EXIT_INTERRUPTED
     except TangoFluxError as error:
         _say(_message(error))
         status = EXIT_REFUSED if isinstance(error, REFUSALS) else EXIT_FAILED

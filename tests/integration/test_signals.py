@@ -1,0 +1,97 @@
+"""Ctrl-C, SIGTERM and SIGKILL of a whole run: it ends at once, and --resume goes on without doing anything twice."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import psutil
+import pytest
+import torch
+from safetensors.torch import load_file
+
+from jobs.crpo import main
+from tangoflux.records import canonical_sha256
+from tests.integration.test_crpo import REPOSITORY, events, options, prompts, table  # pyright: ignore
+
+pytestmark = [pytest.mark.ray]
+
+__all__ = ["prompts"]
+
+LONG = ("--epochs", "40", "--checkpoint-every", "3")
+"""80 optimiser steps, so that there is time to interrupt them."""
+
+
+def start(policy: Path, prompts: Path, run_dir: Path, *more: str) -> subprocess.Popen[str]:
+    """A run in a process of its own."""
+    command = [sys.executable, "jobs/crpo.py", *options(policy, prompts, run_dir, *LONG, *more)]
+    environment = os.environ | {"PYTHONPATH": str(REPOSITORY)}
+    return subprocess.Popen(
+        command, cwd=REPOSITORY, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
+    )
+
+
+def wait_for(run: subprocess.Popen[str], happened: Callable[[], bool]) -> None:
+    until = time.monotonic() + 180
+    while not happened():
+        assert run.poll() is None and time.monotonic() < until, run.communicate()[0]
+        time.sleep(0.05)
+
+
+def end(run: subprocess.Popen[str], signum: signal.Signals) -> tuple[str, float, list[psutil.Process]]:
+    """Sends the signal; returns the output, seconds to the end and the processes that were left a moment later."""
+    family = psutil.Process(run.pid).children(recursive=True)
+    started = time.monotonic()
+    run.send_signal(signum)
+    output, _ = run.communicate(timeout=60)
+    seconds = time.monotonic() - started
+    _, left = psutil.wait_procs(family, timeout=10)
+    return output, seconds, left
+
+
+@pytest.mark.parametrize(
+    ("signum", "status", "file"),
+    [
+        (signal.SIGINT, 130, "rollouts/i0001/part-00000.parquet"),
+        pytest.param(signal.SIGTERM, 143, "learner/i0001/checkpoints/*/step-*", marks=pytest.mark.slow),
+        pytest.param(signal.SIGINT, 130, "learner/i0001/checkpoints/*/step-*", marks=pytest.mark.slow),
+        pytest.param(signal.SIGTERM, 143, "policies/v0001", marks=pytest.mark.slow),
+    ],
+)
+def test_an_interrupted_run_ends_at_once_with_one_line_and_leaves_no_process(
+    tmp_path: Path, tiny_policy_dir: Path, prompts: Path, signum: signal.Signals, status: int, file: str
+) -> None:
+    run_dir = tmp_path / "run"
+    run = start(tiny_policy_dir, prompts, run_dir)
+    wait_for(run, lambda: any(run_dir.glob(file)))
+    output, seconds, left = end(run, signum)
+    assert run.returncode == status, output
+    assert f"interrupted; go on with: python jobs/crpo.py --run-dir {run_dir} --resume" in output.splitlines()[-1]
+    assert "Traceback" not in output
+    assert seconds < 20
+    assert left == []
+
+
+@pytest.mark.slow
+def test_after_the_drivers_sigkill_resume_redoes_no_step_beyond_the_last_checkpoint(
+    tmp_path: Path, tiny_policy_dir: Path, prompts: Path
+) -> None:
+    run_dir, whole = tmp_path / "run", tmp_path / "whole"
+    run = start(tiny_policy_dir, prompts, run_dir)
+    wait_for(run, lambda: any(run_dir.glob("learner/i0001/checkpoints/*/step-*/state.json")))
+    end(run, signal.SIGKILL)
+    before = [row["step"] for row in events(run_dir, "step")]
+    assert main(["--run-dir", str(run_dir), "--resume"]) == 0
+    assert [row["step"] for row in events(run_dir, "step")] == list(range(1, 81)), "every step once, in its order"
+    assert len(before) < 80, "there was something left to do"
+    assert main(options(tiny_policy_dir, prompts, whole, *LONG)) == 0
+    for part in ("rollouts", "preferences"):
+        assert canonical_sha256(table(run_dir, part)) == canonical_sha256(table(whole, part))
+    first, second = (load_file(path / "policies" / "v0001" / "tangoflux.safetensors") for path in (run_dir, whole))
+    assert all(torch.equal(first[name], second[name]) for name in first)
+    assert not list(run_dir.glob("learner/*/checkpoints"))
