@@ -162,6 +162,8 @@ class Pool:
             pending=len(self._seats) - len(ready),
             busy=sum(bool(seat.flights) for seat in ready),
             deaths=usage.deaths,
+            redone=usage.redone,
+            set_aside=usage.set_aside,
             done=usage.done,
             per_second=usage.done / usage.seconds if usage.seconds else 0.0,
             idle_share=1 - usage.busy / usage.ready if usage.ready else 0.0,
@@ -203,6 +205,15 @@ class Pool:
     def landed(self, task: Task[Any]) -> None:
         """Counts a task that is done."""
         self._usage.done += getattr(task.key, "samples", 1)
+
+    def redo(self, key: object, why: str) -> None:
+        """Counts and tells a task that is begun again."""
+        self._usage.redone += 1
+        logger.warning("%s is done again: %s", key, why)
+
+    def gave_up(self) -> None:
+        """Counts a task that was set aside."""
+        self._usage.set_aside += 1
 
     def end_hung(self, seat: Seat) -> None:
         """Ends the actor of a task that takes too long; its death is then found as any other is."""

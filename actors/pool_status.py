@@ -18,6 +18,8 @@ class PoolStatus:
         target: actors that it wants now; 0 while they are given back.
         ready, pending, busy: actors that can work, that are starting or waiting for a place, and that work.
         deaths: actors that died since the run began.
+        redone: tasks that were begun again, because their actor died or their result was lost.
+        set_aside: tasks that were given up.
         done: samples since then; of inputs that hold none, the inputs.
         per_second: of these, in the time in which the pool had work.
         idle_share: of the ready actors' time while the pool had work.
@@ -29,6 +31,8 @@ class PoolStatus:
     pending: int
     busy: int
     deaths: int
+    redone: int
+    set_aside: int
     done: int
     per_second: float
     idle_share: float
@@ -39,6 +43,8 @@ class Usage:
     """Counts since the pool was made; seconds of the pool with work, and of its actors in that time."""
 
     deaths: int = 0
+    redone: int = 0
+    set_aside: int = 0
     done: int = 0
     seconds: float = 0.0
     ready: float = 0.0

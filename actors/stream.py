@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 import time
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -18,8 +17,6 @@ from tangoflux.errors import TangoFluxError
 
 if TYPE_CHECKING:
     from actors.pool import Pool
-
-logger = logging.getLogger(__name__)
 
 T = TypeVar("T")
 
@@ -158,20 +155,22 @@ class Stream(Iterator[tuple[T, ObjectRef[Any]]]):
         running.deaths += 1
         self._again.extendleft(reversed(queued))
         if running.deaths < MAX_DEATHS:
+            self._pool.redo(running.key, f"its {self._pool.name} died")
             self._again.append(running)
             return
         failure = self._pool.error(f"{running.key} was given up after {running.deaths} workers; the last", error)
         if self._set_aside is None:
             raise failure from error
+        self._pool.gave_up()
         self._set_aside(running.key, failure)
 
     def _make_again(self, key: T, error: Exception) -> None:
         """A result was lost with the node that held it: its input starts again at the first pool, without blame."""
-        logger.warning("%s is made again: %s", key, first_line(error))
         self.over = self._exhausted = False
         if self._upstream:
             self._upstream._make_again(key, error)
         else:
+            self._pool.redo(key, first_line(error))
             self._again.append(Task(key, key))
 
     def _feed(self) -> None:

@@ -125,6 +125,15 @@ class Pools:
         sampled = self.rollouts.stream("sample", chunks)
         yield from self.rewards.stream("score", sampled, tuple(roles), tuple(keep)).values()
 
+    def mishaps(self) -> dict[str, int]:
+        """What went wrong in this process's time, and was mended or left out."""
+        status = [pool.status() for pool in (self.rollouts, self.rewards, self.writer)]
+        return {
+            "worker_deaths": sum(pool.deaths for pool in status),
+            "chunks_redone": sum(pool.redone for pool in status),
+            "chunks_set_aside": sum(pool.set_aside for pool in status),
+        }
+
     def tend(self) -> None:
         """Looks after the pools while no stream does."""
         for pool in (self.rollouts, self.rewards, self.writer):

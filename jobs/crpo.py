@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
 from jobs.config import RunConfig, load_config
@@ -47,14 +47,14 @@ def main(argv: Sequence[str] | None = None) -> int:
     ):
         display.note(f"{inputs.plan}\n\nrun directory {directory}")
         with ray_session(config.rollouts, config.rewards, config.learner), open_pools(config, base) as pools:
-            align(Run(config, inputs, pools, display, board))
+            mishaps = align(Run(config, inputs, pools, display, board))
         write_report(directory)
-        summarise(config, display)
+        summarise(config, mishaps, display)
     return 0
 
 
-def align(run: Run) -> None:
-    """The base policy's held-out figures, then every iteration."""
+def align(run: Run) -> dict[str, int]:
+    """The base policy's held-out figures, then every iteration; returns what went wrong and was mended."""
     started = time.monotonic()
     run.log_start([sys.executable, *sys.argv])
     if not run.is_finished(0):
@@ -64,11 +64,11 @@ def align(run: Run) -> None:
             collected = run.collect(iteration)
             learnt = run.learn(iteration)
             run.evaluate(iteration, {**collected, **learnt})
-    run.log_end(time.monotonic() - started)
+    return run.log_end(time.monotonic() - started)
 
 
-def summarise(config: RunConfig, display: Display) -> None:
-    """The table of base against aligned, and where to look and listen."""
+def summarise(config: RunConfig, mishaps: Mapping[str, int], display: Display) -> None:
+    """The table of base against aligned, where to look and listen, and what died on the way."""
     iterations = read_history(config.run_dir / "metrics.jsonl").iterations
     aligned = iterations[-1]["heldout"] if len(iterations) > 1 else None
     paths = {
@@ -77,6 +77,9 @@ def summarise(config: RunConfig, display: Display) -> None:
         "policy": config.run_dir / "policies" / f"v{iterations[-1]['policy_version']:04d}",
     }
     display.summary(iterations[0]["heldout"], aligned, paths)
+    if any(mishaps.values()):
+        words = [f"{name.replace('_', ' ')} {count}" for name, count in mishaps.items() if count]
+        display.note(f"\ndied on the way: {', '.join(words)}")
 
 
 if __name__ == "__main__":

@@ -57,9 +57,9 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def table(status: Mapping[str, PoolStatus]) -> str:
     """The pools in aligned columns."""
-    rows = [["pool", "size", "target", "ready", "pending", "busy", "deaths", "samples", "samples/s", "idle"]]
+    rows = [["pool", "size", "target", "ready", "pending", "busy", "deaths", "redone", "samples", "samples/s", "idle"]]
     for name, pool in status.items():
-        numbers = (pool.target, pool.ready, pool.pending, pool.busy, pool.deaths, pool.done)
+        numbers = (pool.target, pool.ready, pool.pending, pool.busy, pool.deaths, pool.redone, pool.done)
         rows.append([name, pool.size, *map(str, numbers), f"{pool.per_second:.2f}", f"{pool.idle_share:.0%}"])
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
     return "\n".join("  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)) for row in rows)

@@ -51,6 +51,7 @@ class Run:
         history = read_history(self.metrics.path)
         self._finished = {event["iteration"] for event in history.iterations}
         self._steps_logged = {(event["iteration"], event["step"]) for event in history.steps}
+        self._learner_restarts = 0
         self._schema = rollout_schema(inputs.max_frames, inputs.channels, config.rollouts.latents_dtype)
 
     def log_start(self, command: Sequence[str]) -> None:
@@ -58,9 +59,11 @@ class Run:
         values = self.config.model_dump(mode="json")
         self.metrics.write("run", command=list(command), seed=self.config.seed, config=values, machine=machine_facts())
 
-    def log_end(self, seconds: float) -> None:
-        """The event of a run that went to its end."""
-        self.metrics.write("end", seconds=round(seconds, 2), iterations=self.config.iterations)
+    def log_end(self, seconds: float) -> dict[str, int]:
+        """The event of a run that went to its end; returns what went wrong since its last start, and was mended."""
+        mishaps = {**self.pools.mishaps(), "learner_restarts": self._learner_restarts}
+        self.metrics.write("end", seconds=round(seconds, 2), iterations=self.config.iterations, **mishaps)
+        return mishaps
 
     def is_finished(self, iteration: int) -> bool:
         """Whether an earlier start of this run did the whole iteration."""
@@ -115,6 +118,7 @@ class Run:
             with self.display.stage(iteration, "learner", self.config.max_steps, "steps") as stage:
                 make_room_for_learner(self.config, self.pools)
                 result = self._train(iteration, output, lambda step: self._on_step(stage, step))
+                self._learner_restarts += result.restarts
                 _write_json(output / "result.json", _figures_of(result))
                 lora = learner_settings(self.config.objective, self.config.learner).lora
                 self.store.publish(iteration, self.store.path(iteration - 1), load_file(result.weights), lora)

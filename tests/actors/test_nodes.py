@@ -77,4 +77,4 @@ def test_results_that_a_node_takes_with_it_before_they_are_fetched_are_made_agai
     maker_node(cluster)
     results += [float(array[0]) for _, array in values]
     assert sorted(results) == [0, 1, 2, 3]
-    assert "is made again" in caplog.text
+    assert "is done again" in caplog.text

@@ -1,0 +1,69 @@
+"""Whole runs whose processes are killed, beside undisturbed ones."""
+
+from __future__ import annotations
+
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from jobs.chaos import main
+from jobs.chaos_report import differences
+from tangoflux.errors import ConfigError
+from tests.integration.test_crpo import REPOSITORY
+
+TINY = (
+    *("--reward", "tests.integration.rewards:Loudness", "--judge", "none", "--detector", "none"),
+    *("--duration-s", "0.5", "--num-steps", "2"),
+)
+
+
+def chaos(*arguments: object) -> str:
+    """The script's output, from a process of its own: it ends nodes, and others' Ray must not notice."""
+    command = [sys.executable, "jobs/chaos.py", *map(str, arguments), *TINY]
+    environment = os.environ | {"PYTHONPATH": str(REPOSITORY)}
+    ended = subprocess.run(
+        command, cwd=REPOSITORY, env=environment, capture_output=True, text=True, timeout=900, check=False
+    )
+    assert ended.returncode == 0, ended.stdout + ended.stderr
+    return ended.stdout
+
+
+@pytest.mark.ray
+def test_a_run_of_which_anything_dies_has_the_same_data_and_policy(tmp_path: Path, tiny_policy_dir: Path) -> None:
+    output = tmp_path / "chaos"
+    kinds = "rollout,writer,learner,driver"
+    said = chaos(
+        *("--output", output, "--kills", 4, "--kinds", kinds, "--iterations", 1, "--init-policy", tiny_policy_dir)
+    )
+    assert "policies and held-out scores equal the undisturbed run's" in said
+    assert re.search(r"^all +4$", said, re.MULTILINE)
+    calm, disturbed = output / "undisturbed", output / "disturbed"
+    next((disturbed / "heldout").iterdir()).write_text("")
+    (disturbed / "rollouts" / "i0001" / ".set_aside.json").write_text("[]")
+    first, second = differences(calm, disturbed)
+    assert first.endswith(".set_aside.json") and re.fullmatch(r"heldout/.* differs", second)
+
+
+@pytest.mark.slow
+@pytest.mark.ray
+def test_three_iterations_survive_twenty_kills_of_every_kind(tmp_path: Path, tiny_policy_dir: Path) -> None:
+    said = chaos("--output", tmp_path / "chaos", "--init-policy", tiny_policy_dir)
+    assert "policies and held-out scores equal the undisturbed run's" in said
+    assert re.search(r"^all +20$", said, re.MULTILINE)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (["--kinds", "driver,cat"], "--kinds cat is none of rollout, reward"),
+        (["--kills", "0"], "--kills 0: give 1 or more"),
+        (["--output", "."], "--output . is there already"),
+    ],
+)
+def test_what_cannot_be_done_is_refused_before_anything_starts(arguments: list[str], said: str) -> None:
+    with pytest.raises(ConfigError, match=said):
+        main(arguments)
