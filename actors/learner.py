@@ -27,6 +27,7 @@ from actors.learner_mailbox import MailboxActor
 from actors.learner_pairs import fingerprint, read_pairs
 from actors.learner_settings import LearnerJob, LearnerResult, LearnerSettings, Pretraining, PretrainingResult
 from actors.learner_worker import run_rank
+from actors.placement import in_words
 from actors.seat import WorkerError, first_line
 from actors.writer import ShardWriter
 from tangoflux.errors import ResourceError, TangoFluxError
@@ -47,9 +48,6 @@ MAX_RESTARTS = 3
 
 START_S = 1800.0
 """Until their first event the ranks have at least so long: they wait for nodes, load, and measure the start."""
-
-WAIT_FOR_NODES_S = 600.0
-"""How long a training that goes on waits for processors that went with a node."""
 
 TRAIN_ENVIRONMENT = {
     # Ray Train looks every 2 s whether its ranks are done: a second of every iteration on average.
@@ -88,11 +86,10 @@ def train(
     Raises:
         DataError: there are no pairs, or they lack columns, are not finite or do not fit the policy.
         ConfigError: the training diverged.
-        ResourceError: the cluster has fewer processors than ``settings`` ask for.
+        ResourceError: the cluster has no place for the ranks.
         WorkerError: the ranks died again and again.
     """
     started = time.monotonic()
-    check_resources(settings)
     shards = ShardWriter(preferences_dir)
     pairs = read_pairs(shards)
     output = output_dir.resolve()
@@ -138,35 +135,12 @@ def pretrain(
         ConfigError, ResourceError, WorkerError: see ``train``.
     """
     started = time.monotonic()
-    check_resources(settings)
     output = output_dir.resolve()
     weights, checkpoints = output / "weights.safetensors", output / "checkpoints"
     job = LearnerJob(policy_dir.resolve(), weights, checkpoints, settings, seed, PRETRAINING_ITERATION, pretraining)
     measured, restarts = _train(job, {}, on_event)
     seconds = time.monotonic() - started
     return PretrainingResult(job.weights, measured["clips"], measured["steps"], restarts, seconds)
-
-
-def check_resources(settings: LearnerSettings, wait_s: float = 0.0) -> None:
-    """Whether the cluster has what the ranks ask for: Ray Train would wait without a word and without an end.
-
-    Raises:
-        ResourceError: it has not, nor had it within ``wait_s`` seconds.
-    """
-    until = time.monotonic() + wait_s
-    needed = {"CPU": settings.num_cpus, "GPU": settings.num_gpus, **settings.resources}
-    while True:
-        there = ray.cluster_resources()
-        lacking = [name for name, each in needed.items() if settings.workers * each > there.get(name, 0)]
-        if not lacking:
-            return
-        if time.monotonic() >= until:
-            name = lacking[0]
-            raise ResourceError(
-                f"{settings.workers} learner workers of {needed[name]:g} {name}s each are more than the cluster's "
-                f"{there.get(name, 0):g} {name}s: lower --learner-workers, or what each asks for, or add nodes"
-            )
-        time.sleep(POLL_S)
 
 
 def _train(
@@ -189,7 +163,6 @@ def _train(
                     f"the learner died {futile} times in a row without another checkpoint; the last: {_cause(error)}"
                 ) from error
             logger.warning("the learner died and goes on from step %d: %s", reached, _cause(error))
-            check_resources(job.settings, WAIT_FOR_NODES_S)
 
 
 def _attempt(job: LearnerJob, datasets: dict[str, ray.data.Dataset], on_event: OnEvent) -> dict[str, Any]:
@@ -210,11 +183,21 @@ def _attempt(job: LearnerJob, datasets: dict[str, ray.data.Dataset], on_event: O
             if over:
                 return fit.result()
             if timeout_s and time.monotonic() - heard > patience_s:
+                if not ranks:
+                    raise ResourceError(_no_place(job.settings, patience_s))
                 raise _HungError(f"the ranks gave no sign for {patience_s:g} s")
             time.sleep(POLL_S)
     finally:
         for rank in ranks:
             ray.kill(rank)
+
+
+def _no_place(settings: LearnerSettings, seconds: float) -> str:
+    needs = in_words({"CPU": settings.num_cpus, "GPU": settings.num_gpus, **settings.resources})
+    return (
+        f"the learner found no place within {seconds:g} s: it needs {settings.workers} x ({needs}), the cluster has "
+        f"{in_words(ray.cluster_resources())}: ask for less, or add nodes and resume"
+    )
 
 
 def _each_once(on_event: OnEvent) -> OnEvent:

@@ -51,13 +51,18 @@ class Processes(Protocol):
     def num_gpus(self) -> float: ...  # noqa: D102
 
 
-class PoolOptions(Processes, Protocol):
-    """The options of workers that make a pool."""
+class PlacedProcesses(Processes, Protocol):
+    """The options of workers that may ask for nodes of a kind."""
 
     @property
     def resources(self) -> dict[str, float]: ...  # noqa: D102
     @property
     def label_selector(self) -> dict[str, str]: ...  # noqa: D102
+
+
+class PoolOptions(PlacedProcesses, Protocol):
+    """The options of workers that make a pool."""
+
     @property
     def timeout_s(self) -> float: ...  # noqa: D102
 

@@ -30,6 +30,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     # torch and Ray take seconds to import, which --help and a mistyped option need not wait for.
     from actors.policy_store import PolicyStore
     from jobs.cluster import open_pools, ray_session
+    from jobs.placement import place_run
     from jobs.preparation import prepare
     from jobs.report import write_report
     from jobs.run_dir import open_run_dir
@@ -46,8 +47,10 @@ def main(argv: Sequence[str] | None = None) -> int:
         TensorboardLog(directory / "tensorboard", steps_before) as board,
     ):
         display.note(f"{inputs.plan}\n\nrun directory {directory}")
-        with ray_session(config.rollouts, config.rewards, config.learner), open_pools(config, base) as pools:
-            mishaps = align(Run(config, inputs, pools, display, board))
+        with ray_session(config.rollouts, config.rewards, config.learner):
+            display.note(place_run(config))
+            with open_pools(config, base) as pools:
+                mishaps = align(Run(config, inputs, pools, display, board))
         write_report(directory)
         summarise(config, mishaps, display)
     return 0

@@ -25,6 +25,7 @@ from jobs.machine import machine_facts
 from jobs.metrics import MetricsLog
 from jobs.model_facts import ModelFacts, read_model_facts
 from jobs.output_dir import check_output, open_output
+from jobs.placement import place_learner
 from jobs.plan import check_disk
 from jobs.prepare_settings import PREPARED_FILE, codec_hashes
 from jobs.pretrain import PretrainJob
@@ -67,6 +68,7 @@ def run(config: PretrainJob) -> None:
             return
         display.note(f"{inputs.clips} clips of {config.clips} ({inputs.hours:.2f} h) to train {config.init_policy}")
         with ray_session(config.learner):
+            display.note(place_learner(config.learner))
             result = train(config, inputs, display)
         write_pretrain_report(config.output)
         publish(config, inputs, result)

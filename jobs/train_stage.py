@@ -26,6 +26,7 @@ from jobs.formatting import number
 from jobs.json_lines import JsonLines
 from jobs.model_facts import read_model_facts
 from jobs.output_dir import FLAG, check_new, find_shards
+from jobs.placement import place_learner
 from jobs.run_dir import check_writable
 from jobs.train import TrainJob
 from tangoflux.adapter_files import check_adapter
@@ -61,6 +62,7 @@ def run(config: TrainJob) -> None:
     check_new(config.output)
     inputs = read_inputs(config)
     with Display() as display, workspace(config.output) as directory, ray_session(config.codec, config.learner):
+        display.note(place_learner(config.learner))
         display.note(f"{inputs.count} pairs from {config.preferences or config.pairs}, to train {config.policy}")
         preferences = config.preferences or encode(config, inputs, directory / "preferences", display)
         result = learn(config, inputs, preferences, directory, display)

@@ -21,7 +21,7 @@ from actors.learner_settings import LearnerJob, LearnerResult, LearnerSettings
 from actors.learner_worker import Rank
 from actors.policy_store import PolicyStore
 from actors.writer import ShardWriter
-from tangoflux.errors import ConfigError, DataError, ResourceError
+from tangoflux.errors import ConfigError, DataError
 from tangoflux.model import load_policy, policy_weights
 from tangoflux.records import build_table, latents_column, preference_schema
 from tests.tiny import WORDS
@@ -324,14 +324,6 @@ def test_what_is_wrong_in_a_rank_is_said_in_its_own_line(tiny_policy_dir: Path, 
     ShardWriter(tmp_path / "preferences").write(0, pairs(2, channels=4))
     with pytest.raises(DataError, match="latents have 4 channels, the policy 8"):
         train(tmp_path / "preferences", tiny_policy_dir, tmp_path / "out", SETTINGS, iteration=1, seed=0)
-
-
-@pytest.mark.ray
-@pytest.mark.usefixtures("ray_session")
-def test_more_workers_than_processors_are_refused(preferences: Path, tiny_policy_dir: Path, tmp_path: Path):
-    settings = dataclasses.replace(SETTINGS, workers=3)
-    with pytest.raises(ResourceError, match="3 learner workers of 1 CPUs each are more than the cluster's 2 CPUs"):
-        train(preferences, tiny_policy_dir, tmp_path, settings, iteration=1, seed=0)
 
 
 def _without_pairs(table: Any) -> Any:
