@@ -318,7 +318,7 @@ def load_config(argv: Sequence[str] | None = None) -> RunConfig:
         program="python jobs/crpo.py",
         description=DESCRIPTION,
         examples=EXAMPLES,
-        shipped=shipped_configs("default", "tangoflux"),
+        shipped=shipped_configs("default", "tangoflux", "cluster"),
         file_without_config=_stored_config,
     )
 

@@ -31,7 +31,10 @@ def read_values(model: type[Options], file: Path) -> dict[str, Any]:
         ConfigError: the file cannot be read, is no mapping, or a key is unknown.
     """
     known = list(leaves(model))
-    values = _flat(_read(file), list(sections(model)), file)
+    tree = dict(_read(file))
+    # A file beside it, of whose values it changes some.
+    base = read_values(model, _beside(file, tree.pop("extends"))) if "extends" in tree else {}
+    values = base | _flat(tree, list(sections(model)), file)
     for path in values:
         if path not in {leaf.path for leaf in known}:
             raise ConfigError(f"{file}: unknown key {path}{hint(_nearest_path(path, known))}")
@@ -94,6 +97,12 @@ def _read(file: Path) -> Mapping[Any, Any]:
     if not isinstance(tree, Mapping | None):
         raise ConfigError(f"{file} holds {type(tree).__name__}; write options as 'key: value', one a line")
     return tree or {}
+
+
+def _beside(file: Path, name: object) -> Path:
+    if not isinstance(name, str) or name == file.name or not (file.parent / name).is_file():
+        raise ConfigError(f"{file}: extends is {name!r}; it must be another file beside it")
+    return file.parent / name
 
 
 def _flat(tree: Mapping[Any, Any], names: Sequence[str], file: Path) -> dict[str, Any]:

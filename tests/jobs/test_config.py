@@ -39,14 +39,14 @@ def help_text(capsys: pytest.CaptureFixture[str]) -> str:
     return capsys.readouterr().out
 
 
-@pytest.mark.parametrize("name", ["default", "tangoflux"])
+@pytest.mark.parametrize("name", ["default", "tangoflux", "cluster"])
 def test_every_shipped_config_loads_by_name(name: str) -> None:
     assert leaf_values(load_config(["--config", name]))
 
 
 def test_every_shipped_config_is_that_of_a_job() -> None:
     of_pretraining = {"pretrain-wavcaps", "finetune-audiocaps"}  # see test_pretrain.py
-    assert {file.stem for file in CONFIGS.glob("*.yaml")} == {"default", "tangoflux"} | of_pretraining
+    assert {file.stem for file in CONFIGS.glob("*.yaml")} == {"default", "tangoflux", "cluster"} | of_pretraining
 
 
 def test_default_config_names_every_option_with_its_default() -> None:
@@ -119,7 +119,7 @@ def test_none_switches_the_judge_off_and_is_kept() -> None:
         (["--resume", "maybe"], "--resume is maybe: it must be true or false"),
         (["--resume"], "--resume needs --run-dir"),
         (["--run-dir", "s3://bucket/run"], "--run-dir is s3://bucket/run"),
-        (["--config", "defalt"], "none of default, tangoflux; did you mean default?"),
+        (["--config", "defalt"], "none of default, tangoflux, cluster; did you mean default?"),
         (["--config", "absent.yaml"], "--config absent.yaml is no file"),
         (["--learner-workers", "4", "--batch-size", "2"], "--batch-size 2 is less than one pair"),
         (["--prompts-per-iteration", "1", "--learner-workers", "2"], "gives at most 1 pairs to train on"),
@@ -254,3 +254,13 @@ def test_custom_resources_and_labels_are_the_same_from_command_line_and_yaml(tmp
 def test_custom_resources_that_cannot_be_asked_for_are_refused(value: str) -> None:
     with pytest.raises(ConfigError, match=r"^--learner-resources is .*: it must be NAME=AMOUNT,\.\.\. with amounts"):
         load_config(["--learner-resources", value])
+
+
+def test_a_file_may_extend_another_one_beside_it(tmp_path: Path) -> None:
+    (tmp_path / "base.yaml").write_text("seed: 3\nlearner: {beta: 7, epochs: 2}\n")
+    assert load_config(["--config", yaml_file(tmp_path, "extends: base.yaml\nlearner: {beta: 9}")]).learner.beta == 9
+    extended = load_config(["--config", yaml_file(tmp_path, "extends: base.yaml\nlearner: {beta: 9}")])
+    assert (extended.seed, extended.learner.epochs) == (3, 2)
+    for name in ("absent.yaml", "3", "[a]"):
+        with pytest.raises(ConfigError, match="it must be another file beside it"):
+            load_config(["--config", yaml_file(tmp_path, f"extends: {name}")])
