@@ -17,6 +17,7 @@ from actors.pool import Pool
 from actors.pool_size import PoolSize
 from actors.pool_status import PoolStatus
 from actors.seat import DEATHS, first_line, is_over
+from actors.telemetry import Telemetry
 
 logger = logging.getLogger(__name__)
 
@@ -54,10 +55,11 @@ ControllerActor: Any = ray.remote(PoolController)
 class Controls:
     """The driver's side: keeps a controller alive, tells it of the pools and does what is wished there."""
 
-    def __init__(self, name: str, pools: Mapping[str, Pool]) -> None:
+    def __init__(self, name: str, pools: Mapping[str, Pool], telemetry: Telemetry | None = None) -> None:
         """Starts the controller ``name`` and lets the pools look at it whenever they are tended."""
         self.name = name
         self._pools = pools
+        self._telemetry = telemetry
         self._actor: Any = None
         self._answer: ObjectRef[Any] | None = None
         self._asked_at = 0.0
@@ -73,7 +75,10 @@ class Controls:
             self._asked_at = time.monotonic()
             if self._actor is None:
                 self._actor = ControllerActor.options(name=self.name, namespace=NAMESPACE, num_cpus=0).remote()
-            self._answer = self._actor.exchange.remote({name: pool.status() for name, pool in self._pools.items()})
+            statuses = {name: pool.status() for name, pool in self._pools.items()}
+            if self._telemetry:
+                self._telemetry.pools(statuses)
+            self._answer = self._actor.exchange.remote(statuses)
 
     def close(self) -> None:
         """Ends the controller."""

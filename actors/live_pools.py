@@ -14,18 +14,19 @@ import ray
 from actors.controller import NAMESPACE, Controls
 from actors.live_run import AUTH_MODE, POOLS, LiveRun, gone
 from actors.pool import Pool
+from actors.telemetry import Telemetry
 from tangoflux.errors import ConfigError
 
 
 @contextmanager
-def announced(run_dir: Path, pools: Mapping[str, Pool]) -> Generator[Controls]:
+def announced(run_dir: Path, pools: Mapping[str, Pool], telemetry: Telemetry | None = None) -> Generator[Controls]:
     """Lets other processes see and scale the pools as long as the block lasts.
 
     Raises:
         ResourceError: the directory cannot be written.
     """
     name = f"pools-{hashlib.sha256(str(run_dir.resolve()).encode()).hexdigest()[:16]}"
-    controls = Controls(name, pools)
+    controls = Controls(name, pools, telemetry)
     address = ray.get_runtime_context().gcs_address
     LiveRun(address, name, os.environ.get(AUTH_MODE, "")).write(run_dir)
     try:

@@ -161,6 +161,7 @@ class Pool:
             ready=len(ready),
             pending=len(self._seats) - len(ready),
             busy=sum(bool(seat.flights) for seat in ready),
+            queued=self._stream.backlog() if self._stream else 0,
             deaths=usage.deaths,
             redone=usage.redone,
             set_aside=usage.set_aside,

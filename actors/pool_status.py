@@ -17,6 +17,7 @@ class PoolStatus:
         size: as it was asked for.
         target: actors that it wants now; 0 while they are given back.
         ready, pending, busy: actors that can work, that are starting or waiting for a place, and that work.
+        queued: tasks that wait for an actor, as far as it is known.
         deaths: actors that died since the run began.
         redone: tasks that were begun again, because their actor died or their result was lost.
         set_aside: tasks that were given up.
@@ -30,6 +31,7 @@ class PoolStatus:
     ready: int
     pending: int
     busy: int
+    queued: int
     deaths: int
     redone: int
     set_aside: int

@@ -7,7 +7,7 @@ import math
 import os
 from collections.abc import Collection, Generator, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, closing, contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -24,6 +24,7 @@ from actors.pool_size import PoolSize
 from actors.reward import RewardActor, ScoredBatch
 from actors.rollout import RolloutActor
 from actors.stream import SetAside
+from actors.telemetry import Telemetry
 from actors.writer_worker import WriterActor, Written
 from jobs.config import LearnerOptions, Objective, RolloutOptions, RunConfig, SamplingOptions, ScoringOptions
 from tangoflux.cli import catch_sigterm
@@ -105,6 +106,7 @@ class Pools:
     rollouts: Pool
     rewards: Pool
     writer: Pool
+    telemetry: Telemetry = field(default_factory=Telemetry)
 
     def collect(
         self, chunks: Sequence[Chunk], directory: Path, schema: pa.Schema, set_aside: SetAside[Chunk]
@@ -155,7 +157,7 @@ def open_pools(config: RunConfig, policy_dir: Path) -> Generator[Pools]:
         _writer_pool() as writer,
     ):
         pools = Pools(rollouts, rewards, writer)
-        with announced(config.run_dir, {"rollouts": rollouts, "rewards": rewards}):
+        with announced(config.run_dir, {"rollouts": rollouts, "rewards": rewards}, pools.telemetry):
             yield pools
 
 

@@ -108,6 +108,7 @@ class Run:
             preferences.write(part, pairs)
             counts += of_part
             health.add(table)
+        self.pools.telemetry.count("dropped_groups", counts.dropped)
         check_dropped_share(counts, self.config.rewards.max_dropped_share)
         return {"pairs": dataclasses.asdict(counts), **dataclasses.asdict(health.result())}
 
@@ -119,6 +120,7 @@ class Run:
                 make_room_for_learner(self.config, self.pools)
                 result = self._train(iteration, output, lambda step: self._on_step(stage, step))
                 self._learner_restarts += result.restarts
+                self.pools.telemetry.count("learner_restarts", result.restarts)
                 _write_json(output / "result.json", _figures_of(result))
                 lora = learner_settings(self.config.objective, self.config.learner).lora
                 self.store.publish(iteration, self.store.path(iteration - 1), load_file(result.weights), lora)
@@ -142,6 +144,8 @@ class Run:
         if (step["iteration"], step["step"]) in self._steps_logged:
             stage.skip(1)
             return
+        self.pools.telemetry.count("learner_steps")
+        self.pools.telemetry.show("learner_steps_per_second", 1 / max(step["seconds"], 1e-6))
         self.board.step(self.metrics.write(**step))
         stage.advance(loss=step["loss"], margin=step["margin"])
 
@@ -183,6 +187,7 @@ class Run:
 
     def _use_policy(self, version: int) -> None:
         self.pools.rollouts.broadcast("set_policy", version, ray.put(self.store.state(version)))
+        self.pools.telemetry.show("policy_version", version)
 
     def _preferences(self, iteration: int) -> Path:
         return self.directory / "preferences" / _folder(iteration)

@@ -26,7 +26,17 @@ def test_a_number_of_workers_that_is_none_is_refused(tmp_path: Path) -> None:
 
 
 def test_the_table_has_a_line_for_each_pool() -> None:
-    counts = {"target": 2, "ready": 1, "pending": 1, "busy": 1, "deaths": 0, "redone": 3, "set_aside": 0, "done": 32}
+    counts = {
+        "target": 2,
+        "ready": 1,
+        "pending": 1,
+        "busy": 1,
+        "queued": 0,
+        "deaths": 0,
+        "redone": 3,
+        "set_aside": 0,
+        "done": 32,
+    }
     pool = PoolStatus("1:4", **counts, per_second=1.5, idle_share=0.25)
     header, *lines = table({"rollouts": pool, "rewards": pool}).splitlines()
     assert header.split()[:3] == ["pool", "size", "target"]
