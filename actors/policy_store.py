@@ -13,7 +13,7 @@ from safetensors import safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
-from actors.files import whole_directory, whole_file
+from actors.files import clear_disk_errors, whole_directory, whole_file
 from tangoflux.adapter_files import base_directory, with_adapter, write_adapter
 from tangoflux.checkpoint import read_json, read_shapes, read_weights
 from tangoflux.errors import CheckpointError
@@ -77,6 +77,20 @@ class PolicyStore:
             with whole_file(self.directory / POINTER) as temporary:
                 temporary.write_text(json.dumps({"version": version, "directory": target.name}) + "\n")
         return target
+
+    def drop(self, version: int) -> None:
+        """Removes a version, whole; neither version 0, which others may share files with, nor the one pointed to.
+
+        Raises:
+            ResourceError: the store cannot be written.
+        """
+        directory = self._directory_of(version)
+        if version in (0, self._pointed()) or not directory.is_dir():
+            return
+        leaving = directory.with_name(f".{directory.name}.dropped")
+        with clear_disk_errors(directory):
+            directory.rename(leaving)
+            shutil.rmtree(leaving)
 
     def versions(self) -> list[int]:
         """All versions, ascending."""

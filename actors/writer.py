@@ -60,6 +60,23 @@ class ShardWriter:
         self._enter(Shard(part, path.name, len(table), path.stat().st_size, _sha256(path)))
         return path
 
+    def drop_columns(self, part: int, names: Sequence[str]) -> None:
+        """Writes a shard anew without some columns; one that has none of them stays as it is.
+
+        Raises:
+            DataError, ResourceError: see ``read_part`` and ``write``.
+        """
+        shard, table = self.shards()[part], self.read_part(part)
+        slim = table.drop_columns([name for name in names if name in table.column_names])
+        if slim.num_columns == table.num_columns:
+            return
+        # Under another name, so that the manifest names a whole file at every moment.
+        path = self.directory / f"part-{part:05d}-slim.parquet"
+        with whole_file(path) as temporary:
+            pq.write_table(slim, temporary, compression="none")
+        self._enter(Shard(part, path.name, len(slim), path.stat().st_size, _sha256(path)))
+        (self.directory / shard.file).unlink()
+
     def shards(self) -> dict[int, Shard]:
         """The whole shards by number, in their order."""
         entries = {shard.part: shard for shard in self._manifest()}

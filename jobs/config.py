@@ -273,6 +273,16 @@ class RunConfig(Options):
         le=1000,
         why="a preference pair is the best and the worst of a prompt's samples, so a single sample makes none",
     )
+    keep_policies: int = option(
+        0, "policies of the last iterations that are kept, beside the base; 0: all", ge=0, may_change=True
+    )
+    keep_latents: int = option(
+        0,
+        "last iterations whose latents are kept; of others prompts, seeds and rewards stay; 0: all",
+        unit="iterations",
+        ge=0,
+        may_change=True,
+    )
     objective: Objective = option("crpo", "crpo adds the winner's flow-matching loss to dpo_fm")
     data: Literal["online", "offline"] = option("online", "offline trains every iteration on the first one's pairs")
     sampling: SamplingOptions = SamplingOptions()

@@ -21,6 +21,7 @@ from jobs.metrics import read_history
 from tangoflux.cli import resumable, run_main
 
 if TYPE_CHECKING:
+    from jobs.preparation import Inputs
     from jobs.stages import Run
 
 
@@ -28,16 +29,25 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Checks everything that can be checked first, then runs the iterations that the run directory lacks."""
     config = load_config(argv)
     # torch and Ray take seconds to import, which --help and a mistyped option need not wait for.
+    from actors.run_lock import RunLock
+    from jobs.preparation import prepare
+
+    inputs = prepare(config)
+    with RunLock(config.run_dir):
+        run(config, inputs)
+    return 0
+
+
+def run(config: RunConfig, inputs: Inputs) -> None:
+    """The run itself, in its directory, which is this process's alone."""
     from actors.policy_store import PolicyStore
     from jobs.cluster import open_pools, ray_session
     from jobs.placement import place_run
-    from jobs.preparation import prepare
     from jobs.report import write_report
     from jobs.run_dir import open_run_dir
     from jobs.stages import Run
     from jobs.tensorboard_log import TensorboardLog
 
-    inputs = prepare(config)
     directory = open_run_dir(config)
     base = PolicyStore(directory / "policies").publish(0, inputs.policy_dir)
     steps_before = len(read_history(directory / "metrics.jsonl").steps)
@@ -53,7 +63,6 @@ def main(argv: Sequence[str] | None = None) -> int:
                 mishaps = align(Run(config, inputs, pools, display, board))
         write_report(directory)
         summarise(config, mishaps, display)
-    return 0
 
 
 def align(run: Run) -> dict[str, int]:

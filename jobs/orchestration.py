@@ -86,7 +86,8 @@ def _fake_pools(actors: int) -> Generator[Pools]:
             stack.enter_context(closing(Pool(ray.remote(kind), (), PoolSize(n, n), {"num_cpus": 0}, kind.__name__)))
             for kind, n in ((FakeRollout, actors), (FakeReward, 1), (FakeWriter, 1))
         ]
-        pools = Pools(*parts)
+        rollouts, rewards, writer = parts
+        pools = Pools(rollouts, rewards, writer)
         while any(pool.status().pending for pool in parts):
             pools.tend()
             time.sleep(0.1)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
+from actors.run_lock import LOCK
 from jobs.config import CONFIG_FILE, RunConfig
 from jobs.options import Model, leaf_values, leaves
 from jobs.yaml_files import load_file
@@ -73,8 +74,8 @@ def differences(stored: Model, wanted: Model) -> list[str]:
 
 
 def _entries(directory: Path) -> list[str]:
-    """What is in the directory, but for what a crash in ``open_run_dir`` leaves."""
-    return [name for name in os.listdir(directory) if name != f".{CONFIG_FILE}"]
+    """What is in the directory, but for what a crash before the end of ``open_run_dir`` leaves."""
+    return [name for name in os.listdir(directory) if name not in (f".{CONFIG_FILE}", LOCK)]
 
 
 def _check_same_config(config: RunConfig) -> None:

@@ -27,6 +27,7 @@ from jobs.heldout import HeldoutScores, heldout_figures
 from jobs.machine import machine_facts
 from jobs.metrics import MetricsLog, read_history
 from jobs.preparation import Inputs
+from jobs.retention import drop_old
 from jobs.samples import SampleFolder
 from jobs.set_aside import SetAside
 from jobs.tensorboard_log import TensorboardLog
@@ -172,6 +173,7 @@ class Run:
             "iteration", iteration=iteration, policy_version=iteration, **figures, seconds=seconds
         )
         self.board.iteration(event)
+        drop_old(self.config, self.directory, iteration)
 
     def _listening(self) -> tuple[str, ...]:
         return tuple(prompt.id for prompt in self.inputs.heldout[: self.config.heldout.listening])
