@@ -9,13 +9,13 @@ from tangoflux.soundworld.events import SAMPLE_RATE_HZ, Samples, synthesise
 BACKGROUNDS = ("hiss", "rumble")
 """Kinds of sound that lie behind a recording, whether its caption names them or not."""
 
-_LEVEL = (0.1, 0.3)
+_LEVEL = (0.15, 0.4)
 
 
 def add_background(waveform: Samples, rng: np.random.Generator, share: float) -> Samples:
     """With probability ``share`` the waveform with a background from its start to its end, else as it is.
 
-    The background's peak is a tenth to three tenths of the waveform's.
+    The background's peak is 15 to 40 hundredths of the waveform's.
     """
     if rng.uniform() >= share:
         return waveform

@@ -2,8 +2,8 @@
 
 python -m tangoflux.soundworld.recordings --output recordings --clips 400
 
-Half of them have a background that no caption names, and a quarter of the captions a mistake, as recordings and
-captions from the web have.
+Three quarters of them have a background that no caption names, and a quarter of the captions a mistake, as recordings
+and captions from the web have.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ from tangoflux.soundworld.scenes import Scene, random_scene, render
 
 MANIFEST = "manifest.jsonl"
 
-BACKGROUND_SHARE = 0.5
+BACKGROUND_SHARE = 0.75
 """Share of the recordings with a background that no caption names."""
 
 CAPTION_NOISE = 0.25
