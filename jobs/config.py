@@ -163,7 +163,7 @@ class TrainingOptions(Options):
     )
     batch_size: int = option(32, "global batch of an optimiser step", unit="pairs", ge=1)
     micro_batch_size: int = option(16, "most pairs that a rank takes through one forward pass", unit="pairs", ge=1)
-    epochs: int = option(4, "passes over the pairs of an iteration", unit="epochs", ge=1)
+    epochs: int = option(3, "passes over the pairs of an iteration", unit="epochs", ge=1)
     warmup_steps: int = option(4, "steps in which the learning rate rises to its peak", unit="steps", ge=0)
     max_grad_norm: float = option(1.0, "larger gradients are scaled down to this norm; 0 never", ge=0)
     weight_decay: float = option(0.0, "AdamW weight decay", ge=0, le=1)
@@ -264,7 +264,7 @@ class RunConfig(Options):
     heldout_split: Literal["dev", "test"] = option("dev", "which of the sound world's held-out prompts")
     seed: int = option(0, "seed of the prompts drawn, all noise and the learner's order", ge=0, lt=2**63)
     iterations: int = option(3, "rounds of rollouts and training", unit="iterations", ge=1, le=9999, may_change=True)
-    prompts_per_iteration: int = option(192, "prompts drawn in an iteration", unit="prompts", ge=1)
+    prompts_per_iteration: int = option(256, "prompts drawn in an iteration", unit="prompts", ge=1)
     samples_per_prompt: int = option(
         4,
         "audios sampled for each prompt",

@@ -142,7 +142,13 @@ def _disk(config: RunConfig, facts: ModelFacts) -> list[Disk]:
         Disk("preferences", 0, prompts * (2 * latents + ROW_BYTES) + shards, collected, f"{prompts} pairs of the same"),
         # A version shares what alignment does not change with the one before it.
         Disk("policies", facts.file_bytes, version, config.iterations, f"{trained:,} trained parameters"),
-        Disk("learner", 0, 4 * trained, config.iterations, "its weights, and a line a step"),
+        Disk(
+            "learner",
+            2 * 4 * trained * (4 if config.learner.ema_decay else 3),
+            4 * trained,
+            config.iterations,
+            "its weights; at most two checkpoints at a time",
+        ),
         # As FLAC, and once more in the TensorBoard log and the report.
         Disk("audio", round(3 * audio), round(3 * audio), config.iterations, f"{config.heldout.listening} prompts"),
     ]
