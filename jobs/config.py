@@ -273,6 +273,9 @@ class RunConfig(Options):
         le=1000,
         why="a preference pair is the best and the worst of a prompt's samples, so a single sample makes none",
     )
+    wandb_project: str | None = option(
+        None, "Weights & Biases project that gets scalars and audio too", may_change=True, min_length=1
+    )
     keep_policies: int = option(
         0, "policies of the last iterations that are kept, beside the base; 0: all", ge=0, may_change=True
     )

@@ -23,6 +23,7 @@ from tangoflux.cli import resumable, run_main
 if TYPE_CHECKING:
     from jobs.preparation import Inputs
     from jobs.stages import Run
+    from jobs.tensorboard_log import TensorboardLog
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -46,7 +47,6 @@ def run(config: RunConfig, inputs: Inputs) -> None:
     from jobs.report import write_report
     from jobs.run_dir import open_run_dir
     from jobs.stages import Run
-    from jobs.tensorboard_log import TensorboardLog
 
     directory = open_run_dir(config)
     base = PolicyStore(directory / "policies").publish(0, inputs.policy_dir)
@@ -54,7 +54,7 @@ def run(config: RunConfig, inputs: Inputs) -> None:
     with (
         resumable(f"go on with: python jobs/crpo.py --run-dir {directory} --resume"),
         Display(config.iterations) as display,
-        TensorboardLog(directory / "tensorboard", steps_before) as board,
+        _board(config, steps_before) as board,
     ):
         display.note(f"{inputs.plan}\n\nrun directory {directory}")
         with ray_session(config.rollouts, config.rewards, config.learner):
@@ -63,6 +63,15 @@ def run(config: RunConfig, inputs: Inputs) -> None:
                 mishaps = align(Run(config, inputs, pools, display, board))
         write_report(directory)
         summarise(config, mishaps, display)
+
+
+def _board(config: RunConfig, steps_before: int) -> TensorboardLog:
+    from jobs.tensorboard_log import TensorboardLog
+    from jobs.wandb_log import WandbLog
+
+    if config.wandb_project:
+        return WandbLog(config.run_dir, steps_before, config.wandb_project, config.model_dump(mode="json"))
+    return TensorboardLog(config.run_dir / "tensorboard", steps_before)
 
 
 def align(run: Run) -> dict[str, int]:

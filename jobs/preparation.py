@@ -11,6 +11,7 @@ from jobs.config import RunConfig
 from jobs.model_facts import read_model_facts
 from jobs.plan import Plan, check_plan, make_plan
 from jobs.run_dir import check_run_dir
+from jobs.wandb_log import check_wandb
 from tangoflux.errors import ConfigError
 from tangoflux.model import find_directory
 from tangoflux.prompts import Prompt, PromptFile, draw_prompts
@@ -43,6 +44,8 @@ def prepare(config: RunConfig) -> Inputs:
         TangoFluxError: the first thing that would end the run later.
     """
     check_run_dir(config)
+    if config.wandb_project:
+        check_wandb()
     learner_settings(config.objective, config.learner)  # raises where options do not go together
     policy_dir = find_directory(config.init_policy)
     facts = read_model_facts(policy_dir)

@@ -16,7 +16,7 @@ from torch.utils.tensorboard import SummaryWriter
 
 from jobs.metrics import Event
 
-__all__ = ["TensorboardLog"]
+__all__ = ["TensorboardLog", "mono_of", "scalars_of"]
 
 NOT_SCALARS = {"event", "time", "iteration", "step", "policy_version"}
 
@@ -31,7 +31,7 @@ class TensorboardLog:
 
     def __init__(self, directory: Path, steps_before: int = 0) -> None:
         self._writer = SummaryWriter(str(directory))
-        self._steps = steps_before
+        self.steps = steps_before
 
     def __enter__(self) -> TensorboardLog:
         return self
@@ -43,34 +43,40 @@ class TensorboardLog:
 
     def iteration(self, event: Event) -> None:
         """All numbers of an "iteration" event, nested names joined by slashes, over iterations."""
-        for name, value in _scalars(event, "iteration"):
+        for name, value in scalars_of(event, "iteration"):
             self._writer.add_scalar(name, value, event["iteration"])
         self._writer.flush()
 
     def step(self, event: Event) -> None:
         """All numbers of a "step" event over the steps of the whole run."""
-        self._steps += 1
-        for name, value in _scalars(event, "step"):
-            self._writer.add_scalar(name, value, self._steps)
+        self.steps += 1
+        for name, value in scalars_of(event, "step"):
+            self._writer.add_scalar(name, value, self.steps)
 
     def scalars(self, name: str, values: Mapping[str, Any], step: int) -> None:
         """Numbers by name, below ``name``, at a step of the whole run."""
-        for tag, value in _scalars(values, name):
+        for tag, value in scalars_of(values, name):
             self._writer.add_scalar(tag, value, step)
         self._writer.flush()
 
     def audio(self, tag: str, waveform: npt.NDArray[np.float32], sample_rate_hz: int, iteration: int) -> None:
         """A (channels, samples) waveform, mixed down to one channel, which is all that TensorBoard plays."""
-        mono = np.clip(np.nan_to_num(waveform).mean(axis=0), -1.0, 1.0)
+        mono = mono_of(waveform)
         if mono.size > 1:
             self._writer.add_audio(tag, mono, iteration, sample_rate=sample_rate_hz)
 
 
-def _scalars(values: Mapping[str, Any], prefix: str) -> list[tuple[str, float]]:
+def mono_of(waveform: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
+    """A (channels, samples) waveform as one channel within full scale."""
+    return np.clip(np.nan_to_num(waveform).mean(axis=0), -1.0, 1.0)
+
+
+def scalars_of(values: Mapping[str, Any], prefix: str) -> list[tuple[str, float]]:
+    """All numbers of an event, nested names joined by slashes below ``prefix``."""
     found: list[tuple[str, float]] = []
     for key, value in values.items():
         if isinstance(value, Mapping):
-            found += _scalars(value, f"{prefix}/{key}")
+            found += scalars_of(value, f"{prefix}/{key}")
         elif isinstance(value, int | float) and key not in NOT_SCALARS:
             found.append((f"{prefix}/{key}", float(value)))
     return found
