@@ -62,11 +62,11 @@ class Head:
     def submit(self, name: str, *arguments: str) -> str:
         """Submits a run and follows it to its end; returns what was printed."""
         options = ["--submission-id", name, "--working-dir", ".", *arguments]
-        for _ in range(30):
+        until = time.monotonic() + 60
+        ended = self.ray("job", "submit", *options, check=False)
+        while "No available agent" in ended.stderr and time.monotonic() < until:  # the head has begun, not all of it
+            time.sleep(1)
             ended = self.ray("job", "submit", *options, check=False)
-            if "No available agent" not in ended.stderr:  # the head has begun, but not all of it
-                break
-            time.sleep(2)
         assert ended.returncode == 0, ended.stdout + ended.stderr
         return ended.stdout
 
