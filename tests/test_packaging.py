@@ -46,7 +46,7 @@ def imported_modules() -> Iterator[str]:
 def imported_distributions() -> set[str]:
     providers = packages_distributions()
     modules = set(imported_modules()) - set(PACKAGES) - sys.stdlib_module_names
-    extra = {"laion_clap"}
+    extra = {"laion_clap", "wandb"}
     return {canonical(providers[module][0]) for module in modules - extra}
 
 

@@ -85,7 +85,7 @@ def test_a_checkpoint_counts_for_its_own_pairs_only(preferences: Path, tmp_path:
 
 
 @pytest.mark.ray
-@pytest.mark.usefixtures("ray_session", "process_group")
+@pytest.mark.usefixtures("ray_session")
 def test_after_the_death_of_the_rank_and_of_ray_trains_controller_the_same_policy_is_trained(
     tiny_policy_dir: Path, preferences: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ):
@@ -102,8 +102,9 @@ def test_after_the_death_of_the_rank_and_of_ray_trains_controller_the_same_polic
         result = train(preferences, tiny_policy_dir, tmp_path / "ray", LONG, 1, 0, on_step)
     assert (steps, result.steps, result.restarts) == (list(range(1, 91)), 90, 2)
     assert re.findall(r"goes on from step (\d+)", caplog.text)[0] != "90", "there was something left to do"
-    alone(tiny_policy_dir, tmp_path / "alone").run()
-    expected, found = load_file(tmp_path / "alone" / "weights.safetensors"), load_file(result.weights)
+    # Not in this process: other tests' ZeRO 3 has exchanged torch's linear layer here.
+    calm = train(preferences, tiny_policy_dir, tmp_path / "calm", LONG, 1, 0)
+    expected, found = load_file(calm.weights), load_file(result.weights)
     assert all(torch.equal(found[name], expected[name]) for name in expected)
 
 
