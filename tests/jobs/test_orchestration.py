@@ -26,6 +26,7 @@ def test_orchestration_is_measured_over_a_small_and_a_large_bank(
     assert "150 samples in 4 chunks by 2 workers, bank of 3,000 lines" in capsys.readouterr().out
 
 
+@pytest.mark.slow
 def test_overlap_compares_the_stage_with_its_sampling(
     tmp_path: Path, tiny_policy_dir: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
