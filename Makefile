@@ -1,4 +1,5 @@
 # make crpo          align the embedded miniature; options: make crpo ARGS="--iterations 5 --seed 1"
+# make serve         the miniature over HTTP, with a page on http://127.0.0.1:8000; options: make serve ARGS="--run-dir runs/a"
 # make test          linters, types, layer contracts and the quick tests
 # make test-slow     the longer tests
 # make miniature     build the embedded models again from nothing (hours)
@@ -15,10 +16,13 @@ READY := $(VENV)/ready
 PYTHON ?= $(shell for python in python3 python3.12 python3.11 python3.13; do \
 	$$python -c 'import sys, venv, ensurepip; sys.exit(sys.version_info < (3, 11))' 2>/dev/null && echo $$python && break; done)
 
-.PHONY: crpo test test-slow miniature clean
+.PHONY: crpo serve test test-slow miniature clean
 
 crpo: $(READY)
 	$(BIN)/python jobs/crpo.py $(ARGS)
+
+serve: $(READY)
+	$(BIN)/python serve/run.py $(ARGS)
 
 test: $(READY)
 	$(BIN)/ruff check .

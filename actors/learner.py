@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import logging
 import os
-import shutil
 import threading
 import time
 from collections.abc import Callable
@@ -22,6 +21,7 @@ import ray.train
 from ray.exceptions import RayActorError
 from ray.train.torch import TorchTrainer
 
+from actors.anywhere import absolute, remove, remove_below
 from actors.learner_checkpoint import checkpoint_progress, latest_checkpoint
 from actors.learner_mailbox import MailboxActor
 from actors.learner_pairs import fingerprint, read_pairs
@@ -29,7 +29,8 @@ from actors.learner_settings import LearnerJob, LearnerResult, LearnerSettings, 
 from actors.learner_worker import run_rank
 from actors.placement import in_words
 from actors.seat import WorkerError, first_line
-from actors.writer import ShardWriter
+from actors.storage import Place
+from actors.writer import shards_at
 from tangoflux.errors import ResourceError, TangoFluxError
 
 logger = logging.getLogger(__name__)
@@ -39,6 +40,9 @@ T = TypeVar("T")
 OnEvent = Callable[[dict[str, Any]], None]
 
 PRETRAINING_ITERATION = 0
+
+RAY_TRAIN = "ray_train"
+"""What Ray Train notes down while it runs, beside the weights."""
 
 POLL_S = 0.2
 """Seconds between two looks into the mailbox."""
@@ -63,9 +67,9 @@ class _HungError(Exception):
 
 
 def train(
-    preferences_dir: Path,
-    policy_dir: Path,
-    output_dir: Path,
+    preferences_dir: Path | Place,
+    policy_dir: Path | Place,
+    output_dir: Path | Place,
     settings: LearnerSettings,
     iteration: int,
     seed: int,
@@ -80,7 +84,7 @@ def train(
         policy_dir: the policy at the iteration's start, and so the reference, in the published layout.
         output_dir: where ``weights.safetensors`` and checkpoints go; all ranks must see it under this path.
         iteration, seed: with the pairs and ``settings`` they decide the result.
-        on_step: called in this thread with each optimiser step's values (see ``jobs/metrics.py``), soon after it, and
+        on_step: called in this thread with each optimiser step's values (see ``actors/metrics.py``), soon after it, and
             on going on from a checkpoint with those of the steps before it.
 
     Raises:
@@ -90,11 +94,11 @@ def train(
         WorkerError: the ranks died again and again.
     """
     started = time.monotonic()
-    shards = ShardWriter(preferences_dir)
+    shards = shards_at(preferences_dir)
     pairs = read_pairs(shards)
-    output = output_dir.resolve()
+    output = absolute(output_dir)
     checkpoints = output / "checkpoints" / fingerprint(shards)
-    job = LearnerJob(policy_dir.resolve(), output / "weights.safetensors", checkpoints, settings, seed, iteration)
+    job = LearnerJob(absolute(policy_dir), output / "weights.safetensors", checkpoints, settings, seed, iteration)
     measured, restarts = _train(job, {"pairs": pairs}, on_step)
     start, end = measured["start"], measured["end"]
     return LearnerResult(
@@ -140,15 +144,14 @@ def pretrain(
     job = LearnerJob(policy_dir.resolve(), weights, checkpoints, settings, seed, PRETRAINING_ITERATION, pretraining)
     measured, restarts = _train(job, {}, on_event)
     seconds = time.monotonic() - started
-    return PretrainingResult(job.weights, measured["clips"], measured["steps"], restarts, seconds)
+    return PretrainingResult(weights, measured["clips"], measured["steps"], restarts, seconds)
 
 
 def _train(
     job: LearnerJob, datasets: dict[str, ray.data.Dataset], on_event: OnEvent | None
 ) -> tuple[dict[str, Any], int]:
     """Runs the ranks, again after a death; returns what rank 0 measured, and how often they were started again."""
-    job.weights.unlink(missing_ok=True)
-    job.weights.parent.mkdir(parents=True, exist_ok=True)
+    remove(job.weights)
     on_new = _each_once(on_event or (lambda event: None))
     restarts = futile = 0
     while True:
@@ -169,7 +172,7 @@ def _attempt(job: LearnerJob, datasets: dict[str, ray.data.Dataset], on_event: O
     """Starts the ranks and waits for their end."""
     mailbox: Any = MailboxActor.options(num_cpus=0).remote()
     trainer = _trainer(datasets, job, mailbox)
-    fit = _in_thread(lambda: _fit(trainer))
+    fit = _in_thread(lambda: _fit(trainer, job.weights.parent))
     ranks: list[Any] = []
     timeout_s = job.settings.timeout_s
     heard, patience_s = time.monotonic(), max(timeout_s, START_S)
@@ -231,8 +234,8 @@ def _trainer(datasets: dict[str, ray.data.Dataset], job: LearnerJob, mailbox: An
             label_selector=settings.label_selector or None,
         ),
         run_config=ray.train.RunConfig(
-            storage_path=str(job.weights.parent),
-            name="ray_train",
+            **_storage(job.weights.parent),
+            name=RAY_TRAIN,
             # Whether it goes on, and from where, is decided in _train.
             failure_config=ray.train.FailureConfig(max_failures=0, max_preemption_failures=0),
             logging_config=ray.train.LoggingConfig(log_level="WARNING"),
@@ -240,7 +243,15 @@ def _trainer(datasets: dict[str, ray.data.Dataset], job: LearnerJob, mailbox: An
     )
 
 
-def _fit(trainer: TorchTrainer) -> Any:
+def _storage(output: Path | Place) -> dict[str, Any]:
+    """Where Ray Train keeps what it notes down, as ``ray.train.RunConfig`` takes it."""
+    if isinstance(output, Place):
+        return {"storage_path": output.path, "storage_filesystem": output.filesystem}
+    output.mkdir(parents=True, exist_ok=True)
+    return {"storage_path": str(output)}
+
+
+def _fit(trainer: TorchTrainer, output: Path | Place) -> Any:
     """Runs the training, and raises what a rank raised on purpose as it is."""
     try:
         return trainer.fit().return_value
@@ -250,8 +261,7 @@ def _fit(trainer: TorchTrainer) -> Any:
                 raise failure from None
         raise
     finally:
-        storage = trainer.run_config
-        shutil.rmtree(Path(str(storage.storage_path)) / str(storage.name), ignore_errors=True)
+        remove_below(output / RAY_TRAIN)
 
 
 def _cause(error: Exception) -> str:

@@ -13,8 +13,9 @@ from __future__ import annotations
 
 import json
 import re
-import shutil
-from collections.abc import Mapping
+import tempfile
+from collections.abc import Generator, Mapping
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -23,16 +24,33 @@ import torch.distributed as dist
 from safetensors.torch import save_file
 from torch import Tensor
 
-from actors.files import whole_file
+from actors.anywhere import local_file, remove_below, whole
+from actors.storage import Place
 from tangoflux.checkpoint import read_json, read_weights
 
 STATE = "state.json"
 
 
-def latest_checkpoint(directory: Path) -> Path | None:
+def latest_checkpoint(directory: Path | Place) -> Path | Place | None:
     """The checkpoint of the highest step that is whole; None without one."""
-    found = [path.parent for path in directory.glob(f"step-*/{STATE}") if re.fullmatch(r"step-\d+", path.parent.name)]
-    return max(found, default=None)
+    last = max((name for name in _names(directory) if re.fullmatch(rf"step-\d+/{STATE}", name)), default=None)
+    return directory / last.partition("/")[0] if last else None
+
+
+@contextmanager
+def local_checkpoint(checkpoint: Path | Place | None) -> Generator[Path | None]:
+    """A checkpoint as a local directory as long as the block lasts.
+
+    Raises:
+        ResourceError: the store does not answer, or the disk is full.
+    """
+    if not isinstance(checkpoint, Place):
+        yield checkpoint
+        return
+    with tempfile.TemporaryDirectory(prefix="tangoflux-") as directory:
+        for name in checkpoint.sizes():
+            checkpoint.fetch(name, Path(directory) / name)
+        yield Path(directory)
 
 
 @dataclass(frozen=True)
@@ -50,9 +68,12 @@ class Progress:
     events: list[dict[str, Any]] = field(default_factory=list[dict[str, Any]])
 
 
-def checkpoint_progress(checkpoint: Path | None) -> Progress:
+def checkpoint_progress(checkpoint: Path | Place | None) -> Progress:
     """What is done at a checkpoint; nothing without one."""
-    return Progress(**read_json(checkpoint / STATE)) if checkpoint else Progress()
+    if checkpoint is None:
+        return Progress()
+    with local_file(checkpoint / STATE) as file:
+        return Progress(**read_json(file))
 
 
 def checkpoint_weights(checkpoint: Path) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
@@ -66,8 +87,19 @@ def checkpoint_moments(checkpoint: Path) -> list[dict[str, Tensor]]:
     return [read_weights(file) for file in sorted(checkpoint.glob("optimizer-*.safetensors"))]
 
 
+def load_tensors(file: Path | Place) -> dict[str, Tensor]:
+    """The tensors of a safetensors file.
+
+    Raises:
+        CheckpointError: it is not there, or truncated.
+        ResourceError: the store does not answer.
+    """
+    with local_file(file) as local:
+        return read_weights(local)
+
+
 def save_checkpoint(
-    directory: Path,
+    directory: Path | Place,
     progress: Progress,
     rank: int,
     moments: Mapping[str, Tensor],
@@ -81,10 +113,9 @@ def save_checkpoint(
         weights, average: on rank 0 all of them, elsewhere empty.
 
     Raises:
-        ResourceError: the disk is full or the directory cannot be written.
+        ResourceError: the disk is full, or the directory or store cannot be written.
     """
     target = directory / f"step-{progress.step:08d}"
-    target.mkdir(parents=True, exist_ok=True)
     if moments:
         _save(moments, target / f"optimizer-{rank:05d}.safetensors")
     if average:
@@ -93,13 +124,20 @@ def save_checkpoint(
         _save(weights, target / "weights.safetensors")
     dist.barrier()
     if weights:
-        with whole_file(target / STATE) as temporary:
+        with whole(target / STATE) as temporary:
             temporary.write_text(json.dumps(asdict(progress)) + "\n")
-        for old in directory.glob("step-*"):
-            if old.name < target.name:
-                shutil.rmtree(old)
+        steps = {name.partition("/")[0] for name in _names(directory) if name.startswith("step-")}
+        for old in sorted(steps):
+            if old < target.name:
+                remove_below(directory / old)
 
 
-def _save(tensors: Mapping[str, Tensor], file: Path) -> None:
-    with whole_file(file) as temporary:
+def _save(tensors: Mapping[str, Tensor], file: Path | Place) -> None:
+    with whole(file) as temporary:
         save_file(dict(tensors), temporary)
+
+
+def _names(directory: Path | Place) -> list[str]:
+    if isinstance(directory, Place):
+        return list(directory.sizes())
+    return [path.relative_to(directory).as_posix() for path in directory.glob("step-*/*")]

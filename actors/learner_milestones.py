@@ -15,6 +15,7 @@ from actors.learner_pretraining import FlowMatching
 from actors.learner_samples import Sampler
 from actors.learner_settings import LearnerJob
 from actors.learner_task import Task
+from actors.stored_policy import local_policy
 from tangoflux.policy import Policy
 
 
@@ -25,7 +26,9 @@ class Milestones:
         """Takes the policy that is trained, and on rank 0 its average where one is kept."""
         self.plan, self.settings, self.checkpoints = job.pretraining, job.settings, job.checkpoints
         self.task, self.policy, self.average, self.rank = task, policy, average, rank
-        self._sampler = Sampler(job.pretraining, job.policy_dir) if job.pretraining and rank == 0 else None
+        self._sampler = None
+        if job.pretraining and rank == 0:
+            self._sampler = Sampler(job.pretraining, local_policy(job.policy_dir))
 
     def reached(self, step: int, steps: int) -> Iterator[dict[str, Any]]:
         """Validates and samples where that is due after ``step`` of ``steps``; gives an event for each."""

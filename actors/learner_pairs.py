@@ -11,12 +11,12 @@ import ray
 import ray.data
 
 from actors.learner_batches import COLUMNS
-from actors.writer import ShardWriter
+from actors.writer import Shards
 from tangoflux.errors import DataError
 from tangoflux.records import is_latents, latents_array
 
 
-def read_pairs(shards: ShardWriter) -> ray.data.Dataset:
+def read_pairs(shards: Shards) -> ray.data.Dataset:
     """The dataset in shared memory, one block a shard, in the shards' order.
 
     The driver reads and checks the shards: Ray Data's own Parquet reader would start processes for seconds on every
@@ -58,7 +58,7 @@ def _checked(table: pa.Table, source: str) -> pa.Table:
     return table
 
 
-def fingerprint(shards: ShardWriter) -> str:
+def fingerprint(shards: Shards) -> str:
     """Tells these pairs from others; a checkpoint counts for the pairs that it was made on only."""
     hashes = [shard.sha256 for shard in shards.shards().values()]
     return hashlib.sha256("".join(hashes).encode()).hexdigest()[:12]

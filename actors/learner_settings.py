@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
 
+from actors.storage import Place
 from tangoflux.errors import ConfigError
 from tangoflux.lora import LoraSettings
 
@@ -145,16 +146,16 @@ class Pretraining:
 
 @dataclass(frozen=True)
 class LearnerJob:
-    """What a rank needs to know; paths are absolute and seen by all ranks.
+    """What a rank needs to know; paths are absolute and seen by all ranks, and so are places in an object store.
 
     Attributes:
         weights: what the training writes at its end.
         checkpoints: directory of the states to go on from.
     """
 
-    policy_dir: Path
-    weights: Path
-    checkpoints: Path
+    policy_dir: Path | Place
+    weights: Path | Place
+    checkpoints: Path | Place
     settings: LearnerSettings
     seed: int
     iteration: int
@@ -178,7 +179,7 @@ class LearnerResult:
         seconds: from start to end, start-up of the ranks included.
     """
 
-    weights: Path
+    weights: Path | Place
     start: dict[str, float]
     end: dict[str, float]
     grad_norm: dict[str, dict[str, float]]

@@ -16,7 +16,7 @@ import torch.distributed as dist
 from safetensors.torch import save_file
 from torch import Tensor
 
-from actors.files import whole_file
+from actors.anywhere import whole
 from actors.learner_alignment import Alignment
 from actors.learner_batches import NoiseKey, PairData, rank_share, steps_per_epoch
 from actors.learner_checkpoint import (
@@ -25,6 +25,7 @@ from actors.learner_checkpoint import (
     checkpoint_progress,
     checkpoint_weights,
     latest_checkpoint,
+    local_checkpoint,
 )
 from actors.learner_clips import ClipData
 from actors.learner_deepspeed import master_weights, start_deepspeed, update
@@ -34,6 +35,7 @@ from actors.learner_moments import set_moments
 from actors.learner_pretraining import FlowMatching
 from actors.learner_settings import LearnerJob
 from actors.learner_task import Task
+from actors.stored_policy import local_policy
 from tangoflux.errors import ConfigError
 from tangoflux.model import fresh_policy, load_lora_policy, load_policy
 from tangoflux.policy import Policy
@@ -68,8 +70,10 @@ class Rank:
         self.dtype = torch.bfloat16 if job.settings.precision == "bf16" else torch.float32
         self.checkpoint = latest_checkpoint(job.checkpoints)
         self.progress = checkpoint_progress(self.checkpoint)
+        self.policy_dir = local_policy(job.policy_dir)
         policy = self._load_policy()
-        weights, average = checkpoint_weights(self.checkpoint) if self.checkpoint else (_copy_trained(policy), {})
+        with local_checkpoint(self.checkpoint) as checkpoint:
+            weights, average = checkpoint_weights(checkpoint) if checkpoint else (_copy_trained(policy), {})
         self.masters = weights if self.dtype == torch.bfloat16 else {}
         # Rank 0 keeps the average of all ranks' weights.
         self.average = (average or dict(weights)) if self.settings.ema_decay and rank == 0 else {}
@@ -84,14 +88,15 @@ class Rank:
             self.progress = Progress(before=self.task.before(self.policy))
         self.log.write(*self.progress.events)
         engine = start_deepspeed(self.policy, self.masters, self.settings)
-        if self.checkpoint:
-            set_moments(engine, self.policy, self.settings, self.rank, checkpoint_moments(self.checkpoint))
+        with local_checkpoint(self.checkpoint) as checkpoint:
+            if checkpoint:
+                set_moments(engine, self.policy, self.settings, self.rank, checkpoint_moments(checkpoint))
         steps = self._train(engine)
         weights = self.average if self.settings.ema_decay else master_weights(self.policy, keep=self.rank == 0)
         engine.destroy()
         if self.rank != 0:
             return None
-        with whole_file(self.job.weights) as temporary:
+        with whole(self.job.weights) as temporary:
             save_file(weights, temporary)
         self.log.flush()
         return {"steps": steps, **self.progress.before, **self.task.after(lambda: self._stored_policy(weights))}
@@ -100,11 +105,11 @@ class Rank:
         """The policy at the start of the training, what is not trained frozen."""
         plan = self.job.pretraining
         if plan and plan.from_scratch:
-            policy = fresh_policy(self.job.policy_dir, self.job.seed)
+            policy = fresh_policy(self.policy_dir, self.job.seed)
         elif self.settings.lora:
-            policy = load_lora_policy(self.job.policy_dir, self.settings.lora)
+            policy = load_lora_policy(self.policy_dir, self.settings.lora)
         else:
-            policy = load_policy(self.job.policy_dir)
+            policy = load_policy(self.policy_dir)
         policy.text_encoder.requires_grad_(plan is not None and plan.train_text_encoder)
         if self.settings.activation_checkpointing:
             policy.transformer.enable_gradient_checkpointing()

@@ -11,21 +11,25 @@ from typing import Any
 
 import ray
 
+from actors.anywhere import absolute, remove
 from actors.controller import NAMESPACE, Controls
 from actors.live_run import AUTH_MODE, POOLS, LiveRun, gone
 from actors.pool import Pool
+from actors.storage import Place
 from actors.telemetry import Telemetry
 from tangoflux.errors import ConfigError
 
 
 @contextmanager
-def announced(run_dir: Path, pools: Mapping[str, Pool], telemetry: Telemetry | None = None) -> Generator[Controls]:
+def announced(
+    run_dir: Path | Place, pools: Mapping[str, Pool], telemetry: Telemetry | None = None
+) -> Generator[Controls]:
     """Lets other processes see and scale the pools as long as the block lasts.
 
     Raises:
         ResourceError: the directory cannot be written.
     """
-    name = f"pools-{hashlib.sha256(str(run_dir.resolve()).encode()).hexdigest()[:16]}"
+    name = f"pools-{hashlib.sha256(str(absolute(run_dir)).encode()).hexdigest()[:16]}"
     controls = Controls(name, pools, telemetry)
     address = ray.get_runtime_context().gcs_address
     LiveRun(address, name, os.environ.get(AUTH_MODE, "")).write(run_dir)
@@ -33,11 +37,11 @@ def announced(run_dir: Path, pools: Mapping[str, Pool], telemetry: Telemetry | N
         yield controls
     finally:
         controls.close()
-        (run_dir / POOLS).unlink(missing_ok=True)
+        remove(run_dir / POOLS)
 
 
 @contextmanager
-def joined(live: LiveRun, run_dir: Path) -> Generator[Any]:
+def joined(live: LiveRun, run_dir: Path | Place) -> Generator[Any]:
     """The controller, in another process than the run's.
 
     Raises:

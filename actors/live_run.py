@@ -8,7 +8,8 @@ import socket
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-from actors.files import whole_file
+from actors.anywhere import content_of, whole
+from actors.storage import Place
 from tangoflux.errors import ConfigError
 
 POOLS = "pools.json"
@@ -27,26 +28,26 @@ class LiveRun:
     controller: str
     auth_mode: str
 
-    def write(self, run_dir: Path) -> None:
+    def write(self, run_dir: Path | Place) -> None:
         """Tells others.
 
         Raises:
             ResourceError: the directory cannot be written.
         """
-        with whole_file(run_dir / POOLS) as temporary:
+        with whole(run_dir / POOLS) as temporary:
             temporary.write_text(json.dumps(asdict(self)) + "\n")
 
 
-def find_live_run(run_dir: Path) -> LiveRun:
+def find_live_run(run_dir: Path | Place) -> LiveRun:
     """Where a run is live; this process can then join its cluster. To be called before Ray is imported.
 
     Raises:
         ConfigError: the run is not live.
     """
-    file = run_dir / POOLS
-    if not file.is_file():
+    content = content_of(run_dir / POOLS)
+    if content is None:
         raise ConfigError(f"no run is live in {run_dir} (it holds no {POOLS}): nothing to show or to scale")
-    live = LiveRun(**json.loads(file.read_text()))
+    live = LiveRun(**json.loads(content))
     host, _, port = live.address.rpartition(":")
     try:
         socket.create_connection((host, int(port)), timeout=REACH_S).close()
@@ -58,6 +59,6 @@ def find_live_run(run_dir: Path) -> LiveRun:
     return live
 
 
-def gone(run_dir: Path) -> ConfigError:
+def gone(run_dir: Path | Place) -> ConfigError:
     """The error for a run whose driver ended without a word."""
     return ConfigError(f"no run is live in {run_dir}: its driver is gone; go on with --resume")

@@ -19,6 +19,8 @@ from torch import Tensor
 
 from actors.chunk import Chunk
 from actors.policy_store import is_trained
+from actors.storage import Place
+from actors.stored_policy import local_policy
 from tangoflux.errors import CheckpointError
 from tangoflux.model import TangoFlux
 from tangoflux.precision import Precision, uses_bf16
@@ -53,7 +55,7 @@ class RolloutWorker:
 
     def __init__(
         self,
-        policy_dir: Path,
+        policy_dir: Path | Place,
         params: SamplingParams,
         threads: int = 1,
         latents_dtype: LatentsDtype = "float32",
@@ -64,7 +66,8 @@ class RolloutWorker:
         """Loads the model.
 
         Args:
-            policy_dir: a directory in the published layout; its policy is ``policy_version``.
+            policy_dir: a directory in the published layout, or a version in an object store; its policy is
+                ``policy_version``.
             threads: CPU threads of this process; results can differ in the last bits between other numbers of them.
             latents_dtype: as stored.
             precision: in which the policy computes velocities; the codec's is always fp32.
@@ -77,7 +80,7 @@ class RolloutWorker:
         self.policy_version = policy_version
         self._dtype = np.dtype(latents_dtype)
         self._bf16 = uses_bf16(precision, device)
-        self._model = TangoFlux.from_pretrained(policy_dir).to(device)
+        self._model = TangoFlux.from_pretrained(local_policy(policy_dir)).to(device)
 
     def set_policy(self, version: int, state: Mapping[str, Tensor]) -> None:
         """Takes over a policy's trained tensors, as ``PolicyStore.state`` gives them.

@@ -44,7 +44,7 @@ class RunLock:
         """
         with clear_disk_errors(self._path):
             self._path.parent.mkdir(parents=True, exist_ok=True)
-            self._content = _my_name()
+            self._content = my_name()
             if not _create(self._path, self._content):
                 self._take_over()
         threading.Thread(target=self._beat, name="run lock", daemon=True).start()
@@ -63,7 +63,7 @@ class RunLock:
         if content is None:
             raise ConfigError(f"{self._path.parent} was in use until just now; try again")
         if not self._is_stale(content):
-            raise ConfigError(f"{self._path.parent} is in use: {_in_words(content)}; end that run first")
+            raise ConfigError(f"{self._path.parent} is in use: {in_words(content)}; end that run first")
         marker = self._path.with_name(f"{LOCK}.{hashlib.sha256(content).hexdigest()[:12]}")
         if not _create(marker, self._content):
             if time.time() - marker.stat().st_mtime > STALE_S:
@@ -80,7 +80,7 @@ class RunLock:
     def _is_stale(self, content: bytes) -> bool:
         name = json.loads(content)
         if name["host"] == socket.gethostname():
-            return not _is_alive(name)
+            return not is_alive(name)
         return time.time() - self._path.stat().st_mtime > STALE_S
 
     def _beat(self) -> None:
@@ -92,12 +92,14 @@ class RunLock:
             os.utime(self._path)
 
 
-def _my_name() -> bytes:
+def my_name() -> bytes:
+    """Who holds a lock, as JSON."""
     name = {"host": socket.gethostname(), "pid": os.getpid(), "started": psutil.Process().create_time()}
     return json.dumps({**name, "since": time.strftime("%Y-%m-%d %H:%M:%S %z")}).encode()
 
 
-def _is_alive(name: dict[str, Any]) -> bool:
+def is_alive(name: dict[str, Any]) -> bool:
+    """Whether a process of this host, by its name in a lock, is still there."""
     try:
         process = psutil.Process(name["pid"])
         return process.create_time() == name["started"] and process.status() != psutil.STATUS_ZOMBIE
@@ -128,6 +130,7 @@ def _read(path: Path) -> bytes | None:
     return b'{"host": "unknown", "pid": 0, "started": 0, "since": "unknown"}'
 
 
-def _in_words(content: bytes) -> str:
+def in_words(content: bytes) -> str:
+    """The holder of a lock, for people."""
     name = json.loads(content)
     return f"process {name['pid']} on {name['host']} works there since {name['since']}"

@@ -3,62 +3,45 @@
 from __future__ import annotations
 
 import hashlib
-import json
-import os
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Generic
 
 import pyarrow as pa
 import pyarrow.parquet as pq
+from typing_extensions import TypeVar
 
-from actors.files import clear_disk_errors, whole_file
+from actors.shard_files import Shard, shard_files, whole_shards
+from actors.storage import Place
 from tangoflux.errors import DataError
 from tangoflux.records import is_latents
 
-MANIFEST = ".manifest.jsonl"
-"""One JSON object a shard. Hidden, because readers of a Parquet directory take every visible file for a shard."""
+Directory = TypeVar("Directory", Path, Place, default=Path)
 
 
-@dataclass(frozen=True)
-class Shard:
-    """A manifest line."""
-
-    part: int
-    file: str
-    rows: int
-    bytes: int
-    sha256: str
-
-
-class ShardWriter:
+class ShardWriter(Generic[Directory]):
     """The shards of one directory, for one writer and any number of readers.
 
     Only a shard that the manifest names and whose file is there with the right size counts as written.
     """
 
-    def __init__(self, directory: Path) -> None:
+    def __init__(self, directory: Directory) -> None:
         self.directory = directory
+        self._files = shard_files(directory)
 
-    def write(self, part: int, table: pa.Table) -> Path:
-        """Writes shard number ``part``, unless it is there already, and returns its path.
+    def write(self, part: int, table: pa.Table) -> Directory:
+        """Writes shard number ``part``, unless it is there already, and returns where it is.
 
         Raises:
-            ResourceError: the disk is full or the directory cannot be written.
+            ResourceError: the disk is full, or the directory or store cannot be written.
         """
-        path = self.directory / f"part-{part:05d}.parquet"
-        if part in self.shards():
-            return path
-        with clear_disk_errors(path):
-            self.directory.mkdir(parents=True, exist_ok=True)
-        with whole_file(path) as temporary:
-            # Latents are incompressible noise to a codec: compressing or indexing them only costs time.
-            plain = [field.name for field in table.schema if not is_latents(field.type)]
-            options: dict[str, Any] = {"use_dictionary": plain, "write_statistics": plain}
-            pq.write_table(table, temporary, compression="none", **options)
-        self._enter(Shard(part, path.name, len(table), path.stat().st_size, _sha256(path)))
-        return path
+        file = f"part-{part:05d}.parquet"
+        if self._files.has(part):
+            return self.directory / file
+        # Latents are incompressible noise to a codec: compressing or indexing them only costs time.
+        plain = [field.name for field in table.schema if not is_latents(field.type)]
+        self._save(part, file, table, {"use_dictionary": plain, "write_statistics": plain})
+        return self.directory / file
 
     def drop_columns(self, part: int, names: Sequence[str]) -> None:
         """Writes a shard anew without some columns; one that has none of them stays as it is.
@@ -71,22 +54,18 @@ class ShardWriter:
         if slim.num_columns == table.num_columns:
             return
         # Under another name, so that the manifest names a whole file at every moment.
-        path = self.directory / f"part-{part:05d}-slim.parquet"
-        with whole_file(path) as temporary:
-            pq.write_table(slim, temporary, compression="none")
-        self._enter(Shard(part, path.name, len(slim), path.stat().st_size, _sha256(path)))
-        (self.directory / shard.file).unlink()
+        self._save(part, f"part-{part:05d}-slim.parquet", slim, {})
+        self._files.delete(shard.file)
 
     def shards(self) -> dict[int, Shard]:
         """The whole shards by number, in their order."""
-        entries = {shard.part: shard for shard in self._manifest()}
-        return {part: entries[part] for part in sorted(entries) if self._is_whole(entries[part])}
+        return whole_shards(self._files)
 
     def parts(self) -> set[int]:
         """Numbers of the whole shards."""
         return set(self.shards())
 
-    def files(self) -> list[Path]:
+    def files(self) -> list[Directory]:
         """Paths of the whole shards in order, for readers of Parquet files."""
         return [self.directory / shard.file for shard in self.shards().values()]
 
@@ -116,39 +95,26 @@ class ShardWriter:
             raise DataError(f"{self.directory} holds no whole shard; run the stage that writes it first")
         return pa.concat_tables([self._read(shard, columns, verify) for shard in shards])
 
+    def _save(self, part: int, file: str, table: pa.Table, options: dict[str, Any]) -> None:
+        content = self._files.save(file, table, {"compression": "none", **options})
+        self._files.enter(Shard(part, file, len(table), content.size, hashlib.sha256(content).hexdigest()))
+
     def _read(self, shard: Shard, columns: Sequence[str] | None, verify: bool) -> pa.Table:
-        path = self.directory / shard.file
-        if verify and _sha256(path) != shard.sha256:
-            raise DataError(f"{path} was changed after it was written (SHA-256 differs from {MANIFEST}); delete it")
+        content = self._files.load(shard.file)
+        if verify and hashlib.sha256(content).hexdigest() != shard.sha256:
+            raise DataError(
+                f"{self.directory / shard.file} was changed after it was written (its SHA-256 differs from the "
+                "manifest's); delete it"
+            )
         # Not pq.read_table, which makes columns of directory names such as "beta=2000".
-        with pq.ParquetFile(path) as file:
+        with pq.ParquetFile(pa.BufferReader(content)) as file:
             return file.read(columns=None if columns is None else list(columns))
 
-    def _manifest(self) -> list[Shard]:
-        path = self.directory / MANIFEST
-        if not path.exists():
-            return []
-        # What follows the last line feed is a line that a crash tore.
-        lines = path.read_bytes().split(b"\n")[:-1]
-        try:
-            return [Shard(**json.loads(line)) for line in lines]
-        except (ValueError, TypeError) as error:
-            raise DataError(f"{path} is damaged ({error}); delete the directory to make its shards again") from error
 
-    def _is_whole(self, shard: Shard) -> bool:
-        path = self.directory / shard.file
-        return path.is_file() and path.stat().st_size == shard.bytes
-
-    def _enter(self, shard: Shard) -> None:
-        path = self.directory / MANIFEST
-        with clear_disk_errors(path), path.open("a+b") as file:
-            file.seek(0)
-            file.truncate(file.read().rfind(b"\n") + 1)
-            file.write(json.dumps(asdict(shard)).encode() + b"\n")
-            file.flush()
-            os.fsync(file.fileno())
+Shards = ShardWriter[Path] | ShardWriter[Place]
 
 
-def _sha256(path: Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
+def shards_at(directory: Path | Place) -> Shards:
+    """The shards of a directory or place."""
+    shards: Any = ShardWriter[Any](directory)  # a union is no value of the type variable
+    return shards

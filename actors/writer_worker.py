@@ -8,7 +8,8 @@ from pathlib import Path
 import pyarrow as pa
 import ray
 
-from actors.writer import ShardWriter
+from actors.storage import Place
+from actors.writer import shards_at
 from tangoflux.preferences import PairCounts, make_pairs
 
 
@@ -31,13 +32,13 @@ class Written:
 class WriterWorker:
     """Writes shards. One that was written already stays as it is, so that a chunk may come twice."""
 
-    def write(self, shard: ShardRows, directory: Path) -> Written:
+    def write(self, shard: ShardRows, directory: Path | Place) -> Written:
         """Writes a shard of rollouts.
 
         Raises:
-            ResourceError: the disk is full or the directory cannot be written.
+            ResourceError: the disk is full, or the directory or store cannot be written.
         """
-        ShardWriter(directory).write(shard.part, shard.table)
+        shards_at(directory).write(shard.part, shard.table)
         return Written(len(shard.table), make_pairs(shard.table)[1])
 
 

@@ -6,6 +6,7 @@ python jobs/bench.py --size full --device cuda --compile              # the pape
 python jobs/bench.py --table benchmarks/cpu-mid.json                  # Markdown of what was measured
 python jobs/bench.py orchestration                                    # what the driver of a run costs
 python jobs/bench.py overlap                                          # how much of a rollout stage is sampling
+python jobs/bench.py serve                                            # the endpoint under load
 """
 
 from __future__ import annotations
@@ -49,11 +50,15 @@ installation, PYTHONPATH=. python jobs/bench.py. --table reads a finished file a
 Sizes: tiny (a trial of seconds), mid (11M parameters, a CPU's minutes), full (the paper's 517M, for a GPU)."""
 
 
+WITH_RAY = {"orchestration": "orchestration", "overlap": "overlap", "serve": "load"}
+"""Measurements that need Ray, which the rest runs without, and their modules."""
+
+
 def main(argv: Sequence[str] | None = None) -> int:
     """Measures, writes JSON, prints the table."""
     given = sys.argv[1:] if argv is None else list(argv)
-    if given[:1] in (["orchestration"], ["overlap"]):  # these need Ray, which the rest runs without
-        return import_module(f"jobs.{given[0]}").main(given[1:])
+    if given[:1] and given[0] in WITH_RAY:
+        return import_module(f"jobs.{WITH_RAY[given[0]]}").main(given[1:])
     arguments = _parser().parse_args(given)
     if arguments.table:
         print(markdown(_read(arguments.table)))

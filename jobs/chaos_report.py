@@ -6,8 +6,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from actors.metrics import read_history
 from actors.writer import ShardWriter
-from jobs.metrics import read_history
 from jobs.set_aside import FILE
 from tangoflux.records import canonical_sha256
 

@@ -16,6 +16,7 @@ import ray
 import torch
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
+from actors.anywhere import absolute
 from actors.chunk import Chunk
 from actors.learner_settings import LearnerSettings
 from actors.live_pools import announced
@@ -23,6 +24,7 @@ from actors.pool import Pool
 from actors.pool_size import PoolSize
 from actors.reward import RewardActor, ScoredBatch
 from actors.rollout import RolloutActor
+from actors.storage import Place
 from actors.stream import SetAside
 from actors.telemetry import Telemetry
 from actors.writer_worker import WriterActor, Written
@@ -109,7 +111,7 @@ class Pools:
     telemetry: Telemetry = field(default_factory=Telemetry)
 
     def collect(
-        self, chunks: Sequence[Chunk], directory: Path, schema: pa.Schema, set_aside: SetAside[Chunk]
+        self, chunks: Sequence[Chunk], directory: Path | Place, schema: pa.Schema, set_aside: SetAside[Chunk]
     ) -> Iterator[tuple[Chunk, Written]]:
         """Samples the chunks, ranks them and writes each as a shard of ``directory``, as they finish.
 
@@ -118,7 +120,7 @@ class Pools:
         """
         sampled = self.rollouts.stream("sample", chunks, set_aside=set_aside)
         ranked = self.rewards.stream("tabulate", sampled, schema, set_aside=set_aside)
-        yield from self.writer.stream("write", ranked, directory.resolve(), set_aside=set_aside).values()
+        yield from self.writer.stream("write", ranked, absolute(directory), set_aside=set_aside).values()
 
     def score(
         self, chunks: Sequence[Chunk], roles: Sequence[str], keep: Collection[str] = ()
@@ -148,7 +150,7 @@ class Pools:
 
 
 @contextmanager
-def open_pools(config: RunConfig, policy_dir: Path) -> Generator[Pools]:
+def open_pools(config: RunConfig, policy_dir: Path | Place) -> Generator[Pools]:
     """Starts the pools; they live until the block ends."""
     sampler = rollout_args(policy_dir, config.sampling, config.rollouts)
     with (
@@ -183,12 +185,12 @@ def _writer_pool() -> AbstractContextManager[Pool]:
 
 
 def rollout_args(
-    policy_dir: Path, sampling: SamplingOptions, rollouts: RolloutOptions, policy_version: int = 0
+    policy_dir: Path | Place, sampling: SamplingOptions, rollouts: RolloutOptions, policy_version: int = 0
 ) -> tuple[Any, ...]:
     """What a ``RolloutWorker`` is made with."""
     params = SamplingParams(sampling.num_steps, sampling.guidance_scale, sampling.negative_prompt)
     dtype, device = rollouts.latents_dtype, device_of(rollouts)
-    return (policy_dir.resolve(), params, rollouts.threads, dtype, policy_version, device, rollouts.precision)
+    return (absolute(policy_dir), params, rollouts.threads, dtype, policy_version, device, rollouts.precision)
 
 
 def reward_pool(roles: Mapping[str, str], rewards: ScoringOptions) -> AbstractContextManager[Pool]:

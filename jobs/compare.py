@@ -12,10 +12,12 @@ from pathlib import Path
 import numpy as np
 import pyarrow as pa
 
-from actors.writer import ShardWriter
+from actors.anywhere import local_file
+from actors.metrics import read_history
+from actors.storage import Place, place_of
+from actors.writer import shards_at
 from jobs.formatting import with_error
 from jobs.heldout import FACTS, Scores, mean_and_error, scores_of
-from jobs.metrics import read_history
 from tangoflux.cli import run_main
 from tangoflux.errors import DataError
 
@@ -29,12 +31,12 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Prints the table."""
     parser = argparse.ArgumentParser(prog="python jobs/compare.py", description=__doc__, epilog=EPILOG)
     parser.formatter_class = argparse.RawDescriptionHelpFormatter
-    parser.add_argument("runs", nargs="+", type=Path, help="run directories of jobs/crpo.py")
+    parser.add_argument("runs", nargs="+", type=place_of, help="run directories or URIs of jobs/crpo.py")
     print(comparison(parser.parse_args(argv).runs))
     return 0
 
 
-def comparison(runs: Sequence[Path]) -> str:
+def comparison(runs: Sequence[Path | Place]) -> str:
     """The table as Markdown.
 
     Raises:
@@ -52,12 +54,13 @@ def comparison(runs: Sequence[Path]) -> str:
     return "\n".join(lines) + f"\n\n{len(first)} held-out prompts."
 
 
-def _base_and_last(run: Path) -> tuple[pa.Table, pa.Table]:
+def _base_and_last(run: Path | Place) -> tuple[pa.Table, pa.Table]:
     """The held-out tables of the base policy and of the last one."""
-    iterations = read_history(run / "metrics.jsonl").iterations
+    with local_file(run / "metrics.jsonl") as file:
+        iterations = read_history(file).iterations
     if len(iterations) < 2:
         raise DataError(f"{run} holds no run of jobs/crpo.py that has finished an iteration")
-    shards = ShardWriter(run / "heldout")
+    shards = shards_at(run / "heldout")
     return shards.read_part(0), shards.read_part(iterations[-1]["iteration"])
 
 

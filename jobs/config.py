@@ -2,18 +2,21 @@
 
 from __future__ import annotations
 
+import hashlib
 import math
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import BeforeValidator, Field, PlainSerializer, field_validator, model_validator
+from pydantic import BeforeValidator, ConfigDict, Field, PlainSerializer, field_validator, model_validator
 
+from actors.anywhere import cache_dir
+from actors.command_line import load_options
+from actors.options import Options, option
+from actors.place_options import CustomResources, LabelSelector, label_selector_option, resources_option
 from actors.pool_size import ALLOWED, PoolSize
-from jobs.command_line import load_options
-from jobs.options import Options, option
-from jobs.place_options import CustomResources, LabelSelector, label_selector_option, resources_option
+from actors.storage import Place, place_of
 from tangoflux.precision import Precision
 
 CONFIGS = Path(__file__).parent / "configs"
@@ -236,14 +239,23 @@ def _new_run_dir() -> Path:
     return Path("runs") / time.strftime("%Y-%m-%d_%H-%M-%S")
 
 
+RunDir = Annotated[
+    Path | Place,
+    BeforeValidator(lambda value: place_of(str(value))),
+    PlainSerializer(str, return_type=str),
+]
+
+
 class RunConfig(Options):
     """All options of a CRPO run."""
 
-    run_dir: Path = option(
+    model_config = ConfigDict(arbitrary_types_allowed=True)
+
+    run_dir: RunDir = option(
         _new_run_dir,
-        "directory that the run writes",
+        "directory that the run writes, or s3://bucket/prefix or gs://bucket/prefix",
         default_text="runs/<date-time>",
-        allowed=LOCAL_PATH,
+        allowed="a path, or s3://bucket/prefix or gs://bucket/prefix",
         may_change=True,
     )
     resume: bool = option(
@@ -294,7 +306,7 @@ class RunConfig(Options):
     learner: LearnerOptions = LearnerOptions()
     heldout: HeldoutOptions = HeldoutOptions()
 
-    @field_validator("run_dir", "prompts", "heldout_prompts")
+    @field_validator("prompts", "heldout_prompts")
     @classmethod
     def _local(cls, path: Path | None) -> Path | None:
         return local_path(path)
@@ -332,7 +344,7 @@ def load_config(argv: Sequence[str] | None = None) -> RunConfig:
         description=DESCRIPTION,
         examples=EXAMPLES,
         shipped=shipped_configs("default", "tangoflux", "cluster"),
-        file_without_config=_stored_config,
+        file_without_config=_config_to_resume,
     )
 
 
@@ -341,11 +353,26 @@ def shipped_configs(*names: str) -> dict[str, Path]:
     return {name: CONFIGS / f"{name}.yaml" for name in names}
 
 
-def _stored_config(arguments: Mapping[str, Any]) -> Path | None:
+def stored_config(run_dir: Path | Place) -> Path | None:
+    """A run's config.yaml, from an object store as a copy; None where there is no run.
+
+    Raises:
+        ResourceError: the store does not answer.
+    """
+    file = run_dir / CONFIG_FILE
+    if isinstance(file, Path):
+        return file if file.is_file() else None
+    if file.size("") is None:
+        return None
+    copy = cache_dir() / "configs" / f"{hashlib.sha256(str(file).encode()).hexdigest()[:16]}.yaml"
+    file.fetch("", copy)
+    return copy
+
+
+def _config_to_resume(arguments: Mapping[str, Any]) -> Path | None:
     if arguments.get("resume") is not True or "run_dir" not in arguments:
         return None
-    file = Path(arguments["run_dir"]).expanduser() / CONFIG_FILE
-    return file if file.is_file() else None
+    return stored_config(place_of(str(arguments["run_dir"])))
 
 
 def _contradictions(config: RunConfig) -> Iterator[str]:

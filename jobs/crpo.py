@@ -10,18 +10,21 @@ latents that the learner reads, the reference is frozen whole, and ties make no 
 
 from __future__ import annotations
 
+import shlex
 import sys
 import time
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING
 
+from actors.metrics import read_history
 from jobs.config import RunConfig, load_config
 from jobs.display import Display
-from jobs.metrics import read_history
 from tangoflux.cli import resumable, run_main
 
 if TYPE_CHECKING:
     from jobs.preparation import Inputs
+    from jobs.run_place import RunPlace
     from jobs.stages import Run
     from jobs.tensorboard_log import TensorboardLog
 
@@ -30,17 +33,17 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Checks everything that can be checked first, then runs the iterations that the run directory lacks."""
     config = load_config(argv)
     # torch and Ray take seconds to import, which --help and a mistyped option need not wait for.
-    from actors.run_lock import RunLock
     from jobs.preparation import prepare
+    from jobs.run_place import opened
 
     inputs = prepare(config)
-    with RunLock(config.run_dir):
-        run(config, inputs)
+    with opened(config.run_dir) as place:
+        run(config, inputs, place)
     return 0
 
 
-def run(config: RunConfig, inputs: Inputs) -> None:
-    """The run itself, in its directory, which is this process's alone."""
+def run(config: RunConfig, inputs: Inputs, place: RunPlace) -> None:
+    """The run itself, in its place, which is this process's alone."""
     from actors.policy_store import PolicyStore
     from jobs.cluster import open_pools, ray_session
     from jobs.placement import place_run
@@ -48,30 +51,34 @@ def run(config: RunConfig, inputs: Inputs) -> None:
     from jobs.run_dir import open_run_dir
     from jobs.stages import Run
 
-    directory = open_run_dir(config)
-    base = PolicyStore(directory / "policies").publish(0, inputs.policy_dir)
+    directory = place.local
+    open_run_dir(config, directory)
+    PolicyStore(directory / "policies").publish(0, inputs.policy_dir)
+    place.push()
     steps_before = len(read_history(directory / "metrics.jsonl").steps)
     with (
-        resumable(f"go on with: python jobs/crpo.py --run-dir {directory} --resume"),
+        resumable(f"go on with: python jobs/crpo.py --run-dir {shlex.quote(str(place.root))} --resume"),
         Display(config.iterations) as display,
-        _board(config, steps_before) as board,
+        _board(config, directory, steps_before) as board,
     ):
-        display.note(f"{inputs.plan}\n\nrun directory {directory}")
+        display.note(f"{inputs.plan}\n\nrun directory {place.root}")
         with ray_session(config.rollouts, config.rewards, config.learner):
             display.note(place_run(config))
-            with open_pools(config, base) as pools:
-                mishaps = align(Run(config, inputs, pools, display, board))
+            with open_pools(config, place.policy(0)) as pools:
+                mishaps = align(Run(config, place, inputs, pools, display, board))
         write_report(directory)
-        summarise(config, mishaps, display)
+        summarise(place, mishaps, display)
+    # After the block: TensorBoard's files are closed.
+    place.push()
 
 
-def _board(config: RunConfig, steps_before: int) -> TensorboardLog:
+def _board(config: RunConfig, directory: Path, steps_before: int) -> TensorboardLog:
     from jobs.tensorboard_log import TensorboardLog
     from jobs.wandb_log import WandbLog
 
     if config.wandb_project:
-        return WandbLog(config.run_dir, steps_before, config.wandb_project, config.model_dump(mode="json"))
-    return TensorboardLog(config.run_dir / "tensorboard", steps_before)
+        return WandbLog(directory, steps_before, config.wandb_project, config.model_dump(mode="json"))
+    return TensorboardLog(directory / "tensorboard", steps_before)
 
 
 def align(run: Run) -> dict[str, int]:
@@ -88,14 +95,14 @@ def align(run: Run) -> dict[str, int]:
     return run.log_end(time.monotonic() - started)
 
 
-def summarise(config: RunConfig, mishaps: Mapping[str, int], display: Display) -> None:
+def summarise(place: RunPlace, mishaps: Mapping[str, int], display: Display) -> None:
     """The table of base against aligned, where to look and listen, and what died on the way."""
-    iterations = read_history(config.run_dir / "metrics.jsonl").iterations
+    iterations = read_history(place.local / "metrics.jsonl").iterations
     aligned = iterations[-1]["heldout"] if len(iterations) > 1 else None
     paths = {
-        "report": config.run_dir / "report.html",
-        "audio": config.run_dir / "samples",
-        "policy": config.run_dir / "policies" / f"v{iterations[-1]['policy_version']:04d}",
+        "report": place.root / "report.html",
+        "audio": place.root / "samples",
+        "policy": place.policy(iterations[-1]["policy_version"]),
     }
     display.summary(iterations[0]["heldout"], aligned, paths)
     if any(mishaps.values()):

@@ -6,7 +6,6 @@ import sys
 import time
 from collections.abc import Generator, Mapping
 from contextlib import contextmanager
-from pathlib import Path
 from types import TracebackType
 from typing import Any, TextIO
 
@@ -143,7 +142,7 @@ class Display:
         self,
         base: Mapping[str, Mapping[str, Any]],
         aligned: Mapping[str, Mapping[str, Any]] | None,
-        paths: Mapping[str, Path],
+        paths: Mapping[str, object],
     ) -> None:
         """Print base against aligned, and where to look and listen.
 

@@ -10,7 +10,8 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
-from actors.writer import ShardWriter
+from actors.storage import Place
+from actors.writer import shards_at
 from tangoflux.prompts import Prompt
 
 Scores = Mapping[str, NDArray[np.float64]]
@@ -25,8 +26,8 @@ FACTS = ["iteration", "prompt_id", "prompt", "duration_s"]
 class HeldoutScores:
     """The scores of every held-out prompt at every iteration, as Parquet in ``heldout/``."""
 
-    def __init__(self, directory: Path, prompts: Sequence[Prompt]) -> None:
-        self._writer = ShardWriter(directory)
+    def __init__(self, directory: Path | Place, prompts: Sequence[Prompt]) -> None:
+        self._writer = shards_at(directory)
         self._prompts = prompts
 
     def write(self, iteration: int, by_prompt: Mapping[str, Mapping[str, float]]) -> None:

@@ -10,6 +10,7 @@ from jobs.config import LearnerOptions, RunConfig
 from jobs.formatting import in_words
 from jobs.model_facts import ModelFacts
 from tangoflux.conditioning import TRAINING_MAX_TOKENS
+from tangoflux.sampling import SAMPLING_FLOATS
 
 PROCESS_BYTES = 600_000_000
 """What a worker process has of its own once it has imported torch, Ray and the models' libraries; measured."""
@@ -22,9 +23,6 @@ RAY_BYTES = 900_000_000
 
 TRAINING_FLOATS = {"fp32": 23, "bf16": 27}
 """Numbers kept for the backward pass per row, token, block and unit of width; measured on three sizes and with LoRA."""
-
-SAMPLING_FLOATS = 12
-"""The same of one block without a backward pass: the widest moment is the single block's attention beside its MLP."""
 
 DECODING_FLOATS = 4.5
 """Numbers that the codec holds per row, sample and channel of its last block; measured on two sizes."""

@@ -5,10 +5,10 @@ from __future__ import annotations
 from pathlib import Path
 
 from actors.files import clear_disk_errors, whole_file
+from actors.options import Options
 from actors.writer import ShardWriter
-from jobs.options import Options
+from actors.yaml_files import load_file
 from jobs.run_dir import check_writable, differences
-from jobs.yaml_files import load_file
 from tangoflux.errors import ConfigError, DataError
 
 FLAG = "--output"

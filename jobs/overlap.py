@@ -31,7 +31,6 @@ def main(argv: Sequence[str] | None = None) -> int:
     with tempfile.TemporaryDirectory() as folder:
         config = load_config([*options, "--run-dir", str(Path(folder) / "run")])
         inputs = prepare(config)
-        config.run_dir.mkdir()
         with ray_session(config.rollouts, config.rewards), open_pools(config, inputs.policy_dir) as pools:
             ratios = [measure(pools, config, inputs, number) for number in range(1, arguments.rounds + 1)]
     print(
@@ -55,7 +54,7 @@ def measure(pools: Pools, config: RunConfig, inputs: Inputs, number: int) -> flo
 
 def _stage(pools: Pools, config: RunConfig, inputs: Inputs, chunks: Sequence[Chunk]) -> Iterable[object]:
     schema = rollout_schema(inputs.max_frames, inputs.channels, config.rollouts.latents_dtype)
-    with tempfile.TemporaryDirectory(dir=config.run_dir) as directory:
+    with tempfile.TemporaryDirectory() as directory:
         yield from pools.collect(chunks, Path(directory), schema, _refuse)
 
 

@@ -11,6 +11,7 @@ from pathlib import Path
 
 import psutil
 
+from actors.storage import Place
 from jobs.config import RunConfig
 from jobs.formatting import in_words
 from jobs.memory import LEARNER, Memory, gpu_memory, machine_memory
@@ -84,18 +85,19 @@ def make_plan(config: RunConfig, facts: ModelFacts) -> Plan:
     )
 
 
-def check_plan(plan: Plan, run_dir: Path) -> None:
+def check_plan(plan: Plan, run_dir: Path | Place) -> None:
     """Whether this machine has what the plan needs; in a cluster of several, only the disk is looked at.
 
     Raises:
         ResourceError: it has not; says what is needed, what is there, and which options need less.
     """
-    check_disk(
-        max(0, plan.disk_bytes - _stored_bytes(run_dir)),
-        run_dir,
-        "choose another --run-dir, or lower --iterations, --prompts-per-iteration or --samples-per-prompt, or take "
-        "--latents-dtype float16",
-    )
+    if isinstance(run_dir, Path):
+        check_disk(
+            max(0, plan.disk_bytes - _stored_bytes(run_dir)),
+            run_dir,
+            "choose another --run-dir, or lower --iterations, --prompts-per-iteration or --samples-per-prompt, or take "
+            "--latents-dtype float16",
+        )
     available = _available_memory()
     if plan.memory_bytes > available and "RAY_ADDRESS" not in os.environ:
         largest = max(plan.memory, key=lambda part: part.total)

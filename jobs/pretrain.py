@@ -12,9 +12,9 @@ from typing import Literal
 
 from pydantic import field_validator
 
-from jobs.command_line import load_options
+from actors.command_line import load_options
+from actors.options import REQUIRED, Options, option
 from jobs.config import LOCAL_PATH, SamplingOptions, TrainingOptions, local_path, shipped_configs
-from jobs.options import REQUIRED, Options, option
 from tangoflux.cli import resumable, run_main
 
 DESCRIPTION = """\

@@ -7,8 +7,8 @@ from itertools import groupby
 from pathlib import Path
 from typing import Any
 
+from actors.metrics import Event, MetricsLog
 from jobs.charts import Chart, Line, line_chart
-from jobs.metrics import Event, MetricsLog
 from jobs.pages import render_page, write_page
 from jobs.report_listening import listening_cards
 from jobs.samples import Sample

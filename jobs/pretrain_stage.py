@@ -16,13 +16,13 @@ from actors.learner_batches import split_heldout, steps_per_epoch
 from actors.learner_checkpoint import latest_checkpoint
 from actors.learner_clips import ClipData
 from actors.learner_settings import LearnerSettings, Pretraining, PretrainingResult
+from actors.metrics import MetricsLog
 from actors.policy_store import PolicyStore
 from jobs.cluster import ray_session
 from jobs.display import Display, Stage
 from jobs.formatting import number
 from jobs.formatting import seconds as in_words
 from jobs.machine import machine_facts
-from jobs.metrics import MetricsLog
 from jobs.model_facts import ModelFacts, read_model_facts
 from jobs.output_dir import check_output, open_output
 from jobs.placement import place_learner

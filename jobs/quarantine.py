@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from actors.files import whole_file
-from jobs.json_lines import JsonLines, read_json_lines
+from actors.json_lines import JsonLines, read_json_lines
 from tangoflux.errors import DataError
 
 DECIDING = 100

@@ -16,11 +16,13 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+from actors.metrics import Event, History, read_history
+from actors.storage import place_of
 from jobs import formatting
-from jobs.metrics import Event, History, read_history
 from jobs.pages import render_page, write_page
 from jobs.report_figures import HELDOUT, health_curves, heldout_curves, learning_curves, work_bars
 from jobs.report_listening import listening_cards
+from jobs.run_place import small_files
 from jobs.samples import read_samples
 from tangoflux.cli import run_main
 from tangoflux.errors import DataError
@@ -197,9 +199,16 @@ def main(argv: Sequence[str] | None = None) -> int:
         DataError: that is no run's directory.
     """
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--run-dir", type=Path, required=True, metavar="DIR", help="directory of a run of jobs/crpo.py")
-    path = write_report(parser.parse_args(argv).run_dir)
-    print(f"wrote {path} ({path.stat().st_size / 1e6:.1f} MB)")
+    parser.add_argument(
+        "--run-dir", type=place_of, required=True, metavar="DIR", help="directory or URI of a run of jobs/crpo.py"
+    )
+    run_dir = parser.parse_args(argv).run_dir
+    with small_files(run_dir) as directory:
+        path = write_report(directory)
+        size = path.stat().st_size
+        if directory != run_dir:
+            run_dir.put(path.name, path)
+    print(f"wrote {run_dir / path.name} ({size / 1e6:.1f} MB)")
     return 0
 
 

@@ -7,9 +7,9 @@ from collections.abc import Iterable, Sequence
 from itertools import groupby
 from typing import Any
 
+from actors.metrics import Event, History
 from jobs.charts import Bars, Chart, Line, line_chart, stacked_bars
 from jobs.formatting import MINUS, TIMES
-from jobs.metrics import Event, History
 
 HELDOUT = {
     "reward": ("Reward", "what the run optimises"),

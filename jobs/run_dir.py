@@ -5,10 +5,11 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
+from actors.options import Model, leaf_values, leaves
 from actors.run_lock import LOCK
-from jobs.config import CONFIG_FILE, RunConfig
-from jobs.options import Model, leaf_values, leaves
-from jobs.yaml_files import load_file
+from actors.storage import Place
+from actors.yaml_files import load_file
+from jobs.config import CONFIG_FILE, RunConfig, stored_config
 from tangoflux.errors import ConfigError
 
 
@@ -20,21 +21,21 @@ def check_run_dir(config: RunConfig) -> None:
             it or its parent is no directory that this process may write to.
     """
     directory = config.run_dir
-    check_writable(directory, "--run-dir")
+    if isinstance(directory, Path):
+        check_writable(directory, "--run-dir")
     if config.resume:
         _check_same_config(config)
-    elif directory.exists() and _entries(directory):
-        what = "holds a run" if (directory / CONFIG_FILE).exists() else "is not empty"
+    elif entries := _entries(directory):
+        what = "holds a run" if CONFIG_FILE in entries else "is not empty"
         raise ConfigError(f"{directory} {what}; pass --resume to go on with it or choose another --run-dir")
 
 
-def open_run_dir(config: RunConfig) -> Path:
-    """Makes the run's directory and its config.yaml, after ``check_run_dir``.
+def open_run_dir(config: RunConfig, directory: Path) -> None:
+    """Makes the run's directory on this machine and its config.yaml, after ``check_run_dir``.
 
     Raises:
         ConfigError: the file system does not let it.
     """
-    directory = config.run_dir
     unfinished = directory / f".{CONFIG_FILE}"
     try:
         directory.mkdir(parents=True, exist_ok=True)
@@ -42,7 +43,6 @@ def open_run_dir(config: RunConfig) -> Path:
         unfinished.replace(directory / CONFIG_FILE)
     except OSError as error:
         raise ConfigError(f"--run-dir {directory} cannot be written: {error.strerror}") from None
-    return directory
 
 
 def check_writable(directory: Path, flag: str) -> None:
@@ -73,14 +73,18 @@ def differences(stored: Model, wanted: Model) -> list[str]:
     ]
 
 
-def _entries(directory: Path) -> list[str]:
+def _entries(directory: Path | Place) -> set[str]:
     """What is in the directory, but for what a crash before the end of ``open_run_dir`` leaves."""
-    return [name for name in os.listdir(directory) if name not in (f".{CONFIG_FILE}", LOCK)]
+    if isinstance(directory, Place):
+        names = {name.partition("/")[0] for name in directory.sizes()}
+    else:
+        names = set(os.listdir(directory)) if directory.exists() else set[str]()
+    return names - {f".{CONFIG_FILE}", LOCK}
 
 
 def _check_same_config(config: RunConfig) -> None:
-    file = config.run_dir / CONFIG_FILE
-    if not file.is_file():
+    file = stored_config(config.run_dir)
+    if file is None:
         raise ConfigError(
             f"--resume: {config.run_dir} holds no run (no {CONFIG_FILE}); leave --resume out to start one"
         )

@@ -13,7 +13,7 @@ import numpy.typing as npt
 import soundfile
 
 from actors.files import clear_disk_errors, whole_file
-from jobs.json_lines import JsonLines, read_json_lines
+from actors.json_lines import JsonLines, read_json_lines
 
 __all__ = ["Sample", "SampleFolder", "read_samples"]
 

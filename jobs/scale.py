@@ -11,11 +11,11 @@ import argparse
 import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from actors.live_run import find_live_run
 from actors.pool_size import PoolSize
+from actors.storage import place_of
 from tangoflux.cli import run_main
 from tangoflux.errors import ConfigError
 
@@ -90,7 +90,7 @@ def _parser() -> argparse.ArgumentParser:
         epilog=EPILOG,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    parser.add_argument("--run-dir", type=Path, required=True, help="the run's directory")
+    parser.add_argument("--run-dir", type=place_of, required=True, help="the run's directory or URI")
     parser.add_argument("--rollouts", metavar="N|N:M", help="rollout workers")
     parser.add_argument("--rewards", metavar="N|N:M", help="reward workers")
     return parser

@@ -7,8 +7,8 @@ from collections import Counter
 from pathlib import Path
 from typing import Any
 
+from actors.anywhere import whole
 from actors.chunk import Chunk
-from actors.files import whole_file
 from tangoflux.preferences import PairCounts
 
 FILE = ".set_aside.json"
@@ -32,8 +32,7 @@ class SetAside:
             ResourceError: the disk is full or the directory cannot be written.
         """
         prompts = [{"prompt_id": prompt.id, "prompt": prompt.text} for prompt in chunk.prompts]
-        self.path.parent.mkdir(parents=True, exist_ok=True)
-        with whole_file(self.path) as temporary:
+        with whole(self.path) as temporary:
             rows = [*self._rows(), {"part": chunk.index, "reason": str(error), "prompts": prompts}]
             temporary.write_text(json.dumps(rows, ensure_ascii=False, indent=1) + "\n", encoding="utf-8")
 

@@ -4,30 +4,31 @@ from __future__ import annotations
 
 import dataclasses
 import json
-import shutil
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import ray
-from safetensors.torch import load_file
 
+from actors.anywhere import remove, remove_below, whole
 from actors.chunk import Chunk, heldout_chunks, rollout_chunks
-from actors.files import whole_file
 from actors.learner import train
+from actors.learner_checkpoint import load_tensors
 from actors.learner_settings import LearnerResult
+from actors.metrics import MetricsLog, read_history
 from actors.policy_store import PolicyStore
 from actors.reward import ScoredBatch
-from actors.writer import ShardWriter
+from actors.storage import Place
+from actors.writer import Shards, shards_at
 from jobs.cluster import Pools, learner_settings, make_room_for_learner
 from jobs.config import RunConfig
 from jobs.display import Display, Stage
 from jobs.heldout import HeldoutScores, heldout_figures
 from jobs.machine import machine_facts
-from jobs.metrics import MetricsLog, read_history
 from jobs.preparation import Inputs
 from jobs.retention import drop_old
+from jobs.run_place import RunPlace
 from jobs.samples import SampleFolder
 from jobs.set_aside import SetAside
 from jobs.tensorboard_log import TensorboardLog
@@ -41,13 +42,19 @@ class Run:
     """A run's directory, pools and logs, and the stages over them."""
 
     def __init__(
-        self, config: RunConfig, inputs: Inputs, pools: Pools, display: Display, board: TensorboardLog
+        self,
+        config: RunConfig,
+        place: RunPlace,
+        inputs: Inputs,
+        pools: Pools,
+        display: Display,
+        board: TensorboardLog,
     ) -> None:
         self.config, self.inputs, self.pools, self.display, self.board = config, inputs, pools, display, board
-        self.directory = config.run_dir
+        self.place, self.directory = place, place.local
         self.metrics = MetricsLog(self.directory / "metrics.jsonl")
         self.store = PolicyStore(self.directory / "policies")
-        self.heldout = HeldoutScores(self.directory / "heldout", inputs.heldout)
+        self.heldout = HeldoutScores(place.root / "heldout", inputs.heldout)
         self.samples = SampleFolder(self.directory / "samples")
         history = read_history(self.metrics.path)
         self._finished = {event["iteration"] for event in history.iterations}
@@ -74,12 +81,12 @@ class Run:
         """Rollouts, rewards and preference pairs of an iteration; returns what the iteration's event says of them."""
         if self.config.data == "offline" and iteration > 1:
             return {}
-        rollouts = ShardWriter(self.directory / "rollouts" / _folder(iteration))
+        rollouts = shards_at(self.place.root / "rollouts" / _folder(iteration))
         rate = self._roll_out(iteration, rollouts)
         with self.display.stage(iteration, "pairs"):
             return {**self._pair(iteration, rollouts), "samples_per_second": rate}
 
-    def _roll_out(self, iteration: int, rollouts: ShardWriter) -> float | None:
+    def _roll_out(self, iteration: int, rollouts: Shards) -> float | None:
         """Samples and scores the chunks that no shard holds yet; returns samples a second."""
         config = self.config
         prompts = draw_prompts(self.inputs.prompts, config.prompts_per_iteration, config.seed, iteration)
@@ -89,7 +96,7 @@ class Run:
         done = rollouts.parts()
         missing = [chunk for chunk in chunks if chunk.index not in done]
         samples = sum(len(chunk.prompts) for chunk in missing) * config.samples_per_prompt
-        failures, aside = PairCounts(), SetAside(rollouts.directory)
+        failures, aside = PairCounts(), self._set_aside(iteration)
         aside.clear()
         with self.display.stage(iteration, "rollouts", samples) as stage:
             self._use_policy(iteration - 1)
@@ -99,10 +106,10 @@ class Run:
                 stage.advance(written.rows)
         return samples / stage.seconds if samples else None
 
-    def _pair(self, iteration: int, rollouts: ShardWriter) -> dict[str, Any]:
+    def _pair(self, iteration: int, rollouts: Shards) -> dict[str, Any]:
         """Writes the pairs shard by shard, and measures the samples' health."""
-        preferences = ShardWriter(self._preferences(iteration))
-        counts, health = SetAside(rollouts.directory).counts(), HealthMeter()
+        preferences = shards_at(self._preferences(iteration))
+        counts, health = self._set_aside(iteration).counts(), HealthMeter()
         for part in sorted(rollouts.parts()):
             table = rollouts.read_part(part)
             pairs, of_part = make_pairs(table, self.config.rewards.min_margin)
@@ -115,24 +122,29 @@ class Run:
 
     def learn(self, iteration: int) -> dict[str, Any]:
         """Trains on the iteration's pairs and publishes the new policy; returns the learner's figures."""
-        output = self.directory / "learner" / _folder(iteration)
+        output = self.place.root / "learner" / _folder(iteration)
+        figures = self.directory / "learner" / _folder(iteration) / "result.json"
         if iteration not in self.store.versions():
             with self.display.stage(iteration, "learner", self.config.max_steps, "steps") as stage:
                 make_room_for_learner(self.config, self.pools)
                 result = self._train(iteration, output, lambda step: self._on_step(stage, step))
                 self._learner_restarts += result.restarts
                 self.pools.telemetry.count("learner_restarts", result.restarts)
-                _write_json(output / "result.json", _figures_of(result))
+                _write_json(figures, _figures_of(result))
                 lora = learner_settings(self.config.objective, self.config.learner).lora
-                self.store.publish(iteration, self.store.path(iteration - 1), load_file(result.weights), lora)
-                result.weights.unlink()
-                shutil.rmtree(output / "checkpoints")
-        return json.loads((output / "result.json").read_text())
+                weights = load_tensors(result.weights)
+                self.store.publish(iteration, self.store.path(iteration - 1), weights, lora)
+                self.place.push()
+                remove(result.weights)
+                remove_below(output / "checkpoints")
+        return json.loads(figures.read_text())
 
-    def _train(self, iteration: int, output: Path, on_step: Callable[[Mapping[str, Any]], None]) -> LearnerResult:
+    def _train(
+        self, iteration: int, output: Path | Place, on_step: Callable[[Mapping[str, Any]], None]
+    ) -> LearnerResult:
         return train(
             self._preferences(1 if self.config.data == "offline" else iteration),
-            self.store.path(iteration - 1),
+            self.place.policy(iteration - 1),
             output,
             learner_settings(self.config.objective, self.config.learner),
             iteration,
@@ -173,7 +185,8 @@ class Run:
             "iteration", iteration=iteration, policy_version=iteration, **figures, seconds=seconds
         )
         self.board.iteration(event)
-        drop_old(self.config, self.directory, iteration)
+        drop_old(self.config, self.place, iteration)
+        self.place.push()
 
     def _listening(self) -> tuple[str, ...]:
         return tuple(prompt.id for prompt in self.inputs.heldout[: self.config.heldout.listening])
@@ -191,8 +204,11 @@ class Run:
         self.pools.rollouts.broadcast("set_policy", version, ray.put(self.store.state(version)))
         self.pools.telemetry.show("policy_version", version)
 
-    def _preferences(self, iteration: int) -> Path:
-        return self.directory / "preferences" / _folder(iteration)
+    def _preferences(self, iteration: int) -> Path | Place:
+        return self.place.root / "preferences" / _folder(iteration)
+
+    def _set_aside(self, iteration: int) -> SetAside:
+        return SetAside(self.directory / "rollouts" / _folder(iteration))
 
 
 def _folder(iteration: int) -> str:
@@ -218,5 +234,5 @@ def _figures_of(result: LearnerResult) -> dict[str, Any]:
 
 
 def _write_json(path: Path, values: Mapping[str, Any]) -> None:
-    with whole_file(path) as temporary:
+    with whole(path) as temporary:
         temporary.write_text(json.dumps(values) + "\n")

@@ -14,7 +14,7 @@ import numpy as np
 import numpy.typing as npt
 from torch.utils.tensorboard import SummaryWriter
 
-from jobs.metrics import Event
+from actors.metrics import Event
 
 __all__ = ["TensorboardLog", "mono_of", "scalars_of"]
 

@@ -11,9 +11,9 @@ from pathlib import Path
 
 from pydantic import field_validator, model_validator
 
-from jobs.command_line import load_options
+from actors.command_line import load_options
+from actors.options import REQUIRED, Options, option
 from jobs.config import LOCAL_PATH, CodecPoolOptions, LearnerOptions, Objective, local_path
-from jobs.options import REQUIRED, Options, option
 from tangoflux.cli import run_main
 
 DESCRIPTION = """\

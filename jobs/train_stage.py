@@ -11,11 +11,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from safetensors.torch import load_file
-
 from actors.codec import CodecActor, PairLatents, pair_chunks
 from actors.files import clear_disk_errors
+from actors.json_lines import JsonLines
 from actors.learner import train
+from actors.learner_checkpoint import load_tensors
 from actors.learner_settings import LearnerResult
 from actors.policy_store import PolicyStore
 from actors.writer import ShardWriter
@@ -23,7 +23,6 @@ from jobs.cluster import device_of, learner_settings, open_pool, ray_session
 from jobs.config import LearnerOptions
 from jobs.display import Display
 from jobs.formatting import number
-from jobs.json_lines import JsonLines
 from jobs.model_facts import read_model_facts
 from jobs.output_dir import FLAG, check_new, find_shards
 from jobs.placement import place_learner
@@ -166,7 +165,8 @@ def learn(config: TrainJob, inputs: Inputs, preferences: Path, directory: Path, 
 def publish(config: TrainJob, inputs: Inputs, result: LearnerResult, directory: Path) -> None:
     """Makes the output: the policy in the published layout, and beside it how it came about."""
     lora = learner_settings(config.objective, config.learner).lora
-    policy = PolicyStore(directory / "policies").publish(1, inputs.policy_dir, load_file(result.weights), lora)
+    weights = load_tensors(result.weights)
+    policy = PolicyStore(directory / "policies").publish(1, inputs.policy_dir, weights, lora)
     measured = {key: value for key, value in dataclasses.asdict(result).items() if key != "weights"}
     options = config.model_dump(mode="json", exclude={"output"})
     (policy / "training.json").write_text(json.dumps({"options": options, **measured}, indent=2) + "\n")

@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from jobs.metrics import Event
+from actors.metrics import Event
 from jobs.tensorboard_log import TensorboardLog, mono_of, scalars_of
 from tangoflux.errors import ConfigError
 

@@ -39,13 +39,20 @@ class TextStates:
 
     def replace(self, rows: Sequence[int], others: TextStates) -> TextStates:
         """The same with ``rows`` replaced by the rows of ``others``, which are no wider."""
-        index = torch.tensor(rows, device=self.states.device)
-        short = self.states.shape[1] - others.states.shape[1]
+        index = (torch.tensor(rows, device=self.states.device),)
+        others = others.padded(self.states.shape[1])
+        return TextStates(
+            self.states.index_put(index, others.states),
+            self.token_mask.index_put(index, others.token_mask),
+            self.attend_mask.index_put(index, others.attend_mask),
+        )
+
+    def padded(self, width: int) -> TextStates:
+        """The same in (B, width) with positions at the end that are not attended to."""
+        short = width - self.states.shape[1]
         pad = torch.nn.functional.pad
         return TextStates(
-            self.states.index_put((index,), pad(others.states, (0, 0, 0, short))),
-            self.token_mask.index_put((index,), pad(others.token_mask, (0, short))),
-            self.attend_mask.index_put((index,), pad(others.attend_mask, (0, short))),
+            pad(self.states, (0, 0, 0, short)), pad(self.token_mask, (0, short)), pad(self.attend_mask, (0, short))
         )
 
     def to(self, device: torch.device | str) -> TextStates:

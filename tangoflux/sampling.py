@@ -18,6 +18,10 @@ from tangoflux.conditioning import TextStates
 from tangoflux.flow import euler_sigmas
 from tangoflux.policy import Policy
 
+SAMPLING_FLOATS = 12
+"""Numbers that a step holds per row, token and unit of width (guidance makes two rows of one); measured. The widest
+moment is the single block's attention beside its MLP."""
+
 MAX_STRETCH = 1.3
 """Longest row of a batch, as a multiple of its shortest."""
 
@@ -91,19 +95,12 @@ def _sample_batch(
     device = policy.device
     repeats = torch.tensor([len(request.seeds) for request in requests])
     rows = torch.repeat_interleave(torch.arange(len(requests)), repeats)
-    text, negative = _encode_conditions(policy, requests, params)
-    text = text.select(rows)
-    negative = negative.select(rows) if negative is not None else None
-    duration_s = torch.tensor([request.duration_s for request in requests])[rows].to(device)
-    frames = torch.tensor([request.num_frames for request in requests])[rows]
-    frame_mask = (torch.arange(int(frames.max())) < frames[:, None]).to(device)
+    conditions = _encode_conditions(policy, requests, params, rows)
     latents = initial_noise(requests, policy.config.in_channels).to(device)
     sigmas = euler_sigmas(params.num_steps).tolist()
     for sigma, next_sigma in itertools.pairwise(sigmas):
-        velocity = guided_velocity(
-            policy, latents, sigma, text, negative, duration_s, frame_mask, params.guidance_scale
-        )
-        latents = latents + (next_sigma - sigma) * velocity.float()
+        velocity = guided_velocity(policy, latents, torch.full((len(rows),), sigma, device=device), conditions)
+        latents = latents + (next_sigma - sigma) * velocity
         on_step()
     return [
         group[:, : request.num_frames]
@@ -122,35 +119,73 @@ def initial_noise(requests: Sequence[SampleRequest], channels: int) -> Tensor:
     return torch.stack(rows)
 
 
-def guided_velocity(
-    policy: Policy,
-    latents: Tensor,
-    sigma: float,
-    text: TextStates,
-    negative: TextStates | None,
-    duration_s: Tensor,
-    frame_mask: Tensor,
-    guidance_scale: float,
-) -> Tensor:
-    """``v_negative + guidance_scale * (v_text - v_negative)``, or ``v_text`` alone where ``negative`` is None."""
-    batch_sigma = torch.full((len(latents),), sigma, device=latents.device)
-    if negative is None:
-        return policy(latents, batch_sigma, text, duration_s, frame_mask)
+@dataclass(frozen=True)
+class Conditions:
+    """What the rows of a batch are sampled under.
+
+    Attributes:
+        text: B encoded captions.
+        negative: what the unconditional branch reads, of the G guided rows only, as long as ``text``; None without any.
+        guided: (G,) which rows these are.
+        guidance_scale: (G,) of these rows.
+        duration_s: (B,) seconds.
+        frame_mask: (B, frames) true for a row's own frames.
+    """
+
+    text: TextStates
+    negative: TextStates | None
+    guided: Tensor
+    guidance_scale: Tensor
+    duration_s: Tensor
+    frame_mask: Tensor
+
+
+def guided_velocity(policy: Policy, latents: Tensor, sigma: Tensor, conditions: Conditions) -> Tensor:
+    """``v_negative + guidance_scale * (v_text - v_negative)`` of the guided rows, ``v_text`` of the others; float32.
+
+    Args:
+        latents: (B, frames, channels) at ``sigma``.
+        sigma: (B,).
+    """
+    text, guided = conditions.text, conditions.guided
+    if conditions.negative is None:
+        return policy(latents, sigma, text, conditions.duration_s, conditions.frame_mask).float()
+    every = torch.cat([guided, torch.arange(len(latents), device=guided.device)])
     both = policy(
-        latents.repeat(2, 1, 1),
-        batch_sigma.repeat(2),
-        TextStates.concat([negative, text]),
-        duration_s.repeat(2),
-        frame_mask.repeat(2, 1),
+        latents[every],
+        sigma[every],
+        TextStates.concat([conditions.negative, text]),
+        conditions.duration_s[every],
+        conditions.frame_mask[every],
     )
-    unconditional, conditional = both.float().chunk(2)
-    return unconditional + guidance_scale * (conditional - unconditional)
+    unconditional, velocity = both.float().split([len(guided), len(latents)])
+    scale = conditions.guidance_scale[:, None, None]
+    return velocity.index_put((guided,), unconditional + scale * (velocity[guided] - unconditional))
 
 
 def _encode_conditions(
-    policy: Policy, requests: Sequence[SampleRequest], params: SamplingParams
+    policy: Policy, requests: Sequence[SampleRequest], params: SamplingParams, rows: Tensor
+) -> Conditions:
+    """Those of a batch whose row i is a sample of request ``rows[i]``."""
+    device = policy.device
+    text, negative = encode_prompts(policy, [request.prompt for request in requests], params)
+    frames = torch.tensor([request.num_frames for request in requests])[rows]
+    guided = torch.arange(len(rows) if negative else 0, device=device)
+    return Conditions(
+        text.select(rows),
+        negative.select(rows) if negative else None,
+        guided,
+        torch.full((len(guided),), params.guidance_scale, device=device),
+        torch.tensor([request.duration_s for request in requests])[rows].to(device),
+        (torch.arange(int(frames.max())) < frames[:, None]).to(device),
+    )
+
+
+def encode_prompts(
+    policy: Policy, prompts: Sequence[str], params: SamplingParams
 ) -> tuple[TextStates, TextStates | None]:
-    text = policy.encode_text([request.prompt for request in requests])
+    """The prompts' states, and those of the unconditional branch where there is guidance."""
+    text = policy.encode_text(prompts)
     if params.guidance_scale <= 1:
         return text, None
-    return text, policy.encode_unconditional([params.negative_prompt] * len(requests), text)
+    return text, policy.encode_unconditional([params.negative_prompt] * len(prompts), text)

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import logging
 import os
+import uuid
 from collections.abc import Iterator
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
 
@@ -14,6 +16,10 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
 
 from tests.tiny import tiny_model
+
+if TYPE_CHECKING:
+    from actors.storage import Place
+    from tests.object_store import Proxy
 
 
 @pytest.fixture(scope="session")
@@ -34,3 +40,33 @@ def ray_session() -> Iterator[None]:
     )
     yield
     ray.shutdown()
+
+
+@pytest.fixture(scope="session")
+def s3_url() -> Iterator[str]:
+    """A real S3 server on loopback with a bucket, and credentials for it in the environment."""
+    from tests.object_store import CREDENTIALS, s3_server
+
+    with pytest.MonkeyPatch.context() as patch, s3_server() as url:
+        for name, value in CREDENTIALS.items():
+            patch.setenv(name, value)
+        yield url
+
+
+@pytest.fixture
+def proxy(s3_url: str) -> Iterator[Proxy]:
+    """The way to it that can be spoilt."""
+    from tests.object_store import proxy_before
+
+    with proxy_before(s3_url) as proxy:
+        yield proxy
+
+
+@pytest.fixture
+def place(proxy: Proxy, monkeypatch: pytest.MonkeyPatch) -> Place:
+    """An empty prefix in it, whose spoilt requests are soon repeated."""
+    from actors import storage
+    from actors.storage import Place
+
+    monkeypatch.setattr(storage, "PAUSES_S", (0.05, 0.05))
+    return Place(f"s3://bucket/run/{uuid.uuid4().hex}?endpoint_override={proxy.url}")

@@ -11,12 +11,14 @@ import pytest
 import yaml
 from ray._private.runtime_env.packaging import create_package
 from ray.autoscaler._private.util import prepare_config, validate_config
+from ray.serve.schema import ServeDeploySchema
 
 from actors.cluster_nodes import addable
 from actors.placement import Nodes, place
 from actors.pool_size import PoolSize
 from jobs.config import load_config
 from jobs.placement import learner_request, request
+from serve.options import KEY_VARIABLE, options_of
 
 REPOSITORY = Path(__file__).resolve().parents[1]
 
@@ -71,6 +73,18 @@ def test_the_manifests_have_the_groups_of_the_cluster_file(name: str, cluster: s
         assert {"name": "shared", "mountPath": "/shared"} in container["volumeMounts"]
     ports = {port["containerPort"] for port in spec["headGroupSpec"]["template"]["spec"]["containers"][0]["ports"]}
     assert {6379, 8265, 8080} <= ports
+
+
+def test_the_service_of_the_manifest_has_options_that_there_are_and_a_key() -> None:
+    spec = read("deploy/rayservice.yaml")["spec"]
+    config = ServeDeploySchema.model_validate(yaml.safe_load(spec["serveConfigV2"]))
+    [application] = config.applications
+    assert application.import_path == "serve.app:app"
+    options = options_of(application.args)
+    assert options.replica.resources == {"rollout": 1} and str(options.replica.replicas) == "1:4"
+    assert config.http_options.host == "0.0.0.0"
+    head = spec["rayClusterConfig"]["headGroupSpec"]["template"]["spec"]["containers"][0]
+    assert [variable["name"] for variable in head["env"]] == [KEY_VARIABLE]
 
 
 def test_the_job_of_the_manifest_has_options_that_there_are() -> None:

@@ -4,17 +4,19 @@ from __future__ import annotations
 
 import dataclasses
 import math
+import os
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
-from safetensors.torch import load_file
 
+from actors.anywhere import content_of
 from actors.learner import train
 from actors.learner_alignment import Alignment
 from actors.learner_batches import PairData, epoch_order, pair_noise, rank_share, split_heldout
+from actors.learner_checkpoint import load_tensors
 from actors.learner_mailbox import EventLog
 from actors.learner_objective import pair_losses
 from actors.learner_settings import LearnerJob, LearnerResult, LearnerSettings
@@ -172,7 +174,7 @@ def test_only_what_alignment_trains_changes(tiny_policy_dir: Path, tmp_path: Pat
     rank.run()
     for name, value in reference_of(rank).state_dict().items():
         assert torch.equal(value, before[name]), f"the reference's {name} changed"
-    old, new = policy_weights(load_policy(tiny_policy_dir)), load_file(rank.job.weights)
+    old, new = policy_weights(load_policy(tiny_policy_dir)), load_tensors(rank.job.weights)
     assert set(new) == {name for name in old if not name.startswith("text_encoder.")}
     assert {value.dtype for value in new.values()} == {torch.float32}
     # Not every tensor has a gradient: FLUX's last block ignores a part of its own.
@@ -183,7 +185,7 @@ def test_only_what_alignment_trains_changes(tiny_policy_dir: Path, tmp_path: Pat
 def test_the_stored_policy_comes_from_masters_that_bf16_does_not_round(tiny_policy_dir: Path, tmp_path: Path):
     rank = lone_rank(tiny_policy_dir, tmp_path, precision="bf16", learning_rate=1e-30)
     rank.run()
-    old, new = policy_weights(load_policy(tiny_policy_dir)), load_file(rank.job.weights)
+    old, new = policy_weights(load_policy(tiny_policy_dir)), load_tensors(rank.job.weights)
     assert all(torch.equal(new[name], old[name]) for name in new)
 
 
@@ -201,7 +203,7 @@ def test_activation_checkpointing_changes_nothing_but_the_memory(tiny_policy_dir
         with torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor):
             pair_losses(rank.policy, reference_of(rank), PairData([pairs(17)]).batch([0, 1], KEY), "crpo", beta=1)
         rank.run()
-        stored[checkpointing] = load_file(rank.job.weights)
+        stored[checkpointing] = load_tensors(rank.job.weights)
     torch.testing.assert_close(stored[True], stored[False])
     assert kept[True] < kept[False] / 2
 
@@ -212,7 +214,7 @@ def test_the_moving_average_lies_between_start_and_end(tiny_policy_dir: Path, tm
     for decay in (0.0, 0.5):
         rank = lone_rank(tiny_policy_dir, tmp_path / str(decay), ema_decay=decay, batch_size=15)
         rank.run()
-        stored[decay] = load_file(rank.job.weights)
+        stored[decay] = load_tensors(rank.job.weights)
     old = policy_weights(load_policy(tiny_policy_dir))
     for name, value in stored[0.5].items():
         torch.testing.assert_close(value, (2 * old[name] + 9 * stored[0.0][name]) / 11)
@@ -237,7 +239,7 @@ def test_a_training_that_diverges_stops_and_stores_nothing(tiny_policy_dir: Path
     rank = lone_rank(tiny_policy_dir, tmp_path, learning_rate=1e30, warmup_steps=0)
     with pytest.raises(ConfigError, match="learner step 2: lower learning_rate"):
         rank.run()
-    assert not rank.job.weights.exists()
+    assert content_of(rank.job.weights) is None
 
 
 @pytest.mark.parametrize(
@@ -280,7 +282,7 @@ def test_one_and_two_ranks_train_the_same_policy(trained: dict[int, Any]):
         np.testing.assert_allclose(values[0], values[1], rtol=2e-5, err_msg=name)
     # The gradients were clipped, so that equal norms are not all that was compared.
     assert min(step["grad_norm"] for step in steps_of_one) > SETTINGS.max_grad_norm
-    first, second = load_file(one.weights), load_file(two.weights)
+    first, second = load_tensors(one.weights), load_tensors(two.weights)
     for name in first:
         torch.testing.assert_close(first[name], second[name], rtol=0, atol=2e-5, msg=name)
 
@@ -310,11 +312,11 @@ def test_start_and_end_are_measured_on_the_same_pairs_and_noise(trained: dict[in
 @pytest.mark.ray
 def test_the_new_policy_can_be_published(trained: dict[int, Any], tiny_policy_dir: Path, tmp_path: Path):
     result: LearnerResult = trained[1][0]
-    published = PolicyStore(tmp_path).publish(1, tiny_policy_dir, load_file(result.weights))
+    published = PolicyStore(tmp_path).publish(1, tiny_policy_dir, load_tensors(result.weights))
     old, new = policy_weights(load_policy(tiny_policy_dir)), policy_weights(load_policy(published))
     assert all(torch.equal(new[name], old[name]) for name in new if name.startswith("text_encoder."))
     assert any(not torch.equal(new[name], old[name]) for name in new)
-    assert sorted(path.name for path in result.weights.parent.iterdir()) == ["checkpoints", "weights.safetensors"]
+    assert sorted(os.listdir(str(result.weights.parent))) == ["checkpoints", "weights.safetensors"]
 
 
 @pytest.mark.slow

@@ -13,10 +13,10 @@ from typing import Any
 import psutil
 import pytest
 import torch
-from safetensors.torch import load_file
 
 from actors.learner import train
 from actors.learner_batches import PairData
+from actors.learner_checkpoint import load_tensors
 from actors.learner_mailbox import EventLog
 from actors.learner_pairs import fingerprint
 from actors.learner_settings import LearnerJob
@@ -75,7 +75,7 @@ def test_an_alignment_that_was_interrupted_ends_with_the_same_policy_and_the_sam
     assert resumed.progress.step == 4
     assert resumed.run() == expected
     assert [event["step"] for event in resumed.log.events] == list(range(1, 13))
-    first, second = (load_file(tmp_path / name / "weights.safetensors") for name in "ab")
+    first, second = (load_tensors(tmp_path / name / "weights.safetensors") for name in "ab")
     assert all(torch.equal(second[name], first[name]) for name in first)
 
 
@@ -85,6 +85,7 @@ def test_a_checkpoint_counts_for_its_own_pairs_only(preferences: Path, tmp_path:
 
 
 @pytest.mark.ray
+@pytest.mark.slow
 @pytest.mark.usefixtures("ray_session")
 def test_after_the_death_of_the_rank_and_of_ray_trains_controller_the_same_policy_is_trained(
     tiny_policy_dir: Path, preferences: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
@@ -104,7 +105,7 @@ def test_after_the_death_of_the_rank_and_of_ray_trains_controller_the_same_polic
     assert re.findall(r"goes on from step (\d+)", caplog.text)[0] != "90", "there was something left to do"
     # Not in this process: other tests' ZeRO 3 has exchanged torch's linear layer here.
     calm = train(preferences, tiny_policy_dir, tmp_path / "calm", LONG, 1, 0)
-    expected, found = load_file(calm.weights), load_file(result.weights)
+    expected, found = load_tensors(calm.weights), load_tensors(result.weights)
     assert all(torch.equal(found[name], expected[name]) for name in expected)
 
 

@@ -9,10 +9,10 @@ from typing import Any
 
 import pytest
 import torch
-from safetensors.torch import load_file
 
 from actors.learner import train
 from actors.learner_batches import PairData
+from actors.learner_checkpoint import load_tensors
 from actors.learner_objective import pair_losses
 from actors.learner_settings import LearnerResult, LearnerSettings
 from actors.policy_store import PolicyStore
@@ -68,7 +68,7 @@ def test_only_the_adapter_and_the_conditioning_change(
     parameters = dict(rank.policy.named_parameters())
     assert all(torch.equal(parameters[name], value) for name, value in frozen.items())
     old = dict(load_lora_policy(store.path(version), LORA).named_parameters())
-    new = load_file(rank.job.weights)
+    new = load_tensors(rank.job.weights)
     assert new.keys() == {name for name, value in old.items() if value.requires_grad}
     assert {value.dtype for value in new.values()} == {torch.float32}
     # A fresh adapter's A has no gradient before B has moved, and FLUX's last block ignores a part of its own.
@@ -106,7 +106,7 @@ def two_iterations(
         output = directory / f"i{iteration}"
         on_step = steps[iteration - 1].append
         results.append(train(directory / "preferences", start, output, settings, iteration, seed=0, on_step=on_step))
-        store.publish(iteration, start, load_file(results[-1].weights), settings.lora)
+        store.publish(iteration, start, load_tensors(results[-1].weights), settings.lora)
     return store, results, steps
 
 

@@ -64,6 +64,7 @@ def test_what_a_node_takes_with_it_is_made_again_and_a_new_node_is_used(cluster:
     assert results == {number: float(number) for number in range(16)}
 
 
+@pytest.mark.slow
 def test_results_that_a_node_takes_with_it_before_they_are_fetched_are_made_again(
     cluster: Cluster, caplog: pytest.LogCaptureFixture
 ) -> None:

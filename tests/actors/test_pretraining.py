@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import os
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -14,7 +15,7 @@ import torch
 from safetensors.torch import load_file
 
 from actors.learner import pretrain
-from actors.learner_checkpoint import Progress, checkpoint_moments, latest_checkpoint, save_checkpoint
+from actors.learner_checkpoint import Progress, checkpoint_moments, latest_checkpoint, load_tensors, save_checkpoint
 from actors.learner_clips import ClipData
 from actors.learner_mailbox import EventLog
 from actors.learner_moments import own_moments, set_moments
@@ -198,7 +199,7 @@ def test_after_an_interruption_the_same_policy_is_trained(
     expected, found = (load_file(tmp_path / name / "weights.safetensors") for name in "ab")
     assert all(torch.equal(found[name], expected[name]) for name in expected)
     checkpoint = latest_checkpoint(tmp_path / "b" / "checkpoints")
-    assert checkpoint and [path.name for path in checkpoint.parent.iterdir()] == ["step-00000006"]
+    assert checkpoint and os.listdir(str(checkpoint.parent)) == ["step-00000006"]
 
 
 @pytest.mark.usefixtures("process_group")
@@ -211,7 +212,7 @@ def test_moments_go_to_another_number_of_ranks(tiny_policy_dir: Path, tmp_path: 
     moments = own_moments(SimpleNamespace(basic_optimizer=written), policy, settings, 0)
     save_checkpoint(tmp_path, Progress(1), 0, moments, {"w": whole.detach()}, {})
     checkpoint = latest_checkpoint(tmp_path)
-    assert checkpoint
+    assert isinstance(checkpoint, Path)
     found: list[torch.Tensor] = []
     for part in range(2):
         padded = torch.nn.Parameter(torch.zeros(3))
@@ -241,7 +242,7 @@ def test_the_text_encoder_is_trained_where_asked(tiny_policy_dir: Path, clips_di
         tiny_policy_dir, clips_dir, tmp_path, plan=plan_for(clips_dir, tmp_path, train_text_encoder=trained)
     )
     rank.run()
-    old, new = policy_weights(load_policy(tiny_policy_dir)), load_file(rank.job.weights)
+    old, new = policy_weights(load_policy(tiny_policy_dir)), load_tensors(rank.job.weights)
     changed = [name for name in new if name.startswith("text_encoder.") and not torch.equal(new[name], old[name])]
     assert bool(changed) == trained
 
@@ -289,6 +290,7 @@ def test_clips_of_another_codec_are_refused(tiny_policy_dir: Path, tmp_path: Pat
 
 
 @pytest.mark.ray
+@pytest.mark.slow
 @pytest.mark.usefixtures("ray_session", "process_group")
 def test_two_ranks_train_what_one_trains(tiny_policy_dir: Path, clips_dir: Path, tmp_path: Path):
     lone_rank(tiny_policy_dir, clips_dir, tmp_path / "one").run()

@@ -12,7 +12,8 @@ import pyarrow.dataset
 import pyarrow.parquet as pq
 import pytest
 
-from actors.writer import MANIFEST, ShardWriter
+from actors.shard_files import MANIFEST
+from actors.writer import ShardWriter
 from tangoflux.errors import DataError, ResourceError
 from tangoflux.records import latents_shape
 from tests.tables import rollouts

@@ -36,6 +36,8 @@ class Head:
         home.mkdir()
         self._environment = os.environ | {"HOME": str(home), "RAY_AUTH_MODE": "token", "NO_COLOR": "1"}
         self._environment |= {"RAY_API_SERVER_ADDRESS": f"http://127.0.0.1:{self._port}"}
+        # As on a cluster, where the environment's "python" is the one with this project.
+        self._environment["PATH"] = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
         self.ray("get-auth-token", "--generate")
         options = ["--head", "--port=0", "--num-cpus=2", "--dashboard-host=127.0.0.1", "--block"]
         options += [f"--dashboard-port={self._port}", "--disable-usage-stats", f"--temp-dir={directory / 'r'}"]
@@ -92,7 +94,7 @@ def kinds(run_dir: Path) -> list[str]:
 def test_a_submitted_run_succeeds_and_its_log_is_plain_lines(head: Head, tmp_path: Path) -> None:
     run_dir = tmp_path / "run"
     head.submit("first", "--", "python", "jobs/crpo.py", "--run-dir", str(run_dir), *SMALL)
-    assert "SUCCEEDED" in head.ray("job", "status", "first").stdout
+    assert "succeeded" in head.ray("job", "status", "first").stdout
     log = head.ray("job", "logs", "first").stdout
     assert "iteration 1/1 · rollouts · done in" in log
     assert "\x1b" not in log and "\r" not in log
@@ -109,6 +111,6 @@ def test_a_submitted_run_that_was_stopped_goes_on_with_resume(head: Head, tmp_pa
         assert time.monotonic() < until, head.ray("job", "logs", "second").stdout
         time.sleep(0.2)
     head.ray("job", "stop", "second")
-    assert "STOPPED" in head.ray("job", "status", "second").stdout
+    assert "was stopped" in head.ray("job", "status", "second").stdout
     head.submit("third", "--", *run, "--resume")
     assert kinds(run_dir).count("run") == 2 and kinds(run_dir)[-1] == "end"

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from jobs.metrics import MetricsLog
+from actors.metrics import MetricsLog
 from jobs.samples import SampleFolder
 
 PROMPTS = (

@@ -5,9 +5,9 @@ from pathlib import Path
 
 import pytest
 
+from actors.metrics import MetricsLog
 from jobs.compare import comparison
 from jobs.heldout import HeldoutScores
-from jobs.metrics import MetricsLog
 from tangoflux.errors import DataError
 from tangoflux.prompts import Prompt
 

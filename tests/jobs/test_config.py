@@ -3,11 +3,13 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
+import yaml
 
+from actors.options import leaf_values, leaves
+from actors.storage import Place
+from actors.yaml_files import load_file
 from jobs.config import CONFIGS, RunConfig, load_config
-from jobs.options import leaf_values, leaves
 from jobs.run_dir import check_run_dir, open_run_dir
-from jobs.yaml_files import load_file
 from tangoflux.errors import ConfigError
 
 FLAGS_OF_THE_README = (
@@ -118,7 +120,7 @@ def test_none_switches_the_judge_off_and_is_kept() -> None:
         (["--adam-betas", "0.9", "1"], "--adam-betas is 0.9 1: it must be two numbers"),
         (["--resume", "maybe"], "--resume is maybe: it must be true or false"),
         (["--resume"], "--resume needs --run-dir"),
-        (["--run-dir", "s3://bucket/run"], "--run-dir is s3://bucket/run"),
+        (["--run-dir", "ftp://host/run"], "ftp://host/run is no place for a run: give s3://bucket/prefix"),
         (["--config", "defalt"], "none of default, tangoflux, cluster; did you mean default?"),
         (["--config", "absent.yaml"], "--config absent.yaml is no file"),
         (["--learner-workers", "4", "--batch-size", "2"], "--batch-size 2 is less than one pair"),
@@ -171,7 +173,7 @@ def test_empty_file_is_the_default_config(tmp_path: Path) -> None:
 def started(directory: Path, *arguments: str) -> RunConfig:
     config = load_config(["--run-dir", str(directory), *arguments])
     check_run_dir(config)
-    assert open_run_dir(config) == directory
+    open_run_dir(config, directory)
     return config
 
 
@@ -223,7 +225,7 @@ def test_run_directory_that_cannot_be_is_refused_and_nothing_is_written(tmp_path
     with pytest.raises(ConfigError, match="cannot be used: File name too long"):
         check_run_dir(load_config(["--run-dir", str(tmp_path / ("x" * 300))]))
     with pytest.raises(ConfigError, match="/proc/run cannot be written"):
-        open_run_dir(load_config(["--run-dir", "/proc/run"]))
+        open_run_dir(load_config([]), Path("/proc/run"))
     assert [path.name for path in tmp_path.iterdir()] == ["file"]
 
 
@@ -264,3 +266,18 @@ def test_a_file_may_extend_another_one_beside_it(tmp_path: Path) -> None:
     for name in ("absent.yaml", "3", "[a]"):
         with pytest.raises(ConfigError, match="it must be another file beside it"):
             load_config(["--config", yaml_file(tmp_path, f"extends: {name}")])
+
+
+def test_a_run_in_an_object_store_is_resumed_with_its_own_config(place: Place, tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match="holds no run"):
+        check_run_dir(load_config(["--run-dir", str(place), "--resume"]))
+    config = load_config(["--run-dir", str(place), "--beta", "7"])
+    check_run_dir(config)
+    assert RunConfig.model_validate(yaml.safe_load(config.to_yaml())).run_dir == place
+    open_run_dir(config, tmp_path)
+    place.put("config.yaml", tmp_path / "config.yaml")
+    again = load_config(["--run-dir", str(place), "--resume"])
+    check_run_dir(again)
+    assert again.learner.beta == 7
+    with pytest.raises(ConfigError, match="holds a run; pass --resume"):
+        check_run_dir(config)

@@ -8,14 +8,14 @@ from pathlib import Path
 import pytest
 import soundfile
 
+from actors.metrics import MetricsLog
+from actors.options import build
+from actors.yaml_files import read_values
 from jobs import prepare, pretrain
 from jobs.config import CONFIGS
-from jobs.metrics import MetricsLog
 from jobs.model_facts import read_model_facts
-from jobs.options import build
 from jobs.pretrain import PretrainJob
 from jobs.pretrain_stage import bytes_of
-from jobs.yaml_files import read_values
 from tangoflux.cli import REFUSALS
 from tangoflux.model import EMBEDDED, TangoFlux
 from tangoflux.soundworld.recordings import write_recordings

@@ -13,9 +13,9 @@ import pytest
 from numpy.typing import NDArray
 from PIL import Image
 
+from actors.metrics import MetricsLog
 from jobs.charts import Line, line_chart, stacked_bars
 from jobs.formatting import TIMES
-from jobs.metrics import MetricsLog
 from jobs.report import main, write_report
 from jobs.report_listening import listening_cards
 from jobs.samples import SampleFolder, read_samples

@@ -3,6 +3,7 @@ import torch
 
 from tangoflux.policy import Policy
 from tangoflux.sampling import (
+    Conditions,
     SampleRequest,
     SamplingParams,
     batches_by_length,
@@ -53,8 +54,10 @@ def test_guidance_one_is_the_conditional_velocity(policy: Policy) -> None:
     text = policy.encode_text(["a dog barks"])
     negative = policy.encode_unconditional([""], text)
     latents, mask, seconds = torch.randn(1, 16, 8), torch.ones(1, 16, dtype=torch.bool), torch.tensor([1.0])
-    guided = guided_velocity(policy, latents, 0.5, text, negative, seconds, mask, 1.0)
-    conditional = policy(latents, torch.tensor([0.5]), text, seconds, mask)
+    sigma = torch.tensor([0.5])
+    conditions = Conditions(text, negative, torch.tensor([0]), torch.tensor([1.0]), seconds, mask)
+    guided = guided_velocity(policy, latents, sigma, conditions)
+    conditional = policy(latents, sigma, text, seconds, mask)
     torch.testing.assert_close(guided, conditional, rtol=1e-4, atol=1e-5)
 
 

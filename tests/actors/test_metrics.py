@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from jobs.metrics import MetricsLog, read_history
+from actors.metrics import MetricsLog, read_history
 from tangoflux.errors import DataError
 
 

@@ -10,7 +10,7 @@ from typing import Any
 
 import yaml
 
-from jobs.options import Leaf, Model, Options, build, leaves, sections
+from actors.options import Leaf, Model, Options, build, leaves, sections
 from tangoflux.errors import ConfigError
 
 

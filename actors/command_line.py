@@ -9,8 +9,8 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal, NoReturn, get_args, get_origin
 
-from jobs.options import Leaf, Model, Options, build, leaves, sections
-from jobs.yaml_files import find_config, hint, read_values
+from actors.options import Leaf, Model, Options, build, leaves, sections
+from actors.yaml_files import find_config, hint, read_values
 from tangoflux.errors import ConfigError
 
 

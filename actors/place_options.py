@@ -7,7 +7,7 @@ from typing import Annotated, Any
 
 from pydantic import AfterValidator, BeforeValidator
 
-from jobs.options import option
+from actors.options import option
 
 COUNTED_ELSEWHERE = ("CPU", "GPU", "memory", "object_store_memory")
 """Names that Ray has for what other options ask for, or nobody should."""

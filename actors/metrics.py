@@ -17,7 +17,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from jobs.json_lines import JsonLines, read_json_lines
+from actors.json_lines import JsonLines, read_json_lines
 
 __all__ = ["Event", "History", "MetricsLog", "read_history"]
 

@@ -1,0 +1,49 @@
+"""A whole run of jobs/crpo.py in an object store: killed, resumed, and the same as on a disk."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+from safetensors.torch import load_file
+
+from actors.storage import Place
+from actors.stored_policy import local_policy, stored_versions
+from actors.writer import shards_at
+from jobs.compare import comparison
+from jobs.crpo import main
+from tangoflux.records import canonical_sha256
+from tests.integration.test_crpo import REPOSITORY, options
+from tests.integration.test_crpo import prompts as prompts
+
+pytestmark = [pytest.mark.ray, pytest.mark.slow]
+
+
+def test_a_run_in_an_object_store_is_killed_resumed_and_equal_to_one_on_a_disk(
+    tiny_policy_dir: Path, prompts: Path, place: Place, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    command = [sys.executable, "jobs/crpo.py", *options(tiny_policy_dir, prompts, Path("run"), "--run-dir", str(place))]
+    with (tmp_path / "log").open("wb") as log:
+        driver = subprocess.Popen(command, cwd=REPOSITORY, stdout=log, stderr=log)
+        while not any(name.startswith("rollouts/i0001/.manifest/") for name in place.sizes()):
+            assert driver.poll() is None, (tmp_path / "log").read_text()
+            time.sleep(0.2)
+        os.kill(driver.pid, signal.SIGKILL)
+        driver.wait()
+    assert main([*options(tiny_policy_dir, prompts, Path("run")), "--run-dir", str(place), "--resume"]) == 0
+    assert main(options(tiny_policy_dir, prompts, tmp_path / "local")) == 0
+    for part in ("rollouts", "preferences"):
+        stored, local = (shards_at(root / part / "i0001").read(verify=True) for root in (place, tmp_path / "local"))
+        assert canonical_sha256(stored) == canonical_sha256(local)
+    assert stored_versions(place / "policies") == ["v0000", "v0001"]
+    stored, local = local_policy(place / "policies" / "v0001"), tmp_path / "local" / "policies" / "v0001"
+    weights = [load_file(directory / "tangoflux.safetensors") for directory in (stored, local)]
+    assert all(weights[0][key].equal(value) for key, value in weights[1].items())
+    assert place.size("report.html") and not (place / "learner").sizes("i0001/checkpoints")
+    assert "local" in comparison([place, tmp_path / "local"])
