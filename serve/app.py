@@ -1,0 +1,88 @@
+"""The deployment on Ray Serve: ``serve run serve.app:app run_dir=runs/a``."""
+
+from __future__ import annotations
+
+import logging
+import threading
+from typing import Any
+
+from fastapi import FastAPI
+from ray import serve
+from ray.serve import Application
+from ray.serve.config import BackpressureConfig
+from ray.serve.context import _get_global_client  # pyright: ignore[reportPrivateUsage]
+from ray.serve.schema import LoggingConfig
+
+from serve.api import build_api
+from serve.options import ServeOptions, check_reachable, key_hash, options_of
+from serve.service import Service, versions_of
+from tangoflux.rewards import check_reward
+
+BESIDE_ROWS = 64
+"""Requests to a replica beside those whose samples it makes or keeps waiting: for health, the page, and refusals."""
+
+NAME = "tangoflux"
+
+
+@serve.deployment(name=NAME)
+@serve.ingress()  # pyright: ignore[reportUntypedClassDecorator]
+class Replica:
+    """A process with the policies and an engine, behind the API. It follows the run by itself."""
+
+    def __init__(self, options: ServeOptions, key: str | None) -> None:
+        logging.getLogger("serve").setLevel(logging.INFO)
+        client = _get_global_client(raise_if_no_controller_running=False)
+        if client:
+            check_reachable(client.http_config.host or "127.0.0.1", key, options.open_to_all)
+        self._options, self._key = options, key
+        self.service = Service(options)
+        self._over = threading.Event()
+        follow = threading.Thread(
+            target=self.service.policies.follow, args=(options.poll_s, self._over), name="follow", daemon=True
+        )
+        follow.start()
+
+    def __serve_build_asgi_app__(self) -> FastAPI:
+        return build_api(lambda: self.service, self._options, self._key)
+
+    def __del__(self) -> None:
+        self._over.set()
+        self.service.close()
+
+
+def app(arguments: dict[str, Any]) -> Application:
+    """Serve's application from options by name, see ``serve/options.py``.
+
+    Raises:
+        TangoFluxError: an option is not allowed, or there is no such run, model or reward.
+    """
+    return application(options_of(arguments))
+
+
+def application(options: ServeOptions) -> Application:
+    """The same from options; all that can be checked is checked here, before a replica starts.
+
+    Raises:
+        TangoFluxError: see ``app``.
+    """
+    key = key_hash(options)
+    versions_of(options)
+    check_reward(options.reward)
+    replica, size = options.replica, options.replica.replicas
+    scaling: dict[str, Any] = {"num_replicas": size.least}
+    if size.least != size.most:
+        scaling = {"autoscaling_config": {"min_replicas": size.least, "max_replicas": size.most}}
+    deployment = Replica.options(
+        max_ongoing_requests=options.limits.max_waiting + BESIDE_ROWS,
+        max_queued_requests=options.limits.max_waiting,
+        backpressure_config=BackpressureConfig(retry_after_s=options.limits.retry_after_s),
+        ray_actor_options={
+            "num_cpus": replica.num_cpus,
+            "num_gpus": replica.num_gpus,
+            "resources": replica.resources,
+            "label_selector": replica.label_selector,
+        },
+        logging_config=LoggingConfig(enable_access_log=False),
+        **scaling,
+    )
+    return deployment.bind(options, key)

@@ -1,0 +1,83 @@
+"""Waveforms as files in memory."""
+
+from __future__ import annotations
+
+import io
+import re
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import soundfile
+import torch
+import torchaudio.functional as AF
+from numpy.typing import NDArray
+
+from serve.errors import invalid
+from serve.schemas import AudioFormat
+
+MEDIA_TYPES: dict[AudioFormat, str] = {
+    "wav": "audio/wav",
+    "flac": "audio/flac",
+    "mp3": "audio/mpeg",
+    "ogg": "audio/ogg",
+}
+
+OUTPUT_FORMATS = {
+    "mp3": (22050, 44100),
+    "pcm": (8000, 16000, 22050, 24000, 32000, 44100, 48000),
+    "opus": (48000,),
+}
+"""Codecs and sample rates of ElevenLabs' ``output_format``."""
+
+MP3_KBPS = {22050: (160, 8), 44100: (320, 32)}
+"""Largest and smallest constant bit rates, between which libsndfile's compression level chooses."""
+
+
+def encode(waveform: NDArray[np.float32], sample_rate_hz: int, kind: AudioFormat) -> bytes:
+    """(audio_channels, samples) in [-1, 1] as a file; WAV as 16-bit PCM."""
+    return _written(waveform, sample_rate_hz, format=kind.upper())
+
+
+@dataclass(frozen=True)
+class OutputFormat:
+    """ElevenLabs' ``codec_samplerate`` or ``codec_samplerate_kbps``."""
+
+    codec: str
+    sample_rate_hz: int
+    kbps: int | None
+
+    @classmethod
+    def parse(cls, text: str) -> OutputFormat:
+        """From ``mp3_44100_128``, ``pcm_16000``, ``opus_48000_96``.
+
+        Raises:
+            ApiError: it is none of these.
+        """
+        match = re.fullmatch(r"([a-z0-9]{1,8})_(\d{1,5})(?:_(\d{1,3}))?", text)
+        if not match or int(match[2]) not in OUTPUT_FORMATS.get(match[1], ()) or (match[1] == "pcm" and match[3]):
+            known = ", ".join(f"{codec}_{rate}" for codec, rates in OUTPUT_FORMATS.items() for rate in rates)
+            raise invalid(f"output_format must be one of {known}, with _KBPS after mp3 and opus", "output_format")
+        return cls(match[1], int(match[2]), int(match[3]) if match[3] else None)
+
+    @property
+    def media_type(self) -> str:
+        """Of HTTP."""
+        return {"mp3": "audio/mpeg", "opus": "audio/ogg", "pcm": f"audio/l16;rate={self.sample_rate_hz}"}[self.codec]
+
+    def encode(self, waveform: NDArray[np.float32], sample_rate_hz: int) -> bytes:
+        """(audio_channels, samples) as a file; PCM is mono, 16 bits, little-endian, without a header."""
+        wave = AF.resample(torch.from_numpy(waveform), sample_rate_hz, self.sample_rate_hz).clamp(-1, 1).numpy()
+        if self.codec == "pcm":
+            return (wave.mean(axis=0) * 32767).round().astype("<i2").tobytes()
+        if self.codec == "opus":
+            return _written(wave, self.sample_rate_hz, format="OGG", subtype="OPUS")
+        most, least = MP3_KBPS[self.sample_rate_hz]
+        level = (most - min(max(self.kbps or 128, least), most)) / (most - least)
+        return _written(wave, self.sample_rate_hz, format="MP3", bitrate_mode="CONSTANT", compression_level=level)
+
+
+def _written(waveform: NDArray[np.float32], sample_rate_hz: int, **options: Any) -> bytes:
+    file = io.BytesIO()
+    soundfile.write(file, waveform.T, sample_rate_hz, **options)
+    return file.getvalue()

@@ -1,0 +1,45 @@
+"""What a request is told when it cannot be served, as OpenAI's and ElevenLabs' clients expect it."""
+
+from __future__ import annotations
+
+from typing import Any
+
+
+class ApiError(Exception):
+    """A request that is not served.
+
+    Attributes:
+        status: of HTTP.
+        kind: the error's ``type``: ``invalid_request_error``, ``authentication_error``, ``not_found_error``,
+            ``overloaded_error`` or ``server_error``.
+        param: the field that is wrong, where one is.
+        code: what programs go by.
+        headers: further ones of the answer.
+    """
+
+    def __init__(
+        self,
+        status: int,
+        kind: str,
+        message: str,
+        *,
+        param: str | None = None,
+        code: str | None = None,
+        headers: dict[str, str] | None = None,
+    ) -> None:
+        super().__init__(message)
+        self.status, self.kind, self.param, self.code, self.headers = status, kind, param, code, headers or {}
+
+    def body(self) -> dict[str, Any]:
+        """The answer's JSON."""
+        return {"error": {"message": str(self), "type": self.kind, "param": self.param, "code": self.code}}
+
+
+def invalid(message: str, param: str | None = None, code: str = "invalid_value", status: int = 400) -> ApiError:
+    """The request itself is wrong."""
+    return ApiError(status, "invalid_request_error", message, param=param, code=code)
+
+
+def overloaded(message: str, retry_after_s: int, code: str = "queue_full") -> ApiError:
+    """No room now; the client is to come back."""
+    return ApiError(503, "overloaded_error", message, code=code, headers={"Retry-After": str(retry_after_s)})

@@ -1,0 +1,133 @@
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from numpy.typing import NDArray
+
+from serve.engine import Engine, FullError, Job
+from serve.policies import Resident
+from tangoflux.model import TangoFlux
+from tangoflux.sampling import SamplingParams
+from tests.tiny import tiny_model
+
+
+class Loudness:
+    """A reward: how loud it is."""
+
+    name, checkpoint = "loudness", ""
+
+    def __call__(
+        self, prompts: Sequence[str], waveforms: Sequence[NDArray[np.float32]], sample_rate_hz: int
+    ) -> NDArray[np.float64]:
+        return np.array([float(np.abs(waveform).mean()) for waveform in waveforms])
+
+
+@pytest.fixture(scope="module")
+def model() -> TangoFlux:
+    return tiny_model()
+
+
+@pytest.fixture
+def engine() -> Iterator[Engine]:
+    engine = Engine(most_rows=8, most_waiting=4, reward=Loudness)
+    yield engine
+    engine.close()
+
+
+def job(model: TangoFlux, seeds: Sequence[int] = (1,), steps: int = 4, prompt: str = "a dog", **more: Any) -> Job:
+    resident = Resident("base", model.policy, model.autoencoder)
+    return Job(resident, model.request(prompt, 0.5, seeds), SamplingParams(steps, 3.0), **more)
+
+
+def snr_db(found: NDArray[np.float32], expected: NDArray[np.float32]) -> float:
+    return float(10 * np.log10((expected**2).mean() / ((found - expected) ** 2).mean().clip(1e-30)))
+
+
+def alone(model: TangoFlux, job: Job) -> NDArray[np.float32]:
+    engine = Engine(most_rows=8, most_waiting=4)
+    try:
+        return engine.submit(job).result(30).waveforms[0]
+    finally:
+        engine.close()
+
+
+def test_a_request_has_the_same_audio_whatever_else_is_served(model: TangoFlux, engine: Engine) -> None:
+    expected = alone(model, job(model))
+    others = [job(model, (7, 8), steps, "a bell rings twice and a siren wails") for steps in (30, 9)]
+    futures = [engine.submit(other) for other in others]
+    found = engine.submit(job(model)).result(30).waveforms[0]
+    assert snr_db(found, expected) > 60
+    assert all(len(future.result(30).waveforms) == 2 for future in futures)
+
+
+def test_an_exact_request_is_the_same_to_the_last_bit(model: TangoFlux, engine: Engine) -> None:
+    expected = alone(model, job(model, exact=True))
+    others = [engine.submit(job(model, (7, 8), 30)) for _ in range(2)]
+    assert np.array_equal(engine.submit(job(model, exact=True)).result(30).waveforms[0], expected)
+    assert not any(other.done() for other in others), "they were under way all the time"
+
+
+def test_a_short_request_does_not_wait_for_long_ones(model: TangoFlux, engine: Engine) -> None:
+    order: list[str] = []
+    long = engine.submit(job(model, (1, 2, 3), 100))
+    long.add_done_callback(lambda _: order.append("long"))
+    short = engine.submit(job(model, (4,), 2))
+    short.add_done_callback(lambda _: order.append("short"))
+    assert (len(long.result(30).waveforms), len(short.result(30).waveforms)) == (3, 1)
+    assert order == ["short", "long"]
+
+
+def test_steps_are_told_and_every_stage_is_timed(model: TangoFlux, engine: Engine) -> None:
+    steps: list[int] = []
+    result = engine.submit(job(model, steps=5, on_step=steps.append, ranked=True)).result(30)
+    assert steps == [1, 2, 3, 4, 5]
+    assert result.rewards == pytest.approx([np.abs(result.waveforms[0]).mean()])
+    assert min(vars(result.timing).values()) >= 0 and result.timing.sampling > 0
+
+
+def test_a_cancelled_request_frees_its_rows_at_the_next_step(model: TangoFlux, engine: Engine) -> None:
+    reached = threading.Event()
+    future = engine.submit(job(model, tuple(range(8)), 1000, on_step=lambda step: reached.set()))
+    assert reached.wait(30) and engine.load() == (8, 0)
+    future.cancel()
+    engine.submit(job(model)).result(30)
+    assert engine.load() == (0, 0)
+
+
+def test_more_than_may_wait_is_refused_at_once(model: TangoFlux, engine: Engine) -> None:
+    reached = threading.Event()
+    blocker = engine.submit(job(model, tuple(range(8)), 1000, on_step=lambda step: reached.set()))
+    assert reached.wait(30)
+    waiting = [engine.submit(job(model, (seed,))) for seed in range(4)]
+    with pytest.raises(FullError, match="4 samples wait"):
+        engine.submit(job(model))
+    blocker.cancel()
+    assert all(future.result(30).waveforms for future in waiting)
+
+
+def test_a_request_that_fails_tells_so_and_others_go_on(model: TangoFlux, engine: Engine) -> None:
+    broken = job(model)
+    broken.resident = Resident("broken", tiny_model().policy, model.autoencoder)
+    broken.resident.policy.transformer = torch.nn.Identity()
+    failing, fine = engine.submit(broken), engine.submit(job(model))
+    assert fine.result(30).waveforms
+    with pytest.raises(TypeError):
+        failing.result(30)
+    assert engine.load() == (0, 0)
+
+
+def test_policies_fly_side_by_side_and_leave_the_memory_with_their_last_row(model: TangoFlux, engine: Engine) -> None:
+    other = tiny_model(seed=5)
+    first, second = engine.submit(job(model, steps=20)), engine.submit(job(other, steps=20))
+    found = [future.result(30).waveforms[0] for future in (first, second)]
+    for waveform, policy in zip(found, (model, other), strict=True):
+        assert snr_db(waveform, alone(policy, job(policy, steps=20))) > 60
+    until = time.monotonic() + 5
+    while engine._flights:  # pyright: ignore[reportPrivateUsage]
+        assert time.monotonic() < until

@@ -1,0 +1,96 @@
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import load_file
+
+from actors.policy_store import PolicyStore
+from serve.policies import Policies, Versions
+
+
+@pytest.fixture
+def run(tmp_path: Path, tiny_policy_dir: Path) -> Path:
+    PolicyStore(tmp_path / "policies").publish(0, tiny_policy_dir)
+    return tmp_path
+
+
+def publish(run: Path, version: int, factor: float) -> None:
+    store = PolicyStore(run / "policies")
+    weights = load_file(store.path(0) / "tangoflux.safetensors")
+    store.publish(version, store.path(0), {"fc.0.weight": weights["fc.0.weight"] * factor})
+
+
+def test_a_new_version_is_the_latest_once_it_was_looked_for(run: Path) -> None:
+    policies = Policies(Versions(run, is_run=True))
+    policies.look()
+    before = policies.latest
+    assert before and before.version == "v0000"
+    publish(run, 1, 2.0)
+    assert policies.latest is before
+    policies.look()
+    after = policies.latest
+    assert after and after.version == "v0001"
+    weights = [resident.policy.state_dict()["fc.0.weight"] for resident in (before, after)]
+    assert torch.equal(2 * weights[0], weights[1]), "and what is under way on the old one goes on with it"
+    assert after.policy.text_encoder is before.policy.text_encoder, "which is large, and the same"
+    future = policies.get("base")
+    assert future and future.result() is before
+
+
+def test_a_version_that_does_not_load_or_is_not_finite_is_refused_and_the_old_one_serves_on(run: Path) -> None:
+    policies = Policies(Versions(run, is_run=True))
+    policies.look()
+    publish(run, 1, float("nan"))
+    policies.look()
+    publish(run, 2, 1.0)
+    weights = run / "policies" / "v0002" / "tangoflux.safetensors"
+    weights.write_bytes(weights.read_bytes()[:100])
+    policies.look()
+    assert policies.latest and policies.latest.version == "v0000"
+    assert "not finite" in policies.refused["v0001"] and "Safetensor" in policies.refused["v0002"]
+    assert policies.get("v0001") is None
+    publish(run, 3, 1.5)
+    policies.look()
+    assert policies.latest.version == "v0003"
+
+
+def test_the_version_that_was_used_longest_ago_leaves_the_memory(run: Path) -> None:
+    for version in (1, 2, 3):
+        publish(run, version, 1 + version)
+    policies = Policies(Versions(run, is_run=True), kept=2)
+    policies.look()
+    for name in ("v0001", "v0002"):
+        future = policies.get(name)
+        assert future and future.result().version == name
+    resident = [name for name in policies.known() if policies.is_resident(name)]
+    assert resident == ["v0002", "v0003"], "the latest stays"
+
+
+def test_what_there_is_not_is_not_got(run: Path) -> None:
+    policies = Policies(Versions(run, is_run=True))
+    assert policies.latest is None and policies.get("latest") is None
+    policies.look()
+    assert policies.get("v0009") is None
+    assert policies.get("../v0000") is None
+
+
+def test_a_version_that_was_dropped_meanwhile_is_no_fault_of_its_own(run: Path) -> None:
+    publish(run, 1, 2.0)
+    policies = Policies(Versions(run, is_run=True))
+    policies.look()
+    publish(run, 2, 3.0)
+    policies.look()
+    PolicyStore(run / "policies").drop(1)
+    policies = Policies(Versions(run, is_run=True))
+    policies.look()
+    assert policies.get("v0001") is None and not policies.refused
+
+
+def test_a_single_model_is_both_base_and_latest(tiny_policy_dir: Path) -> None:
+    policies = Policies(Versions(tiny_policy_dir, is_run=False))
+    policies.look()
+    futures = [policies.get(name) for name in ("base", "latest")]
+    assert futures[0] and futures[0] is futures[1]
+    assert policies.versions.figures() == {}
