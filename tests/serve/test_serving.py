@@ -77,11 +77,13 @@ def test_audio_progress_and_health_come_over_http(address: str, tiny_policy_dir:
 def test_more_than_has_room_is_told_to_come_back_and_who_hangs_up_makes_room(
     address: str, tiny_policy_dir: Path
 ) -> None:
-    client = deploy(address, model=str(tiny_policy_dir), batch_memory_gb="0.001", max_waiting="4", max_steps="1000")
+    client = deploy(address, model=str(tiny_policy_dir), batch_memory_gb="1e-6", max_waiting="4", max_steps="1000")
     long = {**QUICK, "n": 4, "num_inference_steps": 1000, "audio_length": 4}
     with ThreadPoolExecutor(4) as pool:
-        hanging = [pool.submit(_hang_up, client, long) for _ in range(2)]
-        eventually(lambda: client.get("/health").json()["waiting"] >= 4)
+        hanging = [pool.submit(_hang_up, client, long)]
+        eventually(lambda: client.get("/health").json()["sampling"] == 4)
+        hanging.append(pool.submit(_hang_up, client, long))
+        eventually(lambda: client.get("/health").json()["waiting"] == 4)
         full = client.post(URL, json=long)
         assert full.status_code == 503 and int(full.headers["retry-after"]) == 2
         assert all(future.result() for future in hanging)
@@ -122,7 +124,7 @@ def test_a_run_in_another_job_is_followed(address: str, tiny_policy_dir: Path, p
     assert client.get("/health").status_code == 503
     run_dir.rmdir()
     command = [sys.executable, "jobs/crpo.py", *options(tiny_policy_dir, prompts, run_dir)]
-    environment = os.environ | {"RAY_ADDRESS": ray.get_runtime_context().gcs_address}
+    environment = os.environ | {"RAY_ADDRESS": ray.get_runtime_context().gcs_address, "PYTHONPATH": str(REPOSITORY)}
     with (tmp_path / "log").open("wb") as log:
         job = subprocess.Popen(command, cwd=REPOSITORY, env=environment, stdout=log, stderr=log)
     pointer = run_dir / "policies" / "v0001"
