@@ -22,6 +22,7 @@ from actors.learner_settings import LearnerSettings
 from actors.live_pools import announced
 from actors.pool import Pool
 from actors.pool_size import PoolSize
+from actors.quiet import hush
 from actors.reward import RewardActor, ScoredBatch
 from actors.rollout import RolloutActor
 from actors.storage import Place
@@ -32,15 +33,6 @@ from jobs.config import LearnerOptions, Objective, RolloutOptions, RunConfig, Sa
 from tangoflux.cli import catch_sigterm
 from tangoflux.errors import ResourceError
 from tangoflux.sampling import SamplingParams
-
-QUIET = {
-    # Without the dashboard's agent every worker would complain that it cannot export its metrics.
-    "RAY_enable_metrics_collection": "0",
-    "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",
-    "TRANSFORMERS_VERBOSITY": "error",
-    "TOKENIZERS_PARALLELISM": "false",
-}
-"""Environment of a cluster on this machine: Ray's and the libraries' chatter stays in Ray's logs."""
 
 
 class Processes(Protocol):
@@ -90,7 +82,7 @@ def ray_session(*kinds: Processes) -> Generator[None]:
         ray.init(address=address, log_to_driver=False, logging_level=logging.ERROR)
     else:
         _check_gpus(kinds)
-        os.environ.update({key: value for key, value in QUIET.items() if key not in os.environ})
+        hush()
         ray.init(
             num_cpus=_logical_cpus(kinds), include_dashboard=False, log_to_driver=False, logging_level=logging.ERROR
         )

@@ -46,6 +46,7 @@ ERRORS: dict[int | str, dict[str, Any]] = {
         400: "a value is not allowed",
         401: "the API key is missing or wrong",
         404: "there is no such policy",
+        408: "the body did not come in time",
         413: "the body is too large",
         422: "a field is missing, unknown or of the wrong type",
         503: "no room, or no policy yet; come back after Retry-After seconds",
@@ -139,7 +140,8 @@ def build_api(service: Callable[[], Service], options: ServeOptions, key: str | 
         api.add_middleware(
             CORSMiddleware, allow_origins=origins, allow_methods=every, allow_headers=every, expose_headers=every
         )
-    api.add_middleware(Guard, key_hash=key, max_body_bytes=options.limits.max_body_bytes)
+    limits = options.limits
+    api.add_middleware(Guard, key_hash=key, max_body_bytes=limits.max_body_bytes, max_body_s=limits.max_body_s)
     return api
 
 
@@ -213,7 +215,7 @@ def _translated(body: SoundGenerationRequest) -> GenerateRequest:
 
 
 def _server_error(error: Exception) -> ApiError:
-    return ApiError(500, "server_error", str(error) or type(error).__name__, code="failed")
+    return ApiError(500, "server_error", str(error), code="failed")
 
 
 def _add_error_handlers(api: FastAPI) -> None:
@@ -239,3 +241,8 @@ def _add_error_handlers(api: FastAPI) -> None:
     @api.exception_handler(TangoFluxError)
     async def of_models(request: Request, error: TangoFluxError) -> JSONResponse:
         return JSONResponse(_server_error(error).body(), 500)
+
+    @api.exception_handler(Exception)
+    async def of_the_server(request: Request, error: Exception) -> JSONResponse:
+        # Starlette logs the error itself; who asked learns only that there was one.
+        return JSONResponse(ApiError(500, "server_error", "an error of the server; see its log").body(), 500)

@@ -16,6 +16,7 @@ from ray.serve.schema import LoggingConfig
 from serve.api import build_api
 from serve.options import ServeOptions, check_reachable, key_hash, options_of
 from serve.service import Service, versions_of
+from serve.telemetry import Telemetry
 from tangoflux.rewards import check_reward
 
 BESIDE_ROWS = 64
@@ -36,11 +37,12 @@ class Replica:
             check_reachable(client.http_config.host or "127.0.0.1", key, options.open_to_all)
         self._options, self._key = options, key
         self.service = Service(options)
-        self._over = threading.Event()
-        follow = threading.Thread(
-            target=self.service.policies.follow, args=(options.poll_s, self._over), name="follow", daemon=True
-        )
-        follow.start()
+        self._over, self._telemetry = threading.Event(), Telemetry()
+        looks = (options.poll_s, self._over, self._tell)
+        threading.Thread(target=self.service.policies.follow, args=looks, name="follow", daemon=True).start()
+
+    def _tell(self) -> None:
+        self._telemetry.show(self.service.health(), self.service.samples)
 
     def __serve_build_asgi_app__(self) -> FastAPI:
         return build_api(lambda: self.service, self._options, self._key)
@@ -71,7 +73,8 @@ def application(options: ServeOptions) -> Application:
     replica, size = options.replica, options.replica.replicas
     scaling: dict[str, Any] = {"num_replicas": size.least}
     if size.least != size.most:
-        scaling = {"autoscaling_config": {"min_replicas": size.least, "max_replicas": size.most}}
+        sizes = {"min_replicas": size.least, "max_replicas": size.most}
+        scaling = {"autoscaling_config": {**sizes, "target_ongoing_requests": replica.target_requests}}
     deployment = Replica.options(
         max_ongoing_requests=options.limits.max_waiting + BESIDE_ROWS,
         max_queued_requests=options.limits.max_waiting,

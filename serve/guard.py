@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import base64
 import binascii
 import hashlib
@@ -17,14 +18,14 @@ OPEN_PATHS = ("/health",)
 
 
 class Guard:
-    """Refuses requests without the key, and bodies that are too large, before they are read whole.
+    """Refuses requests without the key, and bodies that are too large or too slow, before they are read whole.
 
     Args:
         key_hash: SHA-256 of the key in hexadecimal; None asks for none.
     """
 
-    def __init__(self, app: ASGIApp, key_hash: str | None, max_body_bytes: int) -> None:
-        self._app, self._key_hash, self._most = app, key_hash, max_body_bytes
+    def __init__(self, app: ASGIApp, key_hash: str | None, max_body_bytes: int, max_body_s: float) -> None:
+        self._app, self._key_hash, self._most, self._most_s = app, key_hash, max_body_bytes, max_body_s
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """ASGI."""
@@ -34,7 +35,9 @@ class Guard:
         if self._key_hash and scope["path"] not in OPEN_PATHS and not self._has_key(headers):
             return await _refuse(_unauthorized(), scope, receive, send)
         try:
-            body = await self._body(headers, receive)
+            body = await asyncio.wait_for(self._body(headers, receive), self._most_s)
+        except TimeoutError:
+            return await _refuse(self._too_slow(), scope, receive, send)
         except ApiError as error:
             return await _refuse(error, scope, receive, send)
         await self._app(scope, _replayed(body, receive), send)
@@ -60,6 +63,9 @@ class Guard:
 
     def _too_large(self) -> ApiError:
         return invalid(f"the body is larger than {self._most} bytes", code="body_too_large", status=413)
+
+    def _too_slow(self) -> ApiError:
+        return invalid(f"the body did not come within {self._most_s:g} s", code="body_too_slow", status=408)
 
 
 def _key_of(name: bytes, value: bytes) -> bytes | None:

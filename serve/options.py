@@ -36,6 +36,7 @@ class Limits(Options):
     max_steps: int = option(200, "most Euler steps", flag="max-steps", ge=1, le=1000)
     max_samples: int = option(8, "most samples of a request (n, best_of)", ge=1, le=100)
     max_body_bytes: int = option(65_536, "largest request body", unit="bytes", ge=1024, le=2**24)
+    max_body_s: float = option(10.0, "in which it must have come", unit="s", gt=0, le=3600)
     max_waiting: int = option(64, "samples that wait for the engine; more are told to come back", ge=1, le=10_000)
     retry_after_s: int = option(2, "after which they are told to", unit="s", ge=1, le=3600)
 
@@ -46,6 +47,7 @@ class ReplicaOptions(Options):
     replicas: Replicas = option(
         PoolSize(1, 1), "how many, or a range that follows the load (1:4)", allowed=ALLOWED, default_text="1"
     )
+    target_requests: int = option(8, "requests under way in each that such a range aims at", ge=1, le=10_000)
     num_cpus: float = option(1.0, "CPUs that each asks of Ray", ge=0, le=1024)
     num_gpus: float = option(0.0, "GPUs, or a share of one, of each; with any it computes there", ge=0, le=8)
     resources: CustomResources = resources_option("resources")
@@ -74,6 +76,9 @@ class ServeOptions(Options):
     open_to_all: bool = option(False, "listen on another address than loopback although there is no key")
     cors_origins: str = option("", "origins whose pages may call the endpoint, separated by commas; * is all")
     log_prompts: bool = option(False, "write prompts to the log")
+    metrics_port: int | None = option(
+        None, "port for Ray's /metrics, when Serve starts Ray itself; none collects no metrics", ge=1, le=65535
+    )
     poll_s: float = option(1.0, "between two looks for a new policy", unit="s", gt=0, le=60)
     limits: Limits = Limits()
     replica: ReplicaOptions = ReplicaOptions()

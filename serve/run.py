@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 import logging
+import math
 import os
 import sys
 import threading
 from collections.abc import Sequence
+from typing import Any
 
 from actors.command_line import load_options
+from actors.quiet import hush
 from serve.options import ServeOptions, check_reachable, key_hash
 from tangoflux.cli import catch_sigterm, run_main
+from tangoflux.errors import ResourceError
 
 DESCRIPTION = "Serves the latest policy over HTTP, with a page to listen on, until Ctrl-C."
 
@@ -30,14 +34,14 @@ def main(argv: Sequence[str] | None = None) -> int:
         ServeOptions, argv, program="python serve/run.py", description=DESCRIPTION, examples=EXAMPLES
     )
     check_reachable(options.host, key_hash(options), options.open_to_all)
+    hush(metrics=options.metrics_port is not None)
     # Ray takes seconds to import, which --help and a mistyped option need not wait for.
-    import ray
     from ray import serve
 
     from serve.app import application
 
     deployment = application(options)
-    ray.init(log_to_driver=False, include_dashboard="RAY_ADDRESS" in os.environ, logging_level=logging.ERROR)
+    _start_ray(options)
     try:
         serve.start(http_options={"host": options.host, "port": options.port}, logging_config={"log_level": "WARNING"})
         serve.run(deployment, name="tangoflux")
@@ -46,8 +50,27 @@ def main(argv: Sequence[str] | None = None) -> int:
         threading.Event().wait()
     finally:
         serve.shutdown()
-        ray.shutdown()
     return 0
+
+
+def _start_ray(options: ServeOptions) -> None:
+    """Joins the cluster, or starts Ray on loopback, where replicas take turns if the cores are too few.
+
+    Raises:
+        ResourceError: this machine has not the GPUs that a replica asks for.
+    """
+    import ray
+    import torch
+
+    own: dict[str, Any] = {}
+    if "RAY_ADDRESS" not in os.environ:
+        replica, there = options.replica, torch.cuda.device_count()
+        if replica.num_gpus > there:
+            raise ResourceError(f"--num-gpus {replica.num_gpus:g}: this machine has {there}")
+        cpus = max(os.cpu_count() or 1, math.ceil(replica.num_cpus * replica.replicas.most))
+        own = {"include_dashboard": False, "_node_ip_address": "127.0.0.1", "num_cpus": cpus}
+        own |= {"_metrics_export_port": options.metrics_port} if options.metrics_port else {}
+    ray.init(log_to_driver=False, logging_level=logging.ERROR, **own)
 
 
 if __name__ == "__main__":

@@ -49,13 +49,16 @@ class Made:
 class Service:
     """The policies and the engine of one replica.
 
+    Attributes:
+        samples: how many it has made.
+
     Raises:
         CheckpointError, ConfigError, ResourceError: there is no such model or run.
     """
 
     def __init__(self, options: ServeOptions) -> None:
         torch.set_num_threads(options.replica.threads)
-        self.options = options
+        self.options, self.samples = options, 0
         self.device = "cuda" if options.replica.num_gpus else "cpu"
         self.policies = Policies(versions_of(options), self.device, options.replica.kept_policies)
         self.policies.look()
@@ -114,6 +117,7 @@ class Service:
             result = await asyncio.wrap_future(self.engine.submit(job))
         except FullError as error:
             raise overloaded(f"{error}; come back", self.options.limits.retry_after_s) from None
+        self.samples += count
         kept = _best(result, request.n)
         rate = resident.autoencoder.sample_rate_hz
         return Made(resident.version, rate, length_s, [seeds[index] for index in kept], _chosen(result, kept))

@@ -2,64 +2,24 @@
 
 from __future__ import annotations
 
-import logging
+import asyncio
 import os
-import socket
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import Any
 
 import httpx
 import pytest
 import ray
-from ray import serve
 
 from actors.policy_store import PolicyStore
-from serve.app import application
-from serve.options import options_of
 from tests.integration.test_crpo import REPOSITORY, options
 from tests.integration.test_crpo import prompts as prompts
+from tests.serve.served import QUICK, URL, deploy, eventually
 
 pytestmark = pytest.mark.ray
-
-URL = "/v1/audio/generate"
-QUICK: dict[str, Any] = {"input": "a dog barks", "audio_length": 0.5, "num_inference_steps": 3, "seed": 1}
-
-
-@pytest.fixture(scope="module")
-def address() -> Iterator[str]:
-    """Of Serve's HTTP proxy, on a Ray with processors enough for a run beside it."""
-    with socket.socket() as listener:
-        listener.bind(("127.0.0.1", 0))
-        port = listener.getsockname()[1]
-    ray.init(num_cpus=6, include_dashboard=False, log_to_driver=False, logging_level=logging.ERROR)
-    serve.start(http_options={"host": "127.0.0.1", "port": port}, logging_config={"log_level": "ERROR"})
-    yield f"http://127.0.0.1:{port}"
-    serve.shutdown()
-    ray.shutdown()
-
-
-def deploy(address: str, **arguments: Any) -> httpx.Client:
-    serve.run(application(options_of({"threads": 1, "poll_s": 0.2, **arguments})), name="tangoflux")
-    return httpx.Client(base_url=address, timeout=60)
-
-
-def eventually(condition: Callable[[], Any], seconds: float = 20) -> Any:
-    until = time.monotonic() + seconds
-    while not (found := condition()):
-        assert time.monotonic() < until, "in vain"
-        time.sleep(0.1)
-    return found
-
-
-@pytest.fixture
-def run(tmp_path: Path, tiny_policy_dir: Path) -> Path:
-    PolicyStore(tmp_path / "run" / "policies").publish(0, tiny_policy_dir)
-    return tmp_path / "run"
 
 
 def test_audio_progress_and_health_come_over_http(address: str, tiny_policy_dir: Path) -> None:
@@ -77,26 +37,27 @@ def test_audio_progress_and_health_come_over_http(address: str, tiny_policy_dir:
 def test_more_than_has_room_is_told_to_come_back_and_who_hangs_up_makes_room(
     address: str, tiny_policy_dir: Path
 ) -> None:
-    client = deploy(address, model=str(tiny_policy_dir), batch_memory_gb="1e-6", max_waiting="4", max_steps="1000")
-    long = {**QUICK, "n": 4, "num_inference_steps": 1000, "audio_length": 4}
-    with ThreadPoolExecutor(4) as pool:
-        hanging = [pool.submit(_hang_up, client, long)]
-        eventually(lambda: client.get("/health").json()["sampling"] == 4)
-        hanging.append(pool.submit(_hang_up, client, long))
-        eventually(lambda: client.get("/health").json()["waiting"] == 4)
-        full = client.post(URL, json=long)
-        assert full.status_code == 503 and int(full.headers["retry-after"]) == 2
-        assert all(future.result() for future in hanging)
-    eventually(lambda: client.get("/health").json()["sampling"] == 0, 5)
+    client = deploy(address, model=str(tiny_policy_dir), batch_memory_gb="1e-6", max_waiting="8", max_steps="1000")
+    long = {**QUICK, "n": 8, "num_inference_steps": 1000, "audio_length": 4}
+
+    async def until(**expected: int) -> None:
+        await asyncio.to_thread(eventually, lambda: expected.items() <= client.get("/health").json().items())
+
+    async def scene() -> httpx.Response:
+        async with httpx.AsyncClient(base_url=address, timeout=60) as clients:
+            flying = asyncio.create_task(clients.post(URL, json=long))
+            await until(sampling=8)
+            waiting = asyncio.create_task(clients.post(URL, json=long))
+            await until(waiting=8)
+            full = await clients.post(URL, json=long)
+            for task in (flying, waiting):
+                assert task.cancel(), "it was still under way, and hangs up"
+            await until(sampling=0, waiting=0)
+            return full
+
+    full = asyncio.run(scene())
+    assert full.status_code == 503 and int(full.headers["retry-after"]) == 2
     assert client.post(URL, json=QUICK).status_code == 200
-
-
-def _hang_up(client: httpx.Client, body: dict[str, Any]) -> bool:
-    try:
-        client.post(URL, json=body, timeout=3)
-    except httpx.ReadTimeout:
-        return True
-    return False
 
 
 def test_policies_are_swapped_under_load_and_no_request_fails(address: str, run: Path) -> None:
