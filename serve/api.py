@@ -157,7 +157,7 @@ async def _events(service: Service, body: GenerateRequest) -> AsyncIterator[str]
     task.add_done_callback(lambda task: steps.put_nowait(None))
     try:
         while (step := await steps.get()) is not None:
-            yield _event("progress", {"step": step, "steps": body.num_inference_steps})
+            yield _event("progress", {"step": step, "steps": service.steps_of(body)})
         answer = await asyncio.to_thread(_as_json, await task, body, service)
         yield _event("audio", answer.model_dump())
     except ApiError as error:
@@ -187,6 +187,7 @@ def _as_json(made: Made, body: GenerateRequest, service: Service) -> GenerateRes
         format=body.response_format,
         sample_rate=made.sample_rate_hz,
         audio_length=made.length_s,
+        num_inference_steps=service.steps_of(body),
         reward_model=service.options.reward,
         data=samples,
         timing=vars(made.result.timing),

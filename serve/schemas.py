@@ -35,7 +35,9 @@ class GenerateRequest(Strict):
     audio_length: Seconds | None = Field(None, description="seconds; default 10, or the most that the policy can make")
     negative_prompt: str = Field("", description="what the audio is to be unlike, where there is guidance")
     guidance_scale: Guidance = Field(4.5, description="classifier-free guidance; 1 or less is none")
-    num_inference_steps: int = Field(50, ge=1, le=1000, description="Euler steps")
+    num_inference_steps: int | None = Field(
+        None, ge=1, le=1000, description="Euler steps; default 50, or the most that are allowed"
+    )
     seed: int | None = Field(None, ge=0, le=MAX_SEED, description="sample k has seed + k; default a random one")
     n: int = Field(1, ge=1, le=100, description="samples")
     best_of: int | None = Field(None, ge=1, le=100, description="makes so many and gives the n that CLAP likes best")
@@ -69,6 +71,7 @@ class GenerateResponse(BaseModel):
     format: AudioFormat
     sample_rate: int
     audio_length: float
+    num_inference_steps: int
     reward_model: str
     data: list[Sample]
     timing: dict[str, float] = Field(description="seconds in the queue, sampling, decoding and ranking")

@@ -29,7 +29,7 @@ from tangoflux.seeding import derive_seed
 
 logger = logging.getLogger(__name__)
 
-DEFAULT_LENGTH_S = 10.0
+DEFAULT_LENGTH_S, DEFAULT_STEPS = 10.0, 50
 
 MAX_TEXT_TOKENS = 512
 """Of FLAN-T5's tokenizer, as the most that a row can have."""
@@ -106,7 +106,7 @@ class Service:
         job = Job(
             resident,
             self._sample_request(request, resident, length_s, seeds),
-            SamplingParams(request.num_inference_steps, request.guidance_scale, request.negative_prompt),
+            SamplingParams(self.steps_of(request), request.guidance_scale, request.negative_prompt),
             ranked=ranked or count > request.n,
             exact=request.exact,
             on_step=on_step,
@@ -121,6 +121,10 @@ class Service:
         kept = _best(result, request.n)
         rate = resident.autoencoder.sample_rate_hz
         return Made(resident.version, rate, length_s, [seeds[index] for index in kept], _chosen(result, kept))
+
+    def steps_of(self, request: GenerateRequest) -> int:
+        """Euler steps of a request that may leave them open."""
+        return request.num_inference_steps or min(DEFAULT_STEPS, self.options.limits.max_steps)
 
     def describe(self) -> dict[str, Any]:
         """What ``PolicyList`` says; reads the run's files."""
@@ -202,7 +206,7 @@ class Service:
                 raise invalid(f"{name} has {len(text)} characters; {limits.max_prompt_chars} are allowed", name)
         if not request.input.strip():
             raise invalid("input is blank", "input")
-        if request.num_inference_steps > limits.max_steps:
+        if self.steps_of(request) > limits.max_steps:
             raise invalid(f"num_inference_steps must be at most {limits.max_steps}", "num_inference_steps")
         for name, number in (("n", request.n), ("best_of", request.best_of or request.n)):
             if number > limits.max_samples:
