@@ -1,7 +1,7 @@
 """The engine: requests join and leave the running batches of their policies between Euler steps.
 
-Four threads of its own, none of which another waits for: captions are encoded in one, the rows of all policies are
-stepped in the next, finished latents are decoded in the third and ranked in the fourth.
+It has threads of its own, none of which another waits for: captions are encoded in one, the rows of all policies are
+stepped in the next, finished latents are decoded in others and ranked in the last.
 """
 
 from __future__ import annotations
@@ -96,10 +96,19 @@ class Engine:
         most_waiting: of rows that are not yet; further jobs are refused.
         reward: makes the reward model when it is first wanted.
         bf16: whether policies compute in bfloat16.
+        threads: that step batches, or decode jobs, side by side with an OpenMP thread each; a single batch is stepped
+            by a team of so many. One, as is best on a GPU, has all rows in one batch and decodes all that wait
+            together. (No more than one team: two on the same cores take twice the time of one, since neither then
+            waits actively for its next loop.)
     """
 
     def __init__(
-        self, most_rows: int, most_waiting: int, reward: Callable[[], Reward] | None = None, bf16: bool = False
+        self,
+        most_rows: int,
+        most_waiting: int,
+        reward: Callable[[], Reward] | None = None,
+        bf16: bool = False,
+        threads: int = 1,
     ) -> None:
         self.most_rows, self.most_waiting = most_rows, most_waiting
         self._make_reward, self._reward, self._bf16 = reward, None, bf16
@@ -112,9 +121,11 @@ class Engine:
         self._over = False
         self._encoder = ThreadPoolExecutor(1, "encode")
         self._ranker = ThreadPoolExecutor(1, "rank")
-        self._threads = [threading.Thread(target=work, name=name, daemon=True) for name, work in self._loops().items()]
-        for thread in self._threads:
-            thread.start()
+        self._team, self._stepping = threads, threading.Event()
+        self._steppers = ThreadPoolExecutor(threads, "step") if threads > 1 else None
+        loops = [self._step_for_ever, *[self._decode_for_ever] * threads]
+        self._threads = [threading.Thread(target=loop, name=loop.__name__, daemon=True) for loop in loops]
+        self._start()
 
     def submit(self, job: Job) -> Future[Result]:
         """Takes a job, to be begun in turn. Cancelling the future frees its rows at the next step.
@@ -145,12 +156,18 @@ class Engine:
         for thread in self._threads:
             thread.join()
         self._encoder.shutdown()
+        if self._steppers:
+            self._steppers.shutdown()
         self._ranker.shutdown()
         for job in (*self._waiting, *self._flying):
             job.fail(RuntimeError("the engine is shut down"))
 
-    def _loops(self) -> dict[str, Callable[[], None]]:
-        return {"step": self._step_for_ever, "decode": self._decode_for_ever}
+    def _start(self) -> None:
+        """Starts the loops; the team of later threads is left at one."""
+        for thread in self._threads:
+            thread.start()
+        self._stepping.wait()
+        torch.set_num_threads(1)
 
     def _rows_flying(self) -> int:
         return sum(len(job.rows) for job in self._flying)
@@ -169,10 +186,14 @@ class Engine:
                 self._change.notify()
 
     def _step_for_ever(self) -> None:
+        torch.get_num_threads()  # without this, the thread's first operation would take the number of the process
+        torch.set_num_threads(self._team)
+        self._stepping.set()
         while self._board():
             for flight in list(self._flights.values()):
                 self._step(flight)
-        self._finished.put(None)
+        for _ in range(self._team):
+            self._finished.put(None)
 
     def _board(self) -> bool:
         """Lets go of who has hung up, takes in who waits and has room; with nobody there waits. False at the end."""
@@ -194,7 +215,9 @@ class Engine:
         job.mark()
         self._flying.append(job)
         policy = job.resident.policy
-        self._flights.setdefault(policy, Flight(policy)).join(job.rows)
+        if policy not in self._flights:
+            self._flights[policy] = Flight(policy, self._bf16, self._steppers, self._team)
+        self._flights[policy].join(job.rows)
 
     def _release(self, jobs: Sequence[Job]) -> None:
         for job in jobs:
@@ -206,8 +229,7 @@ class Engine:
     def _step(self, flight: Flight) -> None:
         jobs = [job for job in self._flying if job.resident.policy is flight.policy]
         try:
-            with self._precision(flight.policy):
-                flight.step()
+            flight.step()
         except Exception as error:
             for job in jobs:
                 job.fail(error)
@@ -224,7 +246,7 @@ class Engine:
     def _decode_for_ever(self) -> None:
         while job := self._finished.get():
             jobs = [job]
-            while not self._finished.empty() and (another := self._finished.get()):
+            while self._team == 1 and not self._finished.empty() and (another := self._finished.get()):
                 jobs.append(another)
             for together in [[job] for job in jobs if job.exact], [[job for job in jobs if not job.exact]]:
                 for group in together:

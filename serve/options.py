@@ -52,7 +52,7 @@ class ReplicaOptions(Options):
     num_gpus: float = option(0.0, "GPUs, or a share of one, of each; with any it computes there", ge=0, le=8)
     resources: CustomResources = resources_option("resources")
     label_selector: LabelSelector = label_selector_option("label-selector")
-    threads: int = option(2, "CPU threads of each", ge=1, le=1024)
+    threads: int = option(2, "CPU threads of the sampling in each", ge=1, le=1024)
     precision: Precision = option("fp32", "in which policies compute; auto takes bf16 where the device has it")
     batch_memory_gb: float = option(2.0, "memory for the rows that are sampled at once", unit="GB", gt=0, le=1000)
     kept_policies: int = option(3, "versions of the policy in memory at most", ge=1, le=100)

@@ -8,6 +8,7 @@ import os
 import sys
 import threading
 from collections.abc import Sequence
+from contextlib import suppress
 from typing import Any
 
 from actors.command_line import load_options
@@ -40,6 +41,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
     from serve.app import application
 
+    logging.getLogger("ray.serve").setLevel(logging.ERROR)
     deployment = application(options)
     _start_ray(options)
     try:
@@ -47,7 +49,9 @@ def main(argv: Sequence[str] | None = None) -> int:
         serve.run(deployment, name="tangoflux")
         catch_sigterm()
         print(f"serving {options.run_dir or options.model} on http://{options.host}:{options.port}", flush=True)
-        threading.Event().wait()
+        with suppress(KeyboardInterrupt):  # which is how it is meant to end
+            threading.Event().wait()
+        print("stopped", flush=True)
     finally:
         serve.shutdown()
     return 0

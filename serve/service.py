@@ -57,7 +57,7 @@ class Service:
     """
 
     def __init__(self, options: ServeOptions) -> None:
-        torch.set_num_threads(options.replica.threads)
+        torch.set_num_threads(1)  # the engine's steps have more
         self.options, self.samples = options, 0
         self.device = "cuda" if options.replica.num_gpus else "cpu"
         self.policies = Policies(versions_of(options), self.device, options.replica.kept_policies)
@@ -74,6 +74,7 @@ class Service:
                 self.options.limits.max_waiting,
                 lambda: load_reward(self.options.reward, self.device),
                 uses_bf16(self.options.replica.precision, self.device),
+                self.options.replica.threads if self.device == "cpu" else 1,
             )
         return self._engine
 

@@ -6,7 +6,9 @@ A row has its own prompt, length, guidance, number of steps and place on its pat
 from __future__ import annotations
 
 from collections.abc import Hashable, Iterable, Sequence
+from concurrent.futures import Executor
 from dataclasses import dataclass
+from functools import partial
 
 import torch
 from torch import Tensor
@@ -69,10 +71,17 @@ def start_rows(
 
 
 class Flight:
-    """The rows of one policy that are under way."""
+    """The rows of one policy that are under way.
 
-    def __init__(self, policy: Policy) -> None:
-        self.policy = policy
+    Args:
+        bf16: whether the policy computes in bfloat16.
+        workers: step the batches side by side; without them one batch comes after the other.
+        parts: into how many batches rows are divided at least, where there are so many: a CPU's cores do more with a
+            batch each than with a batch together.
+    """
+
+    def __init__(self, policy: Policy, bf16: bool = False, workers: Executor | None = None, parts: int = 1) -> None:
+        self.policy, self._bf16, self._workers, self._parts = policy, bf16, workers, parts
         self.rows: list[Row] = []
         self._batches: list[_Batch] = []
 
@@ -87,13 +96,16 @@ class Flight:
         leaving = set(rows)
         self.rows = [row for row in self.rows if row not in leaving]
 
-    @torch.no_grad()
     def step(self) -> list[Row]:
         """One Euler step of every row; returns those that are done, which have left."""
         if not self._batches:
-            self._batches = [_Batch(self.policy, rows) for rows in _batches(self.rows)]
-        for batch in self._batches:
-            batch.step()
+            self._batches = [_Batch(self.policy, rows, self._bf16) for rows in _batches(self.rows, self._parts)]
+        # Rows that are alone always go to the workers: other threads would round otherwise.
+        if self._workers and (len(self._batches) > 1 or self.rows[0].alone is not None):
+            list(self._workers.map(_Batch.step, self._batches))
+        else:
+            for batch in self._batches:
+                batch.step()
         done = [row for row in self.rows if row.is_done]
         if done:
             self.leave(done)
@@ -109,9 +121,10 @@ class Flight:
 class _Batch:
     """Rows of similar length, stacked for as long as the same ones fly."""
 
-    def __init__(self, policy: Policy, rows: Sequence[Row]) -> None:
+    def __init__(self, policy: Policy, rows: Sequence[Row], bf16: bool) -> None:
         self._policy, self._rows = policy, rows
         device = policy.device
+        self._precision = partial(torch.autocast, device.type, torch.bfloat16, enabled=bf16)
         frames = torch.tensor([len(row.latents) for row in rows])
         tokens = max(row.text.states.shape[1] for row in rows)
         width = int(frames.max())
@@ -126,11 +139,13 @@ class _Batch:
             (torch.arange(width) < frames[:, None]).to(device),
         )
 
+    @torch.no_grad()
     def step(self) -> None:
         ways = [(row.sigmas[row.step], row.sigmas[row.step + 1]) for row in self._rows]
         sigma = torch.tensor([sigma for sigma, _ in ways]).to(self._latents.device)
         length = torch.tensor([after - sigma for sigma, after in ways]).to(self._latents.device)
-        velocity = guided_velocity(self._policy, self._latents, sigma, self._conditions)
+        with self._precision():
+            velocity = guided_velocity(self._policy, self._latents, sigma, self._conditions)
         self._latents = self._latents + length[:, None, None] * velocity
         for row in self._rows:
             row.step += 1
@@ -140,11 +155,15 @@ class _Batch:
             row.latents = latents[: len(row.latents)]
 
 
-def _batches(rows: Sequence[Row]) -> list[list[Row]]:
-    """Rows that are stepped together: those with a key by their key, the others by their length."""
+def _batches(rows: Sequence[Row], parts: int) -> list[list[Row]]:
+    """Rows that are stepped together: those with a key by their key, the others by length, in ``parts`` or more."""
     together: dict[Hashable | None, list[Row]] = {}
     for row in rows:
         together.setdefault(row.alone, []).append(row)
     shared = together.pop(None, [])
     by_length = batches_by_length([len(row.latents) for row in shared])
+    while by_length and len(by_length) < parts and len(largest := max(by_length, key=len)) > 1:
+        half = len(largest) // 2
+        by_length.remove(largest)
+        by_length += [largest[:half], largest[half:]]
     return [*together.values(), *([shared[index] for index in batch] for batch in by_length)]

@@ -35,7 +35,7 @@ def model() -> TangoFlux:
 
 @pytest.fixture
 def engine() -> Iterator[Engine]:
-    engine = Engine(most_rows=8, most_waiting=4, reward=Loudness)
+    engine = Engine(most_rows=8, most_waiting=4, reward=Loudness, threads=2)
     yield engine
     engine.close()
 
