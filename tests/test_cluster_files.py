@@ -77,14 +77,23 @@ def test_the_manifests_have_the_groups_of_the_cluster_file(name: str, cluster: s
 
 def test_the_service_of_the_manifest_has_options_that_there_are_and_a_key() -> None:
     spec = read("deploy/rayservice.yaml")["spec"]
-    config = ServeDeploySchema.model_validate(yaml.safe_load(spec["serveConfigV2"]))
+    assert host_of(yaml.safe_load(spec["serveConfigV2"])) == "0.0.0.0"
+    head = spec["rayClusterConfig"]["headGroupSpec"]["template"]["spec"]["containers"][0]
+    assert [variable["name"] for variable in head["env"]] == [KEY_VARIABLE]
+
+
+def test_the_service_of_the_cluster_listens_on_loopback() -> None:
+    assert host_of(read("deploy/serve.yaml")) == "127.0.0.1"
+
+
+def host_of(service: dict[str, Any]) -> str:
+    """Where a Serve config listens, whose options are checked."""
+    config = ServeDeploySchema.model_validate(service)
     [application] = config.applications
     assert application.import_path == "serve.app:app"
     options = options_of(application.args)
     assert options.replica.resources == {"rollout": 1} and str(options.replica.replicas) == "1:4"
-    assert config.http_options.host == "0.0.0.0"
-    head = spec["rayClusterConfig"]["headGroupSpec"]["template"]["spec"]["containers"][0]
-    assert [variable["name"] for variable in head["env"]] == [KEY_VARIABLE]
+    return config.http_options.host
 
 
 def test_the_job_of_the_manifest_has_options_that_there_are() -> None:

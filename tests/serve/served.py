@@ -7,6 +7,7 @@ from collections.abc import Callable
 from typing import Any
 
 import httpx
+import psutil
 from ray import serve
 
 from serve.app import application
@@ -20,6 +21,12 @@ def deploy(address: str, **arguments: Any) -> httpx.Client:
     """Puts an application in the place of what is served, and gives a client of it."""
     serve.run(application(options_of({"threads": 1, "poll_s": 0.2, **arguments})), name="tangoflux")
     return httpx.Client(base_url=address, timeout=60)
+
+
+def replicas() -> list[psutil.Process]:
+    """The processes of what is served, or was until a moment ago."""
+    found = psutil.process_iter(["cmdline"])
+    return [one for one in found if "".join(one.info["cmdline"] or []).startswith("ray::ServeReplica:tangoflux")]
 
 
 def eventually(condition: Callable[[], Any], seconds: float = 20) -> Any:

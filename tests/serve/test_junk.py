@@ -10,7 +10,6 @@ from pathlib import Path
 from typing import Any
 
 import httpx
-import psutil
 import pytest
 import schemathesis
 from hypothesis import HealthCheck, given, settings
@@ -18,7 +17,7 @@ from hypothesis.strategies import SearchStrategy
 from schemathesis import GenerationMode
 from schemathesis.specs.openapi.checks import positive_data_acceptance
 
-from tests.serve.served import QUICK, URL, deploy
+from tests.serve.served import QUICK, URL, deploy, eventually, replicas
 
 pytestmark = pytest.mark.ray
 
@@ -112,14 +111,10 @@ def test_junk_leaves_nothing_in_the_memory(client: httpx.Client) -> None:
             return set(answers)
 
     throw(200)  # so that pools and caches have their sizes
-    [replica] = [process for process in psutil.process_iter(["cmdline"]) if is_replica(process)]
+    [replica] = eventually(lambda: (found := replicas()) and len(found) == 1 and found)
     before = replica.memory_info().rss
     assert throw(1500) <= {400, 413, 422, 503}
     assert replica.memory_info().rss - before < 20e6
-
-
-def is_replica(process: psutil.Process) -> bool:
-    return "".join(process.info["cmdline"] or []).startswith("ray::ServeReplica:tangoflux")
 
 
 def raw(client: httpx.Client, parts: Iterable[bytes]) -> int | None:
