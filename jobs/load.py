@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import argparse
 import asyncio
+import io
 import random
 import re
 import socket
@@ -23,7 +24,10 @@ from statistics import median, quantiles
 from typing import Any
 
 import httpx
+import numpy as np
+import soundfile
 import torch
+from numpy.typing import NDArray
 
 from tangoflux.errors import ResourceError
 from tangoflux.model import TangoFlux
@@ -83,6 +87,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         print(
             f"  a {SHORT}-step request among {LONG_CLIENTS} of {STEPS}: {short:.2f} s, they {long:.2f} s ({share:.2f})"
         )
+        ratios = sorted(asyncio.run(_same_seed_ratios(url)))
+        print(f"  alone and among others: {ratios[0]:.0f} dB at least, median {median(ratios):.0f} dB (16-bit audio)")
         print("mixed steps and lengths, closed loop")
         for clients in arguments.clients:
             print(f"  {clients:3} clients {asyncio.run(_closed(url, clients, arguments.seconds, _mixed))}", flush=True)
@@ -161,6 +167,26 @@ async def _short_among_long(url: str) -> tuple[float, float]:
         others = [answer[0] for answer in await asyncio.gather(*long) if answer]
     assert short
     return short[0], median(others)
+
+
+async def _same_seed_ratios(url: str) -> list[float]:
+    """Signal to noise in dB of requests that run alone against the same ones all at once, with mixed wishes."""
+    draw = random.Random(0)
+    wishes = [(_mixed(draw), seed) for seed in range(BATCH)]
+    async with _client(url) as client:
+        alone = [await _audio(client, *wish) for wish in wishes]
+        together = await asyncio.gather(*(_audio(client, *wish) for wish in wishes))
+    # What rounds to the same 16 bits everywhere is told as the noise of that rounding.
+    noise = [max(np.square(one - other).mean(), 1 / 12) for one, other in zip(alone, together, strict=True)]
+    return [float(10 * np.log10(np.square(one).mean() / power)) for one, power in zip(alone, noise, strict=True)]
+
+
+async def _audio(client: httpx.AsyncClient, wish: tuple[int, float], seed: int) -> NDArray[np.float64]:
+    steps, seconds = wish
+    body = {"input": PROMPT, "audio_length": seconds, "num_inference_steps": steps, "seed": seed}
+    answer = (await client.post("/v1/audio/generate", json=body)).raise_for_status()
+    samples, _ = soundfile.read(io.BytesIO(answer.content), dtype="int16")
+    return samples.astype(np.float64)
 
 
 def _load(seconds: float, answers: Sequence[tuple[float, float] | None]) -> Load:

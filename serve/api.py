@@ -6,7 +6,8 @@ import asyncio
 import base64
 import json
 import math
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncGenerator, AsyncIterator, Callable
+from contextlib import aclosing
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -79,7 +80,8 @@ async def generate(body: GenerateRequest, request: Request, service: Served) -> 
     """Audio from text."""
     accept = request.headers.get("accept", "")
     if "text/event-stream" in accept:
-        return StreamingResponse(_events(service, body), headers=EVENT_HEADERS, media_type="text/event-stream")
+        events = await _begun(_events(service, body))
+        return StreamingResponse(events, headers=EVENT_HEADERS, media_type="text/event-stream")
     as_json = body.n > 1 or "application/json" in accept
     made = await service.generate(body, ranked=as_json)
     if as_json:
@@ -145,8 +147,25 @@ def build_api(service: Callable[[], Service], options: ServeOptions, key: str | 
     return api
 
 
-async def _events(service: Service, body: GenerateRequest) -> AsyncIterator[str]:
-    """Progress by step, then the audio or the error, as server-sent events."""
+async def _begun(events: AsyncGenerator[str]) -> AsyncIterator[str]:
+    """The same, once there is a first event: what is refused at once has a status instead."""
+    first = await anext(events)
+
+    async def again() -> AsyncIterator[str]:
+        async with aclosing(events):
+            yield first
+            async for event in events:
+                yield event
+
+    return again()
+
+
+async def _events(service: Service, body: GenerateRequest) -> AsyncGenerator[str]:
+    """Progress by step, then the audio or the error, as server-sent events.
+
+    Raises:
+        ApiError, TangoFluxError: before the first event.
+    """
     loop = asyncio.get_running_loop()
     steps: asyncio.Queue[int | None] = asyncio.Queue()
 
@@ -155,15 +174,17 @@ async def _events(service: Service, body: GenerateRequest) -> AsyncIterator[str]
 
     task = asyncio.create_task(service.generate(body, ranked=True, on_step=tell))
     task.add_done_callback(lambda task: steps.put_nowait(None))
+    begun = False
     try:
         while (step := await steps.get()) is not None:
+            begun = True
             yield _event("progress", {"step": step, "steps": service.steps_of(body)})
         answer = await asyncio.to_thread(_as_json, await task, body, service)
         yield _event("audio", answer.model_dump())
-    except ApiError as error:
-        yield _event("error", error.body())
-    except TangoFluxError as error:
-        yield _event("error", _server_error(error).body())
+    except (ApiError, TangoFluxError) as error:
+        if not begun:
+            raise
+        yield _event("error", (error if isinstance(error, ApiError) else _server_error(error)).body())
     finally:
         task.cancel()
 

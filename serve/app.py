@@ -41,8 +41,12 @@ class Replica:
         looks = (options.poll_s, self._over, self._tell)
         threading.Thread(target=self.service.policies.follow, args=looks, name="follow", daemon=True).start()
 
+    def health(self) -> dict[str, Any]:
+        """What ``/health`` says, for the process that deploys."""
+        return self.service.health()
+
     def _tell(self) -> None:
-        self._telemetry.show(self.service.health(), self.service.samples)
+        self._telemetry.show(self.health(), self.service.samples)
 
     def __serve_build_asgi_app__(self) -> FastAPI:
         return build_api(lambda: self.service, self._options, self._key)

@@ -92,7 +92,7 @@ class Engine:
     """Samples jobs in batches that change between steps.
 
     Args:
-        most_rows: of rows under way.
+        most_rows: of rows under way; jobs must not have more.
         most_waiting: of rows that are not yet; further jobs are refused.
         reward: makes the reward model when it is first wanted.
         bf16: whether policies compute in bfloat16.
@@ -201,15 +201,12 @@ class Engine:
             while not self._over:
                 self._release([job for job in self._flying if job.future.done()])
                 self._waiting = deque(job for job in self._waiting if not job.future.done())
-                while self._waiting and self._has_room(self._waiting[0]):
+                while self._waiting and self._rows_flying() + len(self._waiting[0].rows) <= self.most_rows:
                     self._take(self._waiting.popleft())
                 if self._flying:
                     return True
                 self._change.wait()
         return False
-
-    def _has_room(self, job: Job) -> bool:
-        return not self._flying or self._rows_flying() + len(job.rows) <= self.most_rows
 
     def _take(self, job: Job) -> None:
         job.mark()

@@ -35,6 +35,7 @@ class Limits(Options):
     max_prompt_chars: int = option(1000, "longest prompt and negative prompt", unit="characters", ge=1, le=100_000)
     max_steps: int = option(200, "most Euler steps", flag="max-steps", ge=1, le=1000)
     max_samples: int = option(8, "most samples of a request (n, best_of)", ge=1, le=100)
+    max_seconds: float | None = option(None, "longest audio; none is the policy's longest", unit="s", gt=0, le=3600)
     max_body_bytes: int = option(65_536, "largest request body", unit="bytes", ge=1024, le=2**24)
     max_body_s: float = option(10.0, "in which it must have come", unit="s", gt=0, le=3600)
     max_waiting: int = option(64, "samples that wait for the engine; more are told to come back", ge=1, le=10_000)
@@ -77,7 +78,7 @@ class ServeOptions(Options):
     cors_origins: str = option("", "origins whose pages may call the endpoint, separated by commas; * is all")
     log_prompts: bool = option(False, "write prompts to the log")
     metrics_port: int | None = option(
-        None, "port for Ray's /metrics, when Serve starts Ray itself; none collects no metrics", ge=1, le=65535
+        None, "port of Ray's /metrics on all addresses, when Ray is started here; none has none", ge=1, le=65535
     )
     poll_s: float = option(1.0, "between two looks for a new policy", unit="s", gt=0, le=60)
     limits: Limits = Limits()

@@ -7,7 +7,7 @@ import math
 import os
 import sys
 import threading
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from typing import Any
 
@@ -15,7 +15,7 @@ from actors.command_line import load_options
 from actors.quiet import hush
 from serve.options import ServeOptions, check_reachable, key_hash
 from tangoflux.cli import catch_sigterm, run_main
-from tangoflux.errors import ResourceError
+from tangoflux.errors import CheckpointError, ResourceError
 
 DESCRIPTION = "Serves the latest policy over HTTP, with a page to listen on, until Ctrl-C."
 
@@ -46,9 +46,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     _start_ray(options)
     try:
         serve.start(http_options={"host": options.host, "port": options.port}, logging_config={"log_level": "WARNING"})
-        serve.run(deployment, name="tangoflux")
+        health = serve.run(deployment, name="tangoflux").health.remote().result()
         catch_sigterm()
-        print(f"serving {options.run_dir or options.model} on http://{options.host}:{options.port}", flush=True)
+        _say(options, health)
         with suppress(KeyboardInterrupt):  # which is how it is meant to end
             threading.Event().wait()
         print("stopped", flush=True)
@@ -57,8 +57,21 @@ def main(argv: Sequence[str] | None = None) -> int:
     return 0
 
 
+def _say(options: ServeOptions, health: Mapping[str, Any]) -> None:
+    """What is served where.
+
+    Raises:
+        CheckpointError: the only model that there is cannot be served.
+    """
+    refused = "; ".join(f"{name}: {reason}" for name, reason in health["refused"].items())
+    if refused and options.run_dir is None:
+        raise CheckpointError(f"--model {options.model} cannot be served: {refused}")
+    served = health["version"] or f"no policy yet ({refused or health['problem'] or 'it will come with the run'})"
+    print(f"serving {options.run_dir or options.model}, {served}, on http://{options.host}:{options.port}", flush=True)
+
+
 def _start_ray(options: ServeOptions) -> None:
-    """Joins the cluster, or starts Ray on loopback, where replicas take turns if the cores are too few.
+    """Joins the cluster, or starts Ray on this machine, where replicas take turns if the cores are too few.
 
     Raises:
         ResourceError: this machine has not the GPUs that a replica asks for.
@@ -72,7 +85,7 @@ def _start_ray(options: ServeOptions) -> None:
         if replica.num_gpus > there:
             raise ResourceError(f"--num-gpus {replica.num_gpus:g}: this machine has {there}")
         cpus = max(os.cpu_count() or 1, math.ceil(replica.num_cpus * replica.replicas.most))
-        own = {"include_dashboard": False, "_node_ip_address": "127.0.0.1", "num_cpus": cpus}
+        own = {"include_dashboard": False, "num_cpus": cpus}
         own |= {"_metrics_export_port": options.metrics_port} if options.metrics_port else {}
     ray.init(log_to_driver=False, logging_level=logging.ERROR, **own)
 

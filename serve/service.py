@@ -86,7 +86,13 @@ class Service:
     @property
     def max_duration_s(self) -> float:
         """Longest audio."""
-        return self._latest().policy.config.max_duration
+        longest, allowed = self._latest().policy.config.max_duration, self.options.limits.max_seconds
+        return min(longest, allowed or longest)
+
+    @property
+    def max_samples(self) -> int:
+        """Most samples of a request, which all fly together."""
+        return min(self.options.limits.max_samples, self.engine.most_rows)
 
     async def generate(
         self, request: GenerateRequest, ranked: bool, on_step: Callable[[int], None] = lambda step: None
@@ -138,7 +144,7 @@ class Service:
             "reward_model": self.options.reward,
             "sample_rate": latest.autoencoder.sample_rate_hz,
             "max_duration": self.max_duration_s,
-            "limits": self.options.limits.model_dump(),
+            "limits": self.options.limits.model_dump() | {"max_samples": self.max_samples},
             "policies": [
                 {
                     "version": name,
@@ -191,7 +197,7 @@ class Service:
             raise ApiError(404, "not_found_error", str(error), param="model", code="model_not_found") from None
 
     def _checked_length(self, request: GenerateRequest, resident: Resident) -> float:
-        most = resident.policy.config.max_duration
+        most = self.max_duration_s
         length_s = min(DEFAULT_LENGTH_S, most) if request.audio_length is None else request.audio_length
         # Rounded to nothing it would be no audio.
         least = 1 / resident.autoencoder.sample_rate_hz
@@ -210,8 +216,8 @@ class Service:
         if self.steps_of(request) > limits.max_steps:
             raise invalid(f"num_inference_steps must be at most {limits.max_steps}", "num_inference_steps")
         for name, number in (("n", request.n), ("best_of", request.best_of or request.n)):
-            if number > limits.max_samples:
-                raise invalid(f"{name} must be at most {limits.max_samples}", name)
+            if number > self.max_samples:
+                raise invalid(f"{name} must be at most {self.max_samples}", name)
         if request.best_of is not None and request.best_of < request.n:
             raise invalid(f"best_of {request.best_of} must be at least n, {request.n}", "best_of")
         return request.best_of or request.n

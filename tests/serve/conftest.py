@@ -6,6 +6,7 @@ import logging
 import socket
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 import ray
@@ -14,13 +15,25 @@ from ray import serve
 from actors.policy_store import PolicyStore
 
 
-@pytest.fixture(scope="package")
-def address() -> Iterator[str]:
-    """Of Serve's HTTP proxy, on a Ray with processors enough for a run beside it."""
+def free_port() -> int:
+    """One that nobody listens on."""
     with socket.socket() as listener:
         listener.bind(("127.0.0.1", 0))
-        port = listener.getsockname()[1]
-    ray.init(num_cpus=6, include_dashboard=False, log_to_driver=False, logging_level=logging.ERROR)
+        return listener.getsockname()[1]
+
+
+@pytest.fixture(scope="package")
+def metrics_port() -> int:
+    """Where Ray shows its metrics."""
+    return free_port()
+
+
+@pytest.fixture(scope="package")
+def address(metrics_port: int) -> Iterator[str]:
+    """Of Serve's HTTP proxy, on a Ray with processors enough for a run beside it."""
+    port = free_port()
+    quiet: dict[str, Any] = {"include_dashboard": False, "log_to_driver": False, "logging_level": logging.ERROR}
+    ray.init(num_cpus=6, _metrics_export_port=metrics_port, **quiet)
     serve.start(http_options={"host": "127.0.0.1", "port": port}, logging_config={"log_level": "ERROR"})
     yield f"http://127.0.0.1:{port}"
     serve.shutdown()

@@ -16,7 +16,8 @@ from fastapi.testclient import TestClient
 from serve.api import build_api
 from serve.options import check_reachable, key_hash, options_of
 from serve.service import Service
-from tangoflux.errors import ConfigError, DataError
+from tangoflux.autoencoder import Autoencoder
+from tangoflux.errors import ConfigError, DataError, ResourceError
 from tangoflux.model import TangoFlux
 
 URL = "/v1/audio/generate"
@@ -35,7 +36,7 @@ def served(model: Path | str, key: str | None = None, **arguments: Any) -> Gener
 
 @pytest.fixture(scope="module")
 def client(tiny_policy_dir: Path) -> Generator[TestClient]:
-    with served(tiny_policy_dir, max_body_bytes="4096", max_prompt_chars="100") as client:
+    with served(tiny_policy_dir, max_body_bytes="4096", max_prompt_chars="100", max_seconds="3") as client:
         yield client
 
 
@@ -87,9 +88,22 @@ def test_progress_comes_by_step_and_then_the_audio(client: TestClient) -> None:
     assert base64.b64decode(data[3]["data"][0]["audio"])[:4] == b"RIFF"
 
 
-def test_an_error_after_the_beginning_is_an_event(client: TestClient) -> None:
-    answer = client.post(URL, json={**QUICK, "model": "v0009"}, headers={"Accept": "text/event-stream"})
-    assert answer.text.startswith("event: error\ndata: ") and "there is no policy" in answer.text
+def test_an_error_after_the_first_step_is_an_event_and_before_it_a_status(
+    client: TestClient, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    events = {"Accept": "text/event-stream"}
+    assert client.post(URL, json={**QUICK, "model": "v0009"}, headers=events).status_code == 404
+
+    def fail(*_: Any) -> None:
+        raise ResourceError("the codec is gone")
+
+    monkeypatch.setattr(Autoencoder, "decode_rows", fail)
+    answer = client.post(URL, json=QUICK, headers=events)
+    assert answer.status_code == 200 and answer.text.startswith("event: progress\n")
+    last = answer.text.split("event: ")[-1]
+    assert last.startswith("error\n") and "the codec is gone" in last
+    answer = client.post(URL, json=QUICK)
+    assert answer.status_code == 500 and error_of(answer)["message"] == "the codec is gone"
 
 
 @pytest.mark.parametrize(
@@ -114,10 +128,11 @@ def test_elevenlabs_clients_are_answered(
     ("change", "status", "param", "text"),
     [
         ({"audio_length": -1}, 422, "audio_length", "greater than 0"),
-        ({"audio_length": 5}, 400, "audio_length", "at most 4 seconds"),
+        ({"audio_length": 3600}, 400, "audio_length", "at most 3 seconds"),
         ({"audio_length": 1e-9}, 400, "audio_length", "above 0"),
         ({"num_inference_steps": 500}, 400, "num_inference_steps", "at most 200"),
         ({"guidance_scale": 1e308}, 422, "guidance_scale", "less than or equal to 100"),
+        ({"audio_length": 3.5}, 400, "audio_length", "at most 3 seconds"),
         ({"n": 9}, 400, "n", "at most 8"),
         ({"n": 3, "best_of": 2}, 400, "best_of", "at least n"),
         ({"input": ""}, 422, "input", "at least 1 character"),
@@ -199,7 +214,7 @@ def test_pages_of_other_origins_are_not_let_in_unless_named(tiny_policy_dir: Pat
 
 def test_policies_health_docs_and_page(client: TestClient) -> None:
     facts = client.get("/v1/policies").json()
-    assert (facts["latest"], facts["miniature"], facts["max_duration"]) == ("base", True, 4.0)
+    assert (facts["latest"], facts["miniature"], facts["max_duration"]) == ("base", True, 3.0)
     assert [row["version"] for row in facts["policies"]] == ["base"]
     assert client.get("/health").json()["status"] == "ok"
     page, docs = client.get("/").text, client.get("/docs").text

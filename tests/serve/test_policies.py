@@ -7,7 +7,10 @@ import torch
 from safetensors.torch import load_file
 
 from actors.policy_store import PolicyStore
+from actors.storage import Place
+from actors.stored_policy import put_version
 from serve.policies import Policies, Versions
+from tests.object_store import Proxy
 
 
 @pytest.fixture
@@ -94,3 +97,37 @@ def test_a_single_model_is_both_base_and_latest(tiny_policy_dir: Path) -> None:
     futures = [policies.get(name) for name in ("base", "latest")]
     assert futures[0] and futures[0] is futures[1]
     assert policies.versions.figures() == {}
+
+
+def test_a_run_in_an_object_store_is_followed(
+    run: Path, place: Place, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    store = PolicyStore(run / "policies")
+    put_version(store.path(0), place / "policies" / "v0000")
+    policies = Policies(Versions(place, is_run=True))
+    policies.look()
+    assert policies.latest and policies.latest.version == "v0000" and policies.versions.figures() == {}
+    publish(run, 1, 2.0)
+    put_version(store.path(1), place / "policies" / "v0001")
+    policies.look()
+    assert policies.latest.version == "v0001"
+    before = policies.get("base")
+    assert before
+    pair = [resident.policy.state_dict()["fc.0.weight"] for resident in (before.result(), policies.latest)]
+    assert torch.equal(2 * pair[0], pair[1])
+
+
+def test_a_store_that_does_not_answer_is_told_and_the_policy_serves_on(
+    run: Path, place: Place, proxy: Proxy, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    put_version(PolicyStore(run / "policies").path(0), place / "policies" / "v0000")
+    policies = Policies(Versions(place, is_run=True))
+    policies.look()
+    proxy.spoil(*["error"] * 30)
+    policies.look()
+    assert policies.latest and policies.problem
+    proxy.spoil()
+    policies.look()
+    assert not policies.problem

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+import re
 import subprocess
 import sys
 import time
@@ -37,7 +38,7 @@ def test_audio_progress_and_health_come_over_http(address: str, tiny_policy_dir:
 def test_more_than_has_room_is_told_to_come_back_and_who_hangs_up_makes_room(
     address: str, tiny_policy_dir: Path
 ) -> None:
-    client = deploy(address, model=str(tiny_policy_dir), batch_memory_gb="1e-6", max_waiting="8", max_steps="1000")
+    client = deploy(address, model=str(tiny_policy_dir), batch_memory_gb="0.0075", max_waiting="8", max_steps="1000")
     long = {**QUICK, "n": 8, "num_inference_steps": 1000, "audio_length": 4}
 
     async def until(**expected: int) -> None:
@@ -97,6 +98,19 @@ def test_a_run_in_another_job_is_followed(address: str, tiny_policy_dir: Path, p
     facts = client.get("/v1/policies").json()
     assert [row["version"] for row in facts["policies"]] == ["v0000", "v0001"]
     assert all(row["heldout"]["reward"]["mean"] for row in facts["policies"])
+
+
+def test_samples_queue_and_policy_are_on_rays_prometheus_endpoint(address: str, run: Path, metrics_port: int) -> None:
+    client = deploy(address, run_dir=str(run))
+    assert client.post(URL, json={**QUICK, "n": 3}).status_code == 200
+
+    def value(name: str) -> float | None:
+        page = httpx.get(f"http://127.0.0.1:{metrics_port}/metrics").text
+        found = re.findall(rf"^ray_tangoflux_serve_{name}{{.*}} (\S+)$", page, re.MULTILINE)
+        return max(map(float, found), default=None)
+
+    eventually(lambda: (value("samples_total") or 0) >= 3, 40)
+    assert (value("policy_version"), value("refused_policies"), value("sampling")) == (0, 0, 0)
 
 
 @pytest.mark.parametrize(
