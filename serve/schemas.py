@@ -16,9 +16,9 @@ Guidance = Annotated[float, Field(ge=0, le=100, allow_inf_nan=False)]
 
 
 class Strict(BaseModel):
-    """Unknown fields are refused: a misspelt one would be ignored without a word."""
+    """Unknown fields and other types are refused: a misspelt field would be ignored without a word."""
 
-    model_config = ConfigDict(extra="forbid")
+    model_config = ConfigDict(extra="forbid", strict=True)
 
 
 class GenerateRequest(Strict):

@@ -9,7 +9,7 @@ from ray.util.metrics import Counter, Gauge
 
 
 class Telemetry:
-    """What a replica tells of itself; Serve adds the replica's name as a tag."""
+    """What a replica tells of itself; Ray adds its process as a tag."""
 
     def __init__(self) -> None:
         self._samples = Counter("tangoflux_serve_samples", "samples that were made")

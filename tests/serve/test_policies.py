@@ -10,7 +10,7 @@ from actors.policy_store import PolicyStore
 from actors.storage import Place
 from actors.stored_policy import put_version
 from serve.policies import Policies, Versions
-from tests.object_store import Proxy
+from tests.object_store import Fault, Proxy
 
 
 @pytest.fixture
@@ -125,7 +125,8 @@ def test_a_store_that_does_not_answer_is_told_and_the_policy_serves_on(
     put_version(PolicyStore(run / "policies").path(0), place / "policies" / "v0000")
     policies = Policies(Versions(place, is_run=True))
     policies.look()
-    proxy.spoil(*["error"] * 30)
+    faults: list[Fault] = ["error"] * 30
+    proxy.spoil(*faults)
     policies.look()
     assert policies.latest and policies.problem
     proxy.spoil()
