@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import threading
+from contextlib import suppress
 from typing import Any
 
 from fastapi import FastAPI
@@ -52,8 +53,9 @@ class Replica:
         return build_api(lambda: self.service, self._options, self._key)
 
     def __del__(self) -> None:
-        self._over.set()
-        self.service.close()
+        with suppress(AttributeError):  # of what was refused before it had them
+            self._over.set()
+            self.service.close()
 
 
 def app(arguments: dict[str, Any]) -> Application:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import os
 import socket
 from collections.abc import Iterator
 from pathlib import Path
@@ -13,6 +14,7 @@ import ray
 from ray import serve
 
 from actors.policy_store import PolicyStore
+from actors.quiet import NO_METRICS
 
 
 def free_port() -> int:
@@ -32,6 +34,8 @@ def metrics_port() -> int:
 def address(metrics_port: int) -> Iterator[str]:
     """Of Serve's HTTP proxy, on a Ray with processors enough for a run beside it."""
     port = free_port()
+    for name in NO_METRICS:  # which a job in this process may have left
+        os.environ.pop(name, None)
     quiet: dict[str, Any] = {"include_dashboard": False, "log_to_driver": False, "logging_level": logging.ERROR}
     ray.init(num_cpus=6, _metrics_export_port=metrics_port, **quiet)
     serve.start(http_options={"host": "127.0.0.1", "port": port}, logging_config={"log_level": "ERROR"})
