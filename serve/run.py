@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import io
 import logging
 import math
 import os
 import sys
 import threading
 from collections.abc import Mapping, Sequence
-from contextlib import suppress
+from contextlib import redirect_stdout, suppress
 from typing import Any
 
 from actors.command_line import load_options
@@ -37,6 +38,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     check_reachable(options.host, key_hash(options), options.open_to_all)
     hush(metrics=options.metrics_port is not None)
     # Ray takes seconds to import, which --help and a mistyped option need not wait for.
+    import ray
     from ray import serve
 
     from serve.app import application
@@ -51,9 +53,11 @@ def main(argv: Sequence[str] | None = None) -> int:
         _say(options, health)
         with suppress(KeyboardInterrupt):  # which is how it is meant to end
             threading.Event().wait()
-        print("stopped", flush=True)
     finally:
-        serve.shutdown()
+        with redirect_stdout(io.StringIO()):  # where Ray reports the calls that its own shutdown cuts off
+            serve.shutdown()
+            ray.shutdown()
+    print("stopped", flush=True)
     return 0
 
 

@@ -96,7 +96,7 @@ class PolicyList(BaseModel):
     reward_model: str
     sample_rate: int
     max_duration: float
-    limits: dict[str, float | None]
+    limits: dict[str, int | float | None]
     policies: list[PolicyInfo]
 
 
