@@ -8,10 +8,12 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import Mapping
+from contextlib import suppress
 from typing import Any
 
 import ray
 from ray import ObjectRef
+from ray.exceptions import ActorAlreadyExistsError
 
 from actors.pool import Pool
 from actors.pool_size import PoolSize
@@ -73,12 +75,13 @@ class Controls:
             self._answer = None
         if self._answer is None and time.monotonic() - self._asked_at >= EXCHANGE_S:
             self._asked_at = time.monotonic()
-            if self._actor is None:
-                self._actor = ControllerActor.options(name=self.name, namespace=NAMESPACE, num_cpus=0).remote()
             statuses = {name: pool.status() for name, pool in self._pools.items()}
             if self._telemetry:
                 self._telemetry.pools(statuses)
-            self._answer = self._actor.exchange.remote(statuses)
+            if self._actor is None:
+                self._start()
+            if self._actor is not None:
+                self._answer = self._actor.exchange.remote(statuses)
 
     def close(self) -> None:
         """Ends the controller."""
@@ -86,6 +89,11 @@ class Controls:
             pool.on_tend = None
         if self._actor is not None:
             ray.kill(self._actor)
+
+    def _start(self) -> None:
+        # Ray may need seconds to notice that a controller of this name went with its node or its driver.
+        with suppress(ActorAlreadyExistsError):
+            self._actor = ControllerActor.options(name=self.name, namespace=NAMESPACE, num_cpus=0).remote()
 
     def _take_answer(self, answer: ObjectRef[Any]) -> None:
         try:

@@ -84,6 +84,19 @@ def test_a_controller_that_dies_is_replaced_and_wishes_are_done(pool: Pool, tmp_
     assert not (tmp_path / POOLS).exists()
 
 
+def test_a_controller_waits_until_its_name_is_free_again(pool: Pool, tmp_path: Path) -> None:
+    with announced(tmp_path / "a", {"rollouts": pool}) as controls:
+        last = named(pool, controls.name)
+        with announced(tmp_path / "a", {"rollouts": pool}) as controls:  # as of a driver that was killed and resumed
+            pool.tend()
+            assert named(pool, controls.name) == last
+            ray.kill(last)
+            until = time.monotonic() + 20
+            while named(pool, controls.name) == last:
+                assert time.monotonic() < until, "there is no new controller"
+            assert "rollouts" in ray.get(named(pool, controls.name).status.remote())
+
+
 def named(pool: Pool, name: str) -> Any:
     """The controller, once the driver has made it (again)."""
     until = time.monotonic() + 20

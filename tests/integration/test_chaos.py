@@ -51,7 +51,8 @@ def test_a_run_of_which_anything_dies_has_the_same_data_and_policy(tmp_path: Pat
 @pytest.mark.slow
 @pytest.mark.ray
 def test_three_iterations_survive_twenty_kills_of_every_kind(tmp_path: Path, tiny_policy_dir: Path) -> None:
-    said = chaos("--output", tmp_path / "chaos", "--init-policy", tiny_policy_dir)
+    long_enough = ("--prompts-per-iteration", 144, "--epochs", 6)
+    said = chaos("--output", tmp_path / "chaos", "--init-policy", tiny_policy_dir, *long_enough)
     assert "policies and held-out scores equal the undisturbed run's" in said
     assert re.search(r"^all +20$", said, re.MULTILINE)
 

@@ -28,6 +28,7 @@ def test_a_run_in_an_object_store_is_killed_resumed_and_equal_to_one_on_a_disk(
     tiny_policy_dir: Path, prompts: Path, place: Place, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    monkeypatch.setenv("PYTHONPATH", str(REPOSITORY))
     command = [sys.executable, "jobs/crpo.py", *options(tiny_policy_dir, prompts, Path("run"), "--run-dir", str(place))]
     with (tmp_path / "log").open("wb") as log:
         driver = subprocess.Popen(command, cwd=REPOSITORY, stdout=log, stderr=log)
