@@ -8,8 +8,10 @@ from __future__ import annotations
 
 import hashlib
 import json
+import re
 import shutil
 import tempfile
+import time
 import uuid
 from pathlib import Path
 
@@ -18,6 +20,9 @@ from actors.storage import Place
 from tangoflux.adapter_files import BASE
 from tangoflux.checkpoint import read_json
 from tangoflux.errors import CheckpointError
+
+UNUSED_S = 3600.0
+"""Seconds after which a copy that nobody asks for may be removed."""
 
 
 def put_version(directory: Path, place: Place) -> None:
@@ -53,7 +58,7 @@ def stored_versions(store: Place) -> list[str]:
     Raises:
         ResourceError: the store does not answer.
     """
-    return sorted(name.removesuffix(".json") for name in store.sizes() if "/" not in name and name.startswith("v"))
+    return sorted(name.removesuffix(".json") for name in store.sizes() if re.fullmatch(r"v\d{4,}\.json", name))
 
 
 def fetch_version(place: Place, directory: Path) -> None:
@@ -97,10 +102,17 @@ def local_policy(policy: Path | Place) -> Path:
     if (directory / BASE).exists():
         name = Path(str(read_json(directory / BASE)["base"])).name
         fetch_version(policy.parent / name, directory.with_name(name))
-    # But for the base and the last two none is read any more.
-    for old in sorted(directory.parent.glob("v*"))[1:-2]:
-        shutil.rmtree(old, ignore_errors=True)
+        directory.with_name(name).touch()
+    directory.touch()
+    _prune(directory.parent)
     return directory
+
+
+def _prune(copies: Path) -> None:
+    """Removes what nobody has asked for in a while, but for the last two: other processes may read the rest."""
+    for old in sorted(copies.glob("v*"))[:-2]:
+        if time.time() - old.stat().st_mtime > UNUSED_S:
+            shutil.rmtree(old, ignore_errors=True)
 
 
 def _move(temporary: Path, directory: Path) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import base64
 import json
+import logging
 import math
 from collections.abc import AsyncGenerator, AsyncIterator, Callable
 from contextlib import aclosing
@@ -33,6 +34,8 @@ from serve.schemas import (
 )
 from serve.service import Made, Service
 from tangoflux.errors import TangoFluxError
+
+logger = logging.getLogger(__name__)
 
 DEFAULT = "mp3_44100_128"
 """ElevenLabs' own default."""
@@ -136,14 +139,15 @@ def build_api(service: Callable[[], Service], options: ServeOptions, key: str | 
     api.state.service = service
     api.include_router(router)
     _add_error_handlers(api)
+    limits = options.limits
+    api.add_middleware(Guard, key_hash=key, max_body_bytes=limits.max_body_bytes, max_body_s=limits.max_body_s)
+    # Outside the guard, since a browser asks without the key first, and should be able to read a refusal.
     if options.cors_origins:
         origins = [origin.strip() for origin in options.cors_origins.split(",")]
         every = ["*"]
         api.add_middleware(
             CORSMiddleware, allow_origins=origins, allow_methods=every, allow_headers=every, expose_headers=every
         )
-    limits = options.limits
-    api.add_middleware(Guard, key_hash=key, max_body_bytes=limits.max_body_bytes, max_body_s=limits.max_body_s)
     return api
 
 
@@ -181,10 +185,10 @@ async def _events(service: Service, body: GenerateRequest) -> AsyncGenerator[str
             yield _event("progress", {"step": step, "steps": service.steps_of(body)})
         answer = await asyncio.to_thread(_as_json, await task, body, service)
         yield _event("audio", answer.model_dump())
-    except (ApiError, TangoFluxError) as error:
+    except Exception as error:
         if not begun:
             raise
-        yield _event("error", (error if isinstance(error, ApiError) else _server_error(error)).body())
+        yield _event("error", _told(error).body())
     finally:
         task.cancel()
 
@@ -236,8 +240,14 @@ def _translated(body: SoundGenerationRequest) -> GenerateRequest:
     )
 
 
-def _server_error(error: Exception) -> ApiError:
-    return ApiError(500, "server_error", str(error), code="failed")
+def _told(error: Exception) -> ApiError:
+    """What who asked learns of an error."""
+    if isinstance(error, ApiError):
+        return error
+    if isinstance(error, TangoFluxError):
+        return ApiError(500, "server_error", str(error), code="failed")
+    logger.error("a request failed", exc_info=error)
+    return ApiError(500, "server_error", "an error of the server; see its log")
 
 
 def _add_error_handlers(api: FastAPI) -> None:
@@ -262,9 +272,8 @@ def _add_error_handlers(api: FastAPI) -> None:
 
     @api.exception_handler(TangoFluxError)
     async def of_models(request: Request, error: TangoFluxError) -> JSONResponse:
-        return JSONResponse(_server_error(error).body(), 500)
+        return JSONResponse(_told(error).body(), 500)
 
     @api.exception_handler(Exception)
     async def of_the_server(request: Request, error: Exception) -> JSONResponse:
-        # Starlette logs the error itself; who asked learns only that there was one.
-        return JSONResponse(ApiError(500, "server_error", "an error of the server; see its log").body(), 500)
+        return JSONResponse(_told(error).body(), 500)

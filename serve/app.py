@@ -46,6 +46,11 @@ class Replica:
         """What ``/health`` says, for the process that deploys."""
         return self.service.health()
 
+    def check_health(self) -> None:
+        """For Serve, which replaces the replica if this raises."""
+        if not self.service.is_fit:
+            raise RuntimeError("the engine does not step any more; see the replica's log")
+
     def _tell(self) -> None:
         self._telemetry.show(self.health(), self.service.samples)
 

@@ -34,6 +34,10 @@ MP3_KBPS = {22050: (160, 8), 44100: (320, 32)}
 """Largest and smallest constant bit rates, between which libsndfile's compression level chooses."""
 
 
+PIECE = 1 << 16
+"""Frames that are given to the encoder at once."""
+
+
 def encode(waveform: NDArray[np.float32], sample_rate_hz: int, kind: AudioFormat) -> bytes:
     """(audio_channels, samples) in [-1, 1] as a file; WAV as 16-bit PCM."""
     return _written(waveform, sample_rate_hz, format=kind.upper())
@@ -79,5 +83,8 @@ class OutputFormat:
 
 def _written(waveform: NDArray[np.float32], sample_rate_hz: int, **options: Any) -> bytes:
     file = io.BytesIO()
-    soundfile.write(file, waveform.T, sample_rate_hz, **options)
+    with soundfile.SoundFile(file, "w", sample_rate_hz, len(waveform), **options) as sound:
+        # In pieces, since libsndfile holds what it is given to encode as Vorbis on the thread's stack.
+        for start in range(0, waveform.shape[1], PIECE):
+            sound.write(waveform.T[start : start + PIECE])
     return file.getvalue()

@@ -29,6 +29,10 @@ from tangoflux.sampling import SampleRequest, SamplingParams
 Waveform = NDArray[np.float32]
 
 
+MOST_FAILURES = 5
+"""Failed steps in a row after which an engine is given up: a GPU may be lost for good."""
+
+
 class FullError(Exception):
     """As many rows wait as may."""
 
@@ -118,7 +122,7 @@ class Engine:
         self._flying: list[Job] = []
         self._flights: dict[Policy, Flight] = {}
         self._finished: queue.SimpleQueue[Job | None] = queue.SimpleQueue()
-        self._over = False
+        self._over, self._failures = False, 0
         self._encoder = ThreadPoolExecutor(1, "encode")
         self._ranker = ThreadPoolExecutor(1, "rank")
         self._team, self._stepping = threads, threading.Event()
@@ -141,6 +145,11 @@ class Engine:
             self._encoding.add(job)
         self._encoder.submit(self._encode, job)
         return job.future
+
+    @property
+    def is_fit(self) -> bool:
+        """Whether its threads live, and steps do not fail again and again."""
+        return self._failures < MOST_FAILURES and all(thread.is_alive() for thread in self._threads)
 
     def load(self) -> tuple[int, int]:
         """Rows under way and rows that wait."""
@@ -227,12 +236,14 @@ class Engine:
         jobs = [job for job in self._flying if job.resident.policy is flight.policy]
         try:
             flight.step()
+            for job in jobs:
+                job.on_step(job.rows[0].step)
         except Exception as error:
+            self._failures += 1
             for job in jobs:
                 job.fail(error)
             return
-        for job in jobs:
-            job.on_step(job.rows[0].step)
+        self._failures = 0
         done = [job for job in jobs if job.rows[0].is_done]
         with self._change:
             self._release(done)
@@ -248,6 +259,7 @@ class Engine:
             for together in [[job] for job in jobs if job.exact], [[job for job in jobs if not job.exact]]:
                 for group in together:
                     self._decode([job for job in group if not job.future.done()])
+            del job, jobs  # whose policy need not stay in memory until the next
             if self._over:
                 return
 

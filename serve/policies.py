@@ -22,7 +22,7 @@ from actors.policy_store import PolicyStore
 from actors.storage import Place
 from actors.stored_policy import local_policy, stored_versions
 from tangoflux.autoencoder import Autoencoder
-from tangoflux.errors import CheckpointError, TangoFluxError
+from tangoflux.errors import CheckpointError, ResourceError, TangoFluxError
 from tangoflux.model import TangoFlux
 from tangoflux.policy import Policy
 from tangoflux.sampling import SamplingParams, sample_latents
@@ -30,6 +30,9 @@ from tangoflux.sampling import SamplingParams, sample_latents
 logger = logging.getLogger(__name__)
 
 BASE, LATEST = "base", "latest"
+
+PASSING = (OSError, MemoryError, torch.OutOfMemoryError, ResourceError)
+"""Errors that say nothing of a version: it may load the next time."""
 
 PROBE = ("a dog barks", 1.0)
 """Prompt and seconds of the sample that a policy must give before it is served."""
@@ -49,6 +52,7 @@ class Versions:
 
     def __init__(self, source: Path | Place, is_run: bool) -> None:
         self.source, self.is_run = source, is_run
+        self._figures: tuple[int | None, dict[str, dict[str, Any]]] = (None, {})
 
     def names(self) -> list[str]:
         """All of them in order, by now.
@@ -72,35 +76,58 @@ class Versions:
         return local_policy(self.source / "policies" / name if self.is_run else self.source)
 
     def figures(self) -> dict[str, dict[str, Any]]:
-        """What the run has measured of each version, see ``actors/metrics.py``; of those that it has."""
-        if not self.is_run:
-            return {}
+        """What the run has measured of each version, see ``actors/metrics.py``; of those that it has.
+
+        Raises:
+            OSError, ResourceError: the log cannot be read.
+        """
         log = self.source / "metrics.jsonl"
-        if isinstance(log, Place) and log.size("") is None:
-            return {}
-        with nullcontext(log) if isinstance(log, Path) else local_file(log) as file:
-            events = read_history(file).iterations
-        return {
-            f"v{event['policy_version']:04d}": {"heldout": event["heldout"], "measured_at": event["time"]}
-            for event in events
-        }
+        size = _size(log) if self.is_run else None
+        if size != self._figures[0]:
+            self._figures = size, {} if size is None else _read_figures(log)
+        return self._figures[1]
+
+
+def _size(file: Path | Place) -> int | None:
+    if isinstance(file, Place):
+        return file.size("")
+    return file.stat().st_size if file.exists() else None
+
+
+def _read_figures(log: Path | Place) -> dict[str, dict[str, Any]]:
+    with nullcontext(log) if isinstance(log, Path) else local_file(log) as file:
+        events = read_history(file).iterations
+    return {
+        f"v{event['policy_version']:04d}": {"heldout": event["heldout"], "measured_at": event["time"]}
+        for event in events
+    }
+
+
+class BusyError(Exception):
+    """As many versions are being loaded as may be in memory."""
 
 
 class Policies:
     """Loads versions off the requests' path, keeps some, and follows the newest.
 
     Args:
-        kept: versions in memory at most, the latest included; those that requests still use stay until these are done.
+        kept: versions in memory at most, the latest and at least one other; those that requests still use stay until
+            these are done.
+
+    Attributes:
+        figures: what the run had measured of each version at the last look.
+        refused: versions that are not fit to serve, with the reasons.
+        problem: why the last look came to nothing, if it did.
     """
 
     def __init__(self, versions: Versions, device: str = "cpu", kept: int = 3) -> None:
-        self.versions, self._device, self._kept = versions, device, kept
+        self.versions, self._device, self._others_kept = versions, device, max(1, kept - 1)
         self._lock = threading.Lock()
         self._loader = ThreadPoolExecutor(1, "load policy")
-        self._resident: OrderedDict[str, Future[Resident]] = OrderedDict()
+        self._others: OrderedDict[str, Future[Resident]] = OrderedDict()
         self._known: list[str] = []
-        self._first: Resident | None = None
         self._latest: Resident | None = None
+        self.figures: dict[str, dict[str, Any]] = {}
         self.refused: dict[str, str] = {}
         self.problem = ""
 
@@ -116,100 +143,134 @@ class Policies:
     def is_resident(self, name: str) -> bool:
         """Whether a version is in memory."""
         with self._lock:
-            future = self._resident.get(name)
-        return future is not None and future.done() and not future.exception()
+            future = self._others.get(name)
+            return self._is_latest(name) or (future is not None and future.done() and not future.exception())
 
     def get(self, name: str) -> Future[Resident] | None:
         """A version, in memory now or soon; None when there is no such version.
 
         Args:
             name: ``latest``, ``base`` (the run's first version), or a version's own name.
+
+        Raises:
+            BusyError: it would have to be loaded, and others are.
         """
-        if name == LATEST and self._latest:
-            name = self._latest.version
-        if name == BASE and self._known:
-            name = self._known[0]
         with self._lock:
+            name = self._known[0] if name == BASE and self._known else name
+            if self._latest and (name == LATEST or self._is_latest(name)):
+                return _done(self._latest)
             if name not in self._known or name in self.refused:
                 return None
-            if name not in self._resident:
-                self._resident[name] = self._loader.submit(self._load, name)
-            self._resident.move_to_end(name)
-            self._drop()
-            return self._resident[name]
+            if name not in self._others:
+                self._drop(self._others_kept - 1)
+                if len(self._others) >= self._others_kept:
+                    raise BusyError(f"{', '.join(self._others)} are being loaded, and {name} has to wait")
+                self._others[name] = self._loader.submit(self._load, name)
+            self._others.move_to_end(name)
+            return self._others[name]
 
     def look(self) -> None:
         """Takes over the newest version, once it is loaded and fit; to be called again and again."""
         try:
             self._known = self.versions.names()
-            self.problem = ""
-        except TangoFluxError as error:
+            fit = [name for name in self._known if name not in self.refused]
+            if fit and self._is_newer(fit[-1]):
+                self._take_over(fit[-1])
+            self.figures = self.versions.figures()
+        except (TangoFluxError, *PASSING) as error:
             self.problem = str(error)
-            return
-        fit = [name for name in self._known if name not in self.refused]
-        if not fit or (self._latest and fit[-1] == self._latest.version):
-            return
-        future = self.get(fit[-1])
-        if future and not future.exception():
-            self._latest = future.result()
-            logger.info("policy %s is served from now on", fit[-1])
+        else:
+            self.problem = ""
 
     def follow(self, every_s: float, over: threading.Event, on_look: Callable[[], None] = lambda: None) -> None:
         """Looks every so often until ``over``."""
         while not over.wait(every_s):
-            self.look()
-            on_look()
+            try:
+                self.look()
+                on_look()
+            except Exception as error:  # which must not end the following: the next version may be better
+                logger.exception("a look for new policies failed")
+                self.problem = f"{type(error).__name__}: {error}"
+
+    def _is_latest(self, name: str) -> bool:
+        return self._latest is not None and name == self._latest.version
+
+    def _is_newer(self, name: str) -> bool:
+        """Than the latest: whose successors may be refused and which retention may drop, but it serves on."""
+        return self._latest is None or (name != BASE and _number(name) > _number(self._latest.version))
+
+    def _take_over(self, name: str) -> None:
+        try:
+            resident = self._load(name)
+        except PASSING:
+            raise
+        except Exception:  # which ``_load`` has noted, unless the version was dropped meanwhile
+            return
+        with self._lock:
+            before, self._latest = self._latest, resident
+            self._others.pop(resident.version, None)
+            if before:
+                self._others[before.version] = _done(before)
+            self._drop(self._others_kept)
+        logger.info("policy %s is served from now on", resident.version)
 
     def _load(self, name: str) -> Resident:
         started = time.monotonic()
         try:
             resident = self._read(name)
             _probe(resident)
-        except CheckpointError as error:
-            # Retention may have dropped it meanwhile, which says nothing against it.
-            if name in self.versions.names():
-                self._refuse(name, str(error))
-            self._forget(name)
-            raise
         except Exception as error:
-            self._forget(name)
-            if not isinstance(error, TangoFluxError):
-                self._refuse(name, f"{type(error).__name__}: {error}")
+            with self._lock:
+                self._others.pop(name, None)
+            if not isinstance(error, PASSING) and self._is_there(name):
+                self._refuse(
+                    name, str(error) if isinstance(error, TangoFluxError) else f"{type(error).__name__}: {error}"
+                )
             raise
         logger.info("policy %s loaded in %.1f s", name, time.monotonic() - started)
         return resident
 
+    def _is_there(self, name: str) -> bool:
+        """Whether retention has not dropped it meanwhile, so that what is wrong is its own fault."""
+        try:
+            return name in self.versions.names()
+        except PASSING:
+            return False
+
     def _read(self, name: str) -> Resident:
         directory = self.versions.directory(name)
-        if self._first is None:
+        if self._latest is None:
             model = TangoFlux.from_pretrained(directory).to(self._device)
-            self._first = Resident(name, model.policy, model.autoencoder)
-            return self._first
+            return Resident(name, model.policy, model.autoencoder)
         # Alignment changes neither text encoder nor codec: all versions share the first one's.
-        first = self._first.policy
-        policy = copy.deepcopy(first, {id(first.text_encoder): first.text_encoder})
-        state = PolicyStore(directory.parent).state(int(name.removeprefix("v")))
-        missing = policy.load_state_dict(state, strict=False)
+        like = self._latest
+        policy = copy.deepcopy(like.policy, {id(like.policy.text_encoder): like.policy.text_encoder})
+        missing = policy.load_state_dict(PolicyStore(directory.parent).state(_number(name)), strict=False)
         trained = [key for key in missing.missing_keys if not key.startswith("text_encoder.")]
         if trained or missing.unexpected_keys:
             raise CheckpointError(f"{name} is of another model: {', '.join([*trained, *missing.unexpected_keys][:5])}")
-        return Resident(name, policy, self._first.autoencoder)
+        return Resident(name, policy, like.autoencoder)
 
     def _refuse(self, name: str, reason: str) -> None:
         logger.error("policy %s is not served: %s", name, reason)
         self.refused[name] = reason
 
-    def _forget(self, name: str) -> None:
-        with self._lock:
-            self._resident.pop(name, None)
-
-    def _drop(self) -> None:
-        """Lets go of the versions that were used longest ago; neither the latest nor those that are being loaded."""
-        latest = self._latest.version if self._latest else None
-        for name in [name for name, future in self._resident.items() if future.done() and name != latest]:
-            if len(self._resident) <= self._kept:
+    def _drop(self, most: int) -> None:
+        """Lets go of what was used longest ago until there are ``most`` others; of none that is being loaded."""
+        for name in [name for name, future in self._others.items() if future.done()]:
+            if len(self._others) <= most:
                 return
-            del self._resident[name]
+            del self._others[name]
+
+
+def _number(name: str) -> int:
+    return int(name.removeprefix("v"))
+
+
+def _done(resident: Resident) -> Future[Resident]:
+    future: Future[Resident] = Future()
+    future.set_result(resident)
+    return future
 
 
 def _probe(resident: Resident) -> None:

@@ -17,9 +17,9 @@ from actors.storage import Place
 from serve.engine import Engine, FullError, Job, Result
 from serve.errors import ApiError, invalid, overloaded
 from serve.options import ServeOptions
-from serve.policies import BASE, LATEST, Policies, Resident, Versions
+from serve.policies import BASE, LATEST, PASSING, BusyError, Policies, Resident, Versions
 from serve.schemas import GenerateRequest
-from tangoflux.errors import ConfigError, TangoFluxError
+from tangoflux.errors import ConfigError
 from tangoflux.model import TangoFlux, find_directory
 from tangoflux.policy import PolicyConfig
 from tangoflux.precision import uses_bf16
@@ -134,9 +134,9 @@ class Service:
         return request.num_inference_steps or min(DEFAULT_STEPS, self.options.limits.max_steps)
 
     def describe(self) -> dict[str, Any]:
-        """What ``PolicyList`` says; reads the run's files."""
-        latest, known = self._latest(), self.policies.known()
-        figures = self.policies.versions.figures()
+        """What ``PolicyList`` says."""
+        latest, figures = self._latest(), self.policies.figures
+        known = self.policies.known() or [latest.version]
         return {
             "latest": latest.version,
             "base": known[0],
@@ -169,6 +169,11 @@ class Service:
             "problem": self.policies.problem,
         }
 
+    @property
+    def is_fit(self) -> bool:
+        """Whether requests can be served, now or with the first policy."""
+        return self._engine is None or self._engine.is_fit
+
     def close(self) -> None:
         """Ends the engine's threads."""
         if self._engine:
@@ -181,7 +186,11 @@ class Service:
 
     async def _resident(self, name: str) -> Resident:
         self._latest()
-        future = self.policies.get(name)
+        retry_after_s = self.options.limits.retry_after_s
+        try:
+            future = self.policies.get(name)
+        except BusyError as error:
+            raise overloaded(f"{error}; come back", retry_after_s) from None
         if future is None:
             there = ", ".join([LATEST, BASE, *self.policies.known()[-20:]])
             raise ApiError(
@@ -193,7 +202,9 @@ class Service:
             )
         try:
             return await asyncio.shield(asyncio.wrap_future(future))
-        except TangoFluxError as error:
+        except PASSING as error:
+            raise overloaded(f"{name} cannot be loaded now: {error}", retry_after_s) from None
+        except Exception as error:  # it is refused from now on
             raise ApiError(404, "not_found_error", str(error), param="model", code="model_not_found") from None
 
     def _checked_length(self, request: GenerateRequest, resident: Resident) -> float:

@@ -167,6 +167,5 @@ class Policy(nn.Module):
         # A token holds at least one byte, so most texts need no second tokenization.
         for text in texts:
             if len(text.encode("utf-8", "replace")) >= limit and count_tokens(self.tokenizer, text) > limit:
-                logger.warning(
-                    "prompt of %d characters is cut to its first %d tokens: %.40r...", len(text), limit, text
-                )
+                # Not quoted: it may be somebody's request.
+                logger.warning("a prompt of %d characters is cut to its first %d tokens", len(text), limit)

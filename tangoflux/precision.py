@@ -17,4 +17,4 @@ def uses_bf16(precision: Precision, device: str) -> bool:
     if device == "cpu":
         features = torch.cpu.get_capabilities()
         return any(features.get(name, False) for name in ("avx512_bf16", "amx_bf16"))
-    return torch.cuda.is_bf16_supported()
+    return torch.cuda.is_bf16_supported(including_emulation=False)

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 import pytest
@@ -39,15 +40,18 @@ def test_a_version_is_copied_once_to_a_machine_and_loads(
     assert local_policy(tiny_policy_dir) == tiny_policy_dir
 
 
-def test_of_many_versions_the_base_and_the_last_two_stay_on_a_machine(
+def test_of_many_versions_the_last_two_and_those_in_use_stay_on_a_machine(
     place: Place, tiny_policy_dir: Path, tmp_path: Path
 ) -> None:
     store = PolicyStore(tmp_path / "policies")
     for version in range(4):
         store.publish(version, tiny_policy_dir)
     put_all(store, place)
-    copies = [local_policy(place / f"v{version:04d}") for version in range(4)]
-    assert sorted(path.name for path in copies[-1].parent.iterdir()) == ["v0000", "v0002", "v0003"]
+    copies = [local_policy(place / f"v{version:04d}") for version in (0, 2, 3)]
+    for copy in copies:
+        os.utime(copy, (0, 0))
+    assert local_policy(place / "v0001").is_dir(), "although it is neither among the last two nor the base"
+    assert sorted(path.name for path in copies[-1].parent.iterdir()) == ["v0001", "v0002", "v0003"]
 
 
 def test_another_run_at_the_same_place_is_not_taken_for_the_first(

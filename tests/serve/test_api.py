@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import base64
+import hashlib
 import io
 import json
 from collections.abc import Generator
@@ -208,6 +209,28 @@ def test_pages_of_other_origins_are_not_let_in_unless_named(tiny_policy_dir: Pat
     assert "access-control-allow-origin" not in client.get("/health", headers=origin).headers
     with served(tiny_policy_dir, cors_origins="https://example.org") as other:
         assert other.get("/health", headers=origin).headers["access-control-allow-origin"] == "https://example.org"
+
+
+def test_a_named_origin_may_ask_before_it_gives_the_key_and_reads_refusals(tiny_policy_dir: Path) -> None:
+    origin = {"Origin": "https://example.org"}
+    asked = {"Access-Control-Request-Method": "POST", "Access-Control-Request-Headers": "authorization,content-type"}
+    with served(tiny_policy_dir, hashlib.sha256(b"key").hexdigest(), cors_origins="https://example.org") as client:
+        assert client.options(URL, headers=origin | asked).status_code == 200
+        refused = client.post(URL, json=QUICK, headers=origin)
+        assert (refused.status_code, refused.headers["access-control-allow-origin"]) == (401, "https://example.org")
+        assert client.post(URL, json=QUICK, headers=origin | {"xi-api-key": "key"}).status_code == 200
+
+
+def test_prompts_are_logged_only_when_that_is_asked_for(
+    tiny_policy_dir: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level("INFO")
+    prompt = "my secret " * 60  # more than the tokenizer takes, which is warned of
+    for wanted in ("false", "true"):
+        with served(tiny_policy_dir, log_prompts=wanted) as client:
+            assert client.post(URL, json={**QUICK, "input": prompt}).status_code == 200
+        assert ("secret" in caplog.text) == (wanted == "true")
+    assert "is cut to its first" in caplog.text
 
 
 def test_policies_health_docs_and_page(client: TestClient) -> None:

@@ -122,6 +122,21 @@ def test_a_request_that_fails_tells_so_and_others_go_on(model: TangoFlux, engine
     assert engine.load() == (0, 0)
 
 
+def test_an_engine_whose_steps_fail_again_and_again_is_not_fit(model: TangoFlux, engine: Engine) -> None:
+    def fail(step: int) -> None:
+        raise RuntimeError("CUDA error: an illegal memory access was encountered")
+
+    for _ in range(4):
+        with pytest.raises(RuntimeError):
+            engine.submit(job(model, on_step=fail)).result(30)
+    assert engine.is_fit
+    with pytest.raises(RuntimeError):
+        engine.submit(job(model, on_step=fail)).result(30)
+    assert not engine.is_fit
+    engine.submit(job(model)).result(30)
+    assert engine.is_fit
+
+
 def test_policies_fly_side_by_side_and_leave_the_memory_with_their_last_row(model: TangoFlux, engine: Engine) -> None:
     other = tiny_model(seed=5)
     first, second = engine.submit(job(model, steps=20)), engine.submit(job(other, steps=20))

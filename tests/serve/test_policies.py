@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import threading
 from pathlib import Path
 
 import pytest
@@ -9,7 +10,7 @@ from safetensors.torch import load_file
 from actors.policy_store import PolicyStore
 from actors.storage import Place
 from actors.stored_policy import put_version
-from serve.policies import Policies, Versions
+from serve.policies import BusyError, Policies, Versions
 from tests.object_store import Fault, Proxy
 
 
@@ -71,6 +72,79 @@ def test_the_version_that_was_used_longest_ago_leaves_the_memory(run: Path) -> N
     assert resident == ["v0002", "v0003"], "the latest stays"
 
 
+def test_no_more_versions_are_loaded_at_once_than_may_be_in_memory(run: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for version in range(1, 6):
+        publish(run, version, 1 + version)
+    policies = Policies(Versions(run, is_run=True), kept=3)
+    policies.look()
+    go_on, directory = threading.Event(), Versions.directory
+    monkeypatch.setattr(Versions, "directory", lambda self, name: (go_on.wait(), directory(self, name))[1])
+    futures = [policies.get(name) for name in ("v0001", "v0002")]
+    with pytest.raises(BusyError, match="v0001, v0002 are being loaded, and v0003 has to wait"):
+        policies.get("v0003")
+    assert policies.get("v0002") is futures[1], "which is on its way"
+    latest = policies.get("latest")
+    assert latest and latest.result().version == "v0005"
+    go_on.set()
+    assert [future.result().version for future in futures if future] == ["v0001", "v0002"]
+    third = policies.get("v0003")
+    assert third and third.result().version == "v0003"
+    assert [name for name in policies.known() if policies.is_resident(name)] == ["v0002", "v0003", "v0005"]
+
+
+def test_the_latest_serves_on_when_it_and_its_successors_are_gone(run: Path) -> None:
+    publish(run, 1, 2.0)
+    policies = Policies(Versions(run, is_run=True), kept=1)
+    policies.look()
+    publish(run, 2, float("nan"))
+    PolicyStore(run / "policies").drop(1)
+    policies.look()
+    for name in ("latest", "v0001"):
+        future = policies.get(name)
+        assert future and future.result().version == "v0001"
+    for _ in range(2):
+        base = policies.get("base")
+        assert base and base.result().version == "v0000"
+    (run / "policies").rename(run / "elsewhere")
+    policies.look()
+    latest = policies.get("latest")
+    assert latest and latest.result().version == "v0001" and policies.get("v0000") is None
+
+
+def test_an_error_that_passes_is_told_and_the_version_is_tried_again(
+    run: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    policies = Policies(Versions(run, is_run=True))
+    policies.look()
+    publish(run, 1, 2.0)
+
+    def stale(*_: object) -> None:
+        raise OSError(116, "Stale file handle")
+
+    with monkeypatch.context() as disk:
+        disk.setattr(PolicyStore, "state", stale)
+        policies.look()
+        assert policies.latest and policies.latest.version == "v0000" and "Stale" in policies.problem
+        disk.setattr(PolicyStore, "versions", stale)
+        policies.look()
+        assert policies.get("latest")
+    policies.look()
+    assert policies.latest.version == "v0001" and not policies.problem and not policies.refused
+
+
+def test_nothing_ends_the_following(run: Path) -> None:
+    policies, over, looks = Policies(Versions(run, is_run=True)), threading.Event(), list[str]()
+
+    def fail() -> None:
+        looks.append(policies.problem)
+        if len(looks) == 3:
+            over.set()
+        raise ValueError("no such gauge")
+
+    policies.follow(0.01, over, fail)
+    assert len(looks) == 3 and policies.latest and policies.problem == "ValueError: no such gauge"
+
+
 def test_what_there_is_not_is_not_got(run: Path) -> None:
     policies = Policies(Versions(run, is_run=True))
     assert policies.latest is None and policies.get("latest") is None
@@ -95,7 +169,7 @@ def test_a_single_model_is_both_base_and_latest(tiny_policy_dir: Path) -> None:
     policies = Policies(Versions(tiny_policy_dir, is_run=False))
     policies.look()
     futures = [policies.get(name) for name in ("base", "latest")]
-    assert futures[0] and futures[0] is futures[1]
+    assert futures[0] and futures[1] and futures[0].result() is futures[1].result()
     assert policies.versions.figures() == {}
 
 
