@@ -14,7 +14,7 @@ import soundfile
 import torch
 import torchaudio.functional as AF
 from numpy.typing import NDArray
-from pyarrow.fs import FileSystem
+from pyarrow.fs import FileSystem, LocalFileSystem
 from torch import Tensor
 
 from tangoflux.autoencoder import AutoencoderConfig
@@ -22,6 +22,8 @@ from tangoflux.errors import DataError
 
 TOLERANCE_S = 0.25
 """So much shorter than its manifest says may a file be: lengths are rounded, and MP3 has its own idea of an end."""
+
+MAX_OGG_PAGE = 27 + 255 + 255 * 255
 
 SILENT_PEAK = 1e-4
 """Audio that stays below this (-80 dBFS) is silent."""
@@ -45,6 +47,9 @@ def open_audio(location: str | Path) -> Generator[Any]:
     opened: Any = None
     try:
         with _readable(str(location)) as file, soundfile.SoundFile(file) as opened:
+            # libsndfile takes the last page of Ogg that it finds for the end.
+            if opened.format == "OGG" and not _is_end_of_ogg(_tail(str(location))):
+                raise AudioError(f"{location} ends before its stream does", "truncated")
             yield opened
     except FileNotFoundError:
         raise AudioError(f"{location} cannot be read as audio: there is no such file", "missing") from None
@@ -154,6 +159,22 @@ def _readable(location: str) -> AbstractContextManager[Any]:
     if not Path(location).stat().st_size:
         raise AudioError(f"{location} cannot be read as audio: the file is empty", "empty")
     return nullcontext(location)
+
+
+def _tail(location: str) -> bytes:
+    system, path = FileSystem.from_uri(location) if "://" in location else (LocalFileSystem(), location)
+    with system.open_input_file(path) as file:
+        file.seek(max(0, file.size() - MAX_OGG_PAGE))
+        return file.read()
+
+
+def _is_end_of_ogg(tail: bytes) -> bool:
+    """Whether the last page (RFC 3533, section 6) says that it is the stream's last, and ends where the file does."""
+    start = tail.rfind(b"OggS")
+    head, lengths = tail[start : start + 27], b""
+    if start >= 0 and len(head) == 27:
+        lengths = tail[start + 27 : start + 27 + head[26]]
+    return bool(lengths) and bool(head[5] & 4) and start + 27 + head[26] + sum(lengths) == len(tail)
 
 
 def _part(source: Any, start_s: float, duration_s: float | None, location: str | Path) -> tuple[int, int]:

@@ -9,7 +9,7 @@ import json
 import math
 import warnings
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +21,7 @@ from torch import Tensor, nn
 
 from tangoflux.adapter_files import base_directory
 from tangoflux.checkpoint import load_weights, read_json
+from tangoflux.errors import CheckpointError
 from tangoflux.mel_front import MelFront, MelFrontConfig
 
 DECODED_AT_ONCE = {"cpu": 2**22, "cuda": 2**28}
@@ -45,7 +46,20 @@ class AutoencoderConfig:
 
     @classmethod
     def from_dict(cls, values: dict[str, Any]) -> AutoencoderConfig:
-        """Builds the config from ``vae_config.json``'s values."""
+        """Builds the config from ``vae_config.json``'s values; keys that we do not use are ignored.
+
+        Raises:
+            CheckpointError: values of the wrong types.
+        """
+        known = {field.name for field in fields(cls)}
+        values = {key: value for key, value in values.items() if key in known}
+        try:
+            return cls._converted(values)
+        except TypeError as error:
+            raise CheckpointError(f"vae_config.json: {error}") from None
+
+    @classmethod
+    def _converted(cls, values: dict[str, Any]) -> AutoencoderConfig:
         front = values.get("front")
         lists = {key: tuple(values[key]) for key in ("downsampling_ratios", "channel_multiples") if key in values}
         converted: dict[str, Any] = {**values, **lists, "front": MelFrontConfig(**front) if front else None}

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import math
+import os
 from collections.abc import Callable, Generator, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -11,7 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
 
 from tangoflux.cli import run_main
-from tangoflux.errors import ConfigError
+from tangoflux.errors import ConfigError, RewardError
 from tangoflux.prompts import Prompt, load_prompts
 
 if TYPE_CHECKING:
@@ -73,6 +74,8 @@ def parse(argv: Sequence[str] | None) -> argparse.Namespace:
     arguments = parser.parse_args(argv)
     if (arguments.prompt is None) == (arguments.prompts is None):
         parser.error("give either a prompt, as the first argument, or --prompts FILE")
+    if arguments.prompt is not None and not arguments.prompt.strip():
+        parser.error("the prompt is blank")
     if arguments.prompt is not None and arguments.output.suffix.lower() not in SUFFIXES:
         parser.error(f"output {arguments.output} must end in one of {', '.join(SUFFIXES)}")
     if arguments.best_of and arguments.best_of < arguments.num_samples:
@@ -97,6 +100,8 @@ def plan(arguments: argparse.Namespace, max_duration_s: float) -> list[Wish]:
     else:
         prompts = load_prompts(arguments.prompts, duration_s, max_duration_s)
         wishes = [Wish(prompt, _files(arguments.output / f"{prompt.id}.flac", arguments)) for prompt in prompts]
+    for folder in {file.parent for wish in wishes for file in wish.files}:
+        _check_folder(folder)
     if arguments.overwrite:
         return wishes
     there = [file for wish in wishes for file in wish.files if file.exists()]
@@ -104,6 +109,12 @@ def plan(arguments: argparse.Namespace, max_duration_s: float) -> list[Wish]:
         raise ConfigError(f"{there[0]} exists; pass --overwrite, or name another file")
     # The same command again makes what a broken one had not.
     return [wish for wish in wishes if not all(file.exists() for file in wish.files)]
+
+
+def _check_folder(folder: Path) -> None:
+    there = next(parent for parent in (folder.absolute(), *folder.absolute().parents) if parent.exists())
+    if not there.is_dir() or not os.access(there, os.W_OK):
+        raise ConfigError(f"{folder} cannot be written to: {there} is {'not ours' if there.is_dir() else 'a file'}")
 
 
 def fulfil(
@@ -118,6 +129,7 @@ def fulfil(
         num_steps=arguments.steps,
         guidance_scale=arguments.guidance,
         negative_prompt=arguments.negative_prompt,
+        precision=arguments.precision,
         on_step=advance,
     )
     ranked = _ranked(wish, waveforms, reward, model)
@@ -134,10 +146,29 @@ def _ranked(
     """The waveforms with their rewards, the best first where they are ranked."""
     if reward is None:
         return [(waveform, math.nan) for waveform in waveforms]
-    scores = reward([wish.prompt.text] * len(waveforms), waveforms, model.sample_rate_hz)
+    scores = _scores(reward, wish.prompt.text, waveforms, model.sample_rate_hz)
     # A sample without a score comes last: a failure is no score, and sorts nowhere.
     order = sorted(range(len(scores)), key=lambda index: (math.isnan(scores[index]), -scores[index]))
     return [(waveforms[index], float(scores[index])) for index in order]
+
+
+def _scores(
+    reward: Reward, text: str, waveforms: Sequence[NDArray[np.float32]], sample_rate_hz: int
+) -> NDArray[np.float64]:
+    """What the reward gives, which may be a user's own.
+
+    Raises:
+        RewardError: it fails, or does not give a number a waveform.
+    """
+    import numpy as np
+
+    try:
+        scores = np.array(reward([text] * len(waveforms), waveforms, sample_rate_hz), dtype=np.float64)
+    except Exception as error:  # whatever a user's code raises
+        raise RewardError(f"reward {reward.name} failed: {type(error).__name__}: {error}") from error
+    if scores.shape != (len(waveforms),):
+        raise RewardError(f"reward {reward.name} gave rewards of shape {scores.shape} for {len(waveforms)} samples")
+    return scores
 
 
 def write_audio(file: Path, waveform: NDArray[np.float32], sample_rate_hz: int) -> None:
@@ -219,6 +250,7 @@ def _parser() -> argparse.ArgumentParser:
     add("--best-of", type=_samples, default=0, metavar="N", help="samples so many, keeps the best by --reward")
     add("--reward", default="miniature-clap", metavar="NAME", help="reward model for --best-of [miniature-clap]")
     add("--device", choices=("cpu", "cuda"), help="[cuda where there is one]")
+    add("--precision", choices=("auto", "fp32", "bf16"), help="[fp32 on a CPU, on a GPU bf16 where it has that]")
     add("--overwrite", action="store_true", help="replace files that exist")
     return top
 

@@ -24,6 +24,9 @@ from tangoflux.errors import DataError
 from tangoflux.text_rows import csv_rows, parse_row, read_bytes, shown, text_lines
 
 COLUMNS = ("audio", "caption", "captions", "start", "duration", "id")
+READ = (*COLUMNS, "audiocap_id", "youtube_id", "start_time")
+"""Columns that are read of a Parquet file, those of AudioCaps included."""
+
 EXAMPLE = '{"audio": "dog.wav", "caption": "a dog barks"}'
 
 MAX_CAPTION_CHARS = 2000
@@ -197,7 +200,7 @@ def _parquet(file: Path) -> Iterator[Row]:
         raise DataError(f"{file}: no such manifest")
     try:
         with pq.ParquetFile(file) as table:
-            columns = [name for name in table.schema_arrow.names if name in COLUMNS] or table.schema_arrow.names
+            columns = [name for name in table.schema_arrow.names if name in READ] or table.schema_arrow.names
             rows = table.read(columns=columns).to_pylist()
     except (OSError, pa.ArrowException) as error:
         raise DataError(f"{file} cannot be read as Parquet: {error}") from None

@@ -16,7 +16,6 @@ from pathlib import Path
 import numpy as np
 import torch
 from huggingface_hub import snapshot_download
-from huggingface_hub.errors import HfHubHTTPError, HFValidationError
 from numpy.typing import NDArray
 from safetensors.torch import save_file
 from torch import Tensor
@@ -26,8 +25,10 @@ from tangoflux.adapter_files import base_directory, check_adapter, read_adapter,
 from tangoflux.autoencoder import Autoencoder, AutoencoderConfig
 from tangoflux.checkpoint import fill, read_json, read_weights
 from tangoflux.errors import CheckpointError, ConfigError
+from tangoflux.hub import HUB_ERRORS
 from tangoflux.lora import LoraSettings, add_lora, merged_state
 from tangoflux.policy import Policy, PolicyConfig
+from tangoflux.precision import Precision, uses_bf16
 from tangoflux.sampling import SampleRequest, SamplingParams, sample_latents
 from tangoflux.seeding import derive_seed
 
@@ -87,6 +88,7 @@ class TangoFlux:
         num_steps: int = 50,
         guidance_scale: float = 4.5,
         negative_prompt: str = "",
+        precision: Precision | None = None,
         on_step: Callable[[float], None] = lambda share: None,
     ) -> list[list[NDArray[np.float32]]]:
         """Audio for people: for each prompt ``num_samples`` waveforms (audio_channels, samples), float32 in [-1, 1].
@@ -103,19 +105,28 @@ class TangoFlux:
             num_steps: Euler steps.
             guidance_scale: classifier-free guidance; 1 or less is none.
             negative_prompt: what the audio is to be unlike, where there is guidance.
+            precision: in which the policy computes; None is fp32 on a CPU, and on a GPU bf16 where it has that.
             on_step: see ``sample_latents``.
 
         Raises:
-            ConfigError: a duration out of range.
+            ConfigError: a duration, a number of steps or samples, or a guidance scale out of range.
         """
         texts = [prompts] if isinstance(prompts, str) else list(prompts)
-        durations = [float(duration_s)] * len(texts) if isinstance(duration_s, int | float) else list(duration_s)
+        one = isinstance(duration_s, int | float | np.number)
+        durations = [float(duration_s)] * len(texts) if one else list(duration_s)
+        if num_samples < 1:
+            raise ConfigError(f"num_samples {num_samples}: give 1 or more")
+        if len(durations) != len(texts):
+            raise ConfigError(f"{len(durations)} durations for {len(texts)} prompts: give one for each, or one for all")
+        params = SamplingParams(num_steps, guidance_scale, negative_prompt)
         requests = [
             self.request(text, duration, [derive_seed(seed, "generate", text, k) for k in range(num_samples)])
             for text, duration in zip(texts, durations, strict=True)
         ]
-        params = SamplingParams(num_steps, guidance_scale, negative_prompt)
-        groups = sample_latents(self.policy, requests, params, on_step)
+        device = self.policy.device.type
+        bf16 = uses_bf16(precision or ("fp32" if device == "cpu" else "auto"), device)
+        with torch.autocast(device, torch.bfloat16, enabled=bf16):
+            groups = sample_latents(self.policy, requests, params, on_step)
         return [
             self.decode(list(group), [request.duration_s] * num_samples)
             for group, request in zip(groups, requests, strict=True)
@@ -165,7 +176,7 @@ def find_directory(name: str | Path) -> Path:
         raise CheckpointError(f"{name} is no model directory, no name on the hub (owner/name) and none of: {known}")
     try:
         return Path(snapshot_download(str(name)))
-    except (HfHubHTTPError, HFValidationError, OSError) as error:
+    except HUB_ERRORS as error:
         raise CheckpointError(f"{name} is no local directory and cannot be had from the hub: {error}") from error
 
 
@@ -233,5 +244,5 @@ def _text_parts(directory: Path, config: PolicyConfig) -> tuple[T5Config, PreTra
     source = str(local) if local.is_dir() else config.text_encoder_name
     try:
         return T5Config.from_pretrained(source), AutoTokenizer.from_pretrained(source)
-    except (OSError, ValueError) as error:
+    except (*HUB_ERRORS, ValueError) as error:
         raise CheckpointError(f"text encoder config or tokenizer cannot be read from {source}: {error}") from error

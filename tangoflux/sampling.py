@@ -8,6 +8,7 @@ that was 1.5 times as fast as all lengths together, a third of which was padding
 from __future__ import annotations
 
 import itertools
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
@@ -15,6 +16,7 @@ import torch
 from torch import Tensor
 
 from tangoflux.conditioning import TextStates
+from tangoflux.errors import ConfigError
 from tangoflux.flow import euler_sigmas
 from tangoflux.policy import Policy
 
@@ -34,11 +36,20 @@ class SamplingParams:
         num_steps: Euler steps, >= 1.
         guidance_scale: classifier-free guidance; at <= 1 the conditional velocity is used as it is.
         negative_prompt: what the unconditional branch reads.
+
+    Raises:
+        ConfigError: no step, or guidance that is no finite number.
     """
 
     num_steps: int = 50
     guidance_scale: float = 4.5
     negative_prompt: str = ""
+
+    def __post_init__(self) -> None:
+        if self.num_steps < 1:
+            raise ConfigError(f"num_steps {self.num_steps}: give 1 or more")
+        if not math.isfinite(self.guidance_scale):
+            raise ConfigError(f"guidance_scale {self.guidance_scale}: give a finite number")
 
 
 @dataclass(frozen=True)

@@ -70,7 +70,7 @@ class LocalHub:
             def do_GET(self) -> None:
                 status, headers, body = hub.answer(urlsplit(self.path).path)
                 self.send_response(status)
-                for key, value in {**headers, "Content-Length": str(len(body))}.items():
+                for key, value in {"Content-Length": str(len(body)), **headers}.items():
                     self.send_header(key, value)
                 self.end_headers()
                 if self.command == "GET":

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import importlib.util
 from collections.abc import Generator
 from contextlib import contextmanager
@@ -89,11 +90,10 @@ def _module(checkpoint: LaionCheckpoint, file: Path) -> Any:
         raise CheckpointError(f"{file}: laion_clap has no HTSAT of width {checkpoint.audio_width}, only {MODELS}")
     try:
         with _offline():
-            # Imports much, and builds tokenizers.
-            from laion_clap import CLAP_Module
-
+            # Imports much, and builds tokenizers. By name, for it cannot be installed everywhere.
+            module = importlib.import_module("laion_clap").CLAP_Module
             amodel = MODELS[checkpoint.audio_width]
-            return CLAP_Module(enable_fusion=checkpoint.fusion, device="cpu", amodel=amodel, tmodel="roberta")
+            return module(enable_fusion=checkpoint.fusion, device="cpu", amodel=amodel, tmodel="roberta")
     except ImportError as error:
         raise ConfigError(f"laion_clap cannot be imported: {error}; pip install 'tangoflux[laion]'") from error
     except (OSError, ValueError) as error:

@@ -5,9 +5,9 @@ from __future__ import annotations
 from pathlib import Path
 
 from huggingface_hub import hf_hub_download, snapshot_download
-from huggingface_hub.errors import HfHubHTTPError
 
 from tangoflux.errors import CheckpointError
+from tangoflux.hub import HUB_ERRORS
 
 REPOSITORY = "lukewys/laion_clap"
 CHECKPOINTS = {
@@ -29,7 +29,7 @@ def fetch_checkpoint(name: str) -> Path:
     """
     try:
         return Path(hf_hub_download(REPOSITORY, CHECKPOINTS[name]))
-    except (HfHubHTTPError, OSError) as error:
+    except HUB_ERRORS as error:
         raise CheckpointError(
             f"{CHECKPOINTS[name]} cannot be had from {REPOSITORY} on the hub ({_first_line(error)}); download it "
             "elsewhere and give the file's path instead of its name"
@@ -44,7 +44,7 @@ def fetch_roberta_tokenizer() -> Path:
     """
     try:
         return Path(snapshot_download(TOKENIZER, allow_patterns=TOKENIZER_FILES))
-    except (HfHubHTTPError, OSError) as error:
+    except HUB_ERRORS as error:
         raise CheckpointError(f"the tokenizer {TOKENIZER} cannot be had from the hub: {_first_line(error)}") from error
 
 

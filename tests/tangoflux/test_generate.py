@@ -9,7 +9,7 @@ import pytest
 import soundfile
 from numpy.typing import NDArray
 
-from tangoflux.errors import ConfigError, DataError
+from tangoflux.errors import ConfigError, DataError, RewardError
 from tangoflux.generate import main
 
 QUICK = ["--duration", "1", "--steps", "2"]
@@ -97,6 +97,29 @@ def test_arguments_that_cannot_be_are_refused(
     with pytest.raises(ConfigError, match=re.escape(message)):
         main(["generate", *arguments])
     assert not list(tmp_path.iterdir())
+
+
+def test_where_nothing_can_be_written_is_known_before_anything_is_made(tmp_path: Path) -> None:
+    (tmp_path / "prompts.txt").write_text("a dog barks\n")
+    (tmp_path / "file").touch()
+    with pytest.raises(ConfigError, match="file is a file"):
+        main(["generate", "--prompts", str(tmp_path / "prompts.txt"), str(tmp_path / "file"), *QUICK])
+
+
+@pytest.mark.parametrize(
+    ("given", "said"),
+    [("0.5", r"rewards of shape \(\) for 2 samples"), ("1 / 0", "ZeroDivisionError: division by zero")],
+)
+def test_a_users_reward_that_does_not_fit_is_told(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, given: str, said: str
+) -> None:
+    name = "reward_" + re.sub(r"\W", "", given)
+    (tmp_path / f"{name}.py").write_text(
+        f"class Mine:\n    name, checkpoint = 'mine', ''\n    def __call__(self, *_):\n        return {given}\n"
+    )
+    monkeypatch.syspath_prepend(tmp_path)
+    with pytest.raises(RewardError, match=f"reward mine .*{said}"):
+        main(["generate", "a dog", str(tmp_path / "a.flac"), *QUICK, "--best-of", "2", "--reward", f"{name}:Mine"])
 
 
 def test_a_file_that_exists_is_replaced_only_on_demand(tmp_path: Path) -> None:

@@ -53,6 +53,23 @@ def test_a_published_name_is_fetched_without_the_text_encoders_own_weights(hub: 
     assert "google/flan-t5-large/model.safetensors" not in hub.downloads
 
 
+class BreakingHub(LocalHub):
+    """Ends the connection in the middle of the weights."""
+
+    def answer(self, path: str) -> tuple[int, dict[str, str], bytes]:
+        status, headers, body = super().answer(path)
+        if path.endswith("tangoflux.safetensors"):
+            headers["Content-Length"] = str(2 * len(body))
+        return status, headers, body
+
+
+def test_a_connection_that_breaks_is_one_clear_line(hub: LocalHub, tmp_path: Path) -> None:
+    with BreakingHub(hub.root).running() as address:
+        result = load("declare-lab/TangoFlux", address, tmp_path / "home")
+    assert result.returncode == 2 and "cannot be had from the hub" in result.stderr
+    assert "Traceback" not in result.stderr
+
+
 def test_a_name_that_the_hub_lacks_is_one_clear_line(hub: LocalHub, tmp_path: Path) -> None:
     with hub.running() as address:
         result = load("declare-lab/Unknown", address, tmp_path / "home")

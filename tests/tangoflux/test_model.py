@@ -2,6 +2,7 @@ import doctest
 import json
 import logging
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -13,6 +14,7 @@ import tangoflux.model
 from tangoflux.errors import CheckpointError, ConfigError
 from tangoflux.model import TangoFlux
 from tangoflux.policy import Policy, PolicyConfig
+from tangoflux.precision import Precision
 from tests.tiny import tiny_model
 
 
@@ -57,6 +59,30 @@ def test_any_text_is_accepted(text: str, caplog: pytest.LogCaptureFixture) -> No
         waveform = tiny_model().generate(text, 0.5, num_steps=1)[0][0]
     assert np.isfinite(waveform).all()
     assert ("cut to its first 96 tokens" in caplog.text) == (len(text) == 10_000)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ({"duration_s": 1, "num_steps": 0}, "num_steps 0: give 1 or more"),
+        ({"duration_s": 1, "num_samples": 0}, "num_samples 0: give 1 or more"),
+        ({"duration_s": 1, "guidance_scale": float("nan")}, "guidance_scale nan: give a finite number"),
+        ({"duration_s": [1.0]}, "1 durations for 2 prompts"),
+    ],
+)
+def test_what_cannot_be_sampled_is_refused(arguments: dict[str, Any], message: str) -> None:
+    with pytest.raises(ConfigError, match=message):
+        tiny_model().generate(["a dog", "a bell"], **arguments)
+
+
+PRECISIONS: tuple[Precision | None, Precision] = (None, "bf16")
+
+
+def test_samples_in_bf16_are_near_those_in_fp32() -> None:
+    model = tiny_model()
+    exact, rounded = (model.generate("a dog", 1.0, num_steps=2, precision=precision)[0][0] for precision in PRECISIONS)
+    assert not np.array_equal(exact, rounded)
+    np.testing.assert_allclose(exact, rounded, atol=0.1)
 
 
 @pytest.mark.parametrize("duration", [0.0, -1.0, 4.5, float("nan")])

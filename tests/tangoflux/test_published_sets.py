@@ -1,8 +1,11 @@
 from __future__ import annotations
 
+import csv
 import json
 from pathlib import Path
 
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 
 from tangoflux.errors import ConfigError, DataError
@@ -21,6 +24,16 @@ def audiocaps(tmp_path: Path) -> Path:
     (tmp_path / "test.csv").write_text(AUDIOCAPS)
     (tmp_path / "audio").mkdir()
     return tmp_path / "test.csv"
+
+
+def test_audiocaps_rows_may_be_in_parquet(audiocaps: Path) -> None:
+    rows = csv.DictReader(audiocaps.open())
+    pq.write_table(pa.Table.from_pylist([*rows]), audiocaps.with_suffix(".parquet"))
+    found, expected = (
+        load_manifest(file, str(audiocaps.parent / "audio"))[0].captions
+        for file in (audiocaps.with_suffix(".parquet"), audiocaps)
+    )
+    assert found == expected
 
 
 @pytest.mark.parametrize(
