@@ -16,7 +16,7 @@ from serve.schemas import AudioFormat
 @pytest.mark.parametrize("kind", get_args(AudioFormat))
 def test_the_longest_audio_is_encoded_on_a_small_stack(kind: AudioFormat) -> None:
     rate, seconds = 44100, 30
-    tone = np.sin(np.arange(rate * seconds, dtype=np.float32) / 20) / 2
+    tone = (np.sin(np.arange(rate * seconds) / 20) / 2).astype(np.float32)
     usual = threading.stack_size(1 << 20)
     try:
         with ThreadPoolExecutor(1) as threads:
