@@ -151,6 +151,7 @@ def test_without_the_extra_it_is_said_how_to_install_it(tmp_path: Path, monkeypa
             refused(f"laion:{tmp_path / 'clap.pt'}")
 
 
+@needs_laion
 def test_a_width_that_laion_clap_has_not_is_refused(tmp_path: Path) -> None:
     file = write_laion_checkpoint(tmp_path / "clap.pt", laion_state(Sizes(audio=32, text=64, joint=16)))
     with pytest.raises(CheckpointError, match="laion_clap has no HTSAT of width 32"):
