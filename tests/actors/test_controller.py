@@ -77,8 +77,7 @@ def test_a_controller_that_dies_is_replaced_and_wishes_are_done(pool: Pool, tmp_
             controller = named(pool, controls.name)
             ray.get(controller.wish.remote({"rollouts": size}))
             assert tend_until(pool, size.most)
-            status: dict[str, PoolStatus] = ray.get(controller.status.remote())
-            assert status["rollouts"].size == str(size)
+            assert told(pool, controller, str(size))
             ray.kill(controller)
         assert (tmp_path / POOLS).exists()
     assert not (tmp_path / POOLS).exists()
@@ -95,6 +94,18 @@ def test_a_controller_waits_until_its_name_is_free_again(pool: Pool, tmp_path: P
             while named(pool, controls.name) == last:
                 assert time.monotonic() < until, "there is no new controller"
             assert "rollouts" in ray.get(named(pool, controls.name).status.remote())
+
+
+def told(pool: Pool, controller: Any, size: str) -> bool:
+    """Whether the controller comes to know the pool's size, at the next exchange."""
+    until = time.monotonic() + 20
+    while time.monotonic() < until:
+        pool.tend()
+        status: dict[str, PoolStatus] = ray.get(controller.status.remote())
+        if status["rollouts"].size == size:
+            return True
+        time.sleep(0.05)
+    return False
 
 
 def named(pool: Pool, name: str) -> Any:
