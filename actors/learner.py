@@ -28,7 +28,7 @@ from actors.learner_pairs import fingerprint, read_pairs
 from actors.learner_settings import LearnerJob, LearnerResult, LearnerSettings, Pretraining, PretrainingResult
 from actors.learner_worker import run_rank
 from actors.placement import in_words
-from actors.seat import WorkerError, first_line
+from actors.seat import START_S, WorkerError, first_line
 from actors.storage import Place
 from actors.writer import shards_at
 from tangoflux.errors import ResourceError, TangoFluxError
@@ -49,9 +49,6 @@ POLL_S = 0.2
 
 MAX_RESTARTS = 3
 """So many times in a row the ranks may die before they have written another checkpoint."""
-
-START_S = 1800.0
-"""Until their first event the ranks have at least so long: they wait for nodes, load, and measure the start."""
 
 TRAIN_ENVIRONMENT = {
     # Ray Train looks every 2 s whether its ranks are done: a second of every iteration on average.

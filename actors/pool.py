@@ -21,8 +21,8 @@ from ray.exceptions import RayActorError, RayTaskError
 
 from actors.pool_size import PoolSize
 from actors.pool_status import PoolStatus, Usage
-from actors.seat import DEATHS, Seat, Task, WorkerError, call, first_line, is_over
-from actors.stream import MAX_IN_FLIGHT, SetAside, Stream
+from actors.seat import DEATHS, START_S, Seat, Task, WorkerError, first_line, is_over
+from actors.stream import MAX_IN_FLIGHT, POLL_S, SetAside, Stream
 from tangoflux.errors import TangoFluxError
 
 logger = logging.getLogger(__name__)
@@ -51,7 +51,7 @@ class Pool:
         size: PoolSize,
         resources: Mapping[str, Any],
         name: str,
-        start_timeout_s: float = 600.0,
+        start_timeout_s: float = START_S,
         task_timeout_s: float = 0.0,
     ) -> None:
         """Starts the pool.
@@ -118,19 +118,12 @@ class Pool:
         """
         self._broadcasts.pop(method, None)
         self._broadcasts[method] = args
-        ready = [seat for seat in self._seats if seat.ready]
         for seat in self._seats:
-            if seat.setup:
-                seat.setup.append(call(seat.actor, method, *args)[0])
-        receipts = [call(seat.actor, method, *args)[0] for seat in ready]
-        for seat, receipt in zip(ready, receipts, strict=True):
-            try:
-                ray.get(receipt)
-            except RayTaskError as error:
-                raise self.error(f"{method} failed", error) from error
-            except DEATHS as error:
-                if not seat.flights:  # otherwise the stream finds it, and the tasks with it
-                    self.bury(seat, error)
+            if seat.actor is not None:
+                seat.set_up(method, *args)
+        while waiting := [seat for seat in self._seats if seat.was_ready and seat.setup and not seat.flights]:
+            ray.wait([seat.setup[-1] for seat in waiting], timeout=POLL_S, fetch_local=False)
+            self.tend()
 
     def stream(
         self, method: str, inputs: Iterable[T] | Stream[T], *args: Any, set_aside: SetAside[T] | None = None
@@ -192,8 +185,8 @@ class Pool:
         for seat in self._seats:
             if seat.actor is None and time.monotonic() >= seat.start_at:
                 seat.start(self._actor_class.remote(*self._args), self._broadcasts.items())
-            elif seat.setup and is_over(seat.setup[-1]):
-                self._end_start(seat)
+            elif seat.setup and not seat.flights:  # with flights the stream finds what became of the actor
+                self._look_at_setup(seat)
         self._usage.note(self._seats, self._stream is not None and not self._stream.over)
         if any(seat.ready for seat in self._seats):
             self._alive_at = time.monotonic()
@@ -220,8 +213,7 @@ class Pool:
         """Ends the actor of a task that takes too long; its death is then found as any other is."""
         seconds = time.monotonic() - seat.busy_since
         if seat.flights and 0 < self._task_timeout_s < seconds:
-            logger.warning("a %s gave no answer for %.0f s and is ended", self.name, seconds)
-            ray.kill(seat.actor)
+            self._end_silent(seat, seconds)
 
     def bury(self, seat: Seat, error: Exception) -> None:
         """Empties the seat of a dead actor; a replacement starts after a back-off.
@@ -262,7 +254,18 @@ class Pool:
                 ray.kill(seat.actor)
             self._seats.remove(seat)
 
-    def _end_start(self, seat: Seat) -> None:
+    def _look_at_setup(self, seat: Seat) -> None:
+        """Ends a set-up that is over, and an actor that hangs in it."""
+        if is_over(seat.setup[-1]):
+            self._end_setup(seat)
+        elif 0 < self._task_timeout_s < seat.seconds_of_setup():
+            self._end_silent(seat, seat.seconds_of_setup())
+
+    def _end_silent(self, seat: Seat, seconds: float) -> None:
+        logger.warning("a %s gave no answer for %.0f s and is ended", self.name, seconds)
+        ray.kill(seat.actor)
+
+    def _end_setup(self, seat: Seat) -> None:
         try:
             ray.get(seat.setup)
         except RayTaskError as error:

@@ -10,7 +10,7 @@ from typing import Any, Generic, TypeVar
 
 import ray
 from ray import ObjectRef
-from ray.exceptions import OutOfMemoryError, RayActorError, RayTaskError
+from ray.exceptions import ActorUnschedulableError, OutOfMemoryError, RayActorError, RayTaskError, RuntimeEnvSetupError
 
 from tangoflux.errors import TangoFluxError
 
@@ -19,9 +19,15 @@ T = TypeVar("T")
 BACK_OFF_S = (0.0, 1.0, 5.0, 15.0, 30.0)
 """Seconds before a replacement starts, by how many actors of its seat died since one of them finished a task."""
 
-DEATHS = (RayActorError, OutOfMemoryError)
-"""What a call raises when its actor is dead or out of reach."""
+DEATHS = (RayActorError, OutOfMemoryError, RuntimeEnvSetupError, ActorUnschedulableError)
+"""What a call raises when its actor is dead, out of reach, or could never be made on its node."""
 
+
+START_S = 1800.0
+"""Processes that nobody has heard of yet have so long: they wait for nodes, which a cloud must find, and load."""
+
+FRESH_S = 1.0
+"""An actor that did nothing for longer must answer before it is given a task, or its death would be blamed on that."""
 
 ALONE_AFTER = 2
 """A task that ended so many actors is given to an actor that has no other."""
@@ -56,6 +62,8 @@ class Seat:
     Attributes:
         actor: the handle, or None between a death and the replacement.
         setup: calls that must end before the actor is ready.
+        setup_since: when the first of them ended, and so the actor was there; None before that.
+        was_ready: the actor was ready at least once.
         flights: its tasks, in the order in which it runs them.
         deaths: actors that died here since one finished a task.
         failed_starts: actors that died here, one after another, before they were ready.
@@ -66,6 +74,8 @@ class Seat:
 
     actor: Any = None
     setup: list[ObjectRef[Any]] = field(default_factory=list)
+    setup_since: float | None = None
+    was_ready: bool = False
     flights: deque[Flight[Any]] = field(default_factory=deque)
     deaths: int = 0
     failed_starts: int = 0
@@ -81,17 +91,32 @@ class Seat:
     @property
     def pending(self) -> list[ObjectRef[Any]]:
         """The reference to wait for, if any; an actor's calls end in order, so one is enough."""
-        return self.setup[-1:] or [flight.receipt for flight in list(self.flights)[:1]]
+        return [flight.receipt for flight in list(self.flights)[:1]] or self.setup[-1:]
 
     def start(self, actor: Any, calls: Iterable[tuple[str, Sequence[Any]]]) -> None:
         """Takes a new actor, which is ready after ``calls``."""
         self.actor = actor
-        self.setup = [call(actor, "__ray_ready__")[0]]
-        self.setup += [call(actor, method, *args)[0] for method, args in calls]
+        self.setup_since, self.was_ready = None, False
+        self.set_up("__ray_ready__")
+        for method, args in calls:
+            self.set_up(method, *args)
+
+    def set_up(self, method: str, *args: Any) -> None:
+        """Calls a method, after which the actor is ready again."""
+        if self.was_ready and not self.setup:
+            self.setup_since = time.monotonic()
+        self.setup.append(call(self.actor, method, *args)[0])
+
+    def seconds_of_setup(self) -> float:
+        """For how long an actor that is there has not become ready."""
+        if self.setup_since is None and self.setup and is_over(self.setup[0]):
+            self.setup_since = time.monotonic()
+        return time.monotonic() - self.setup_since if self.setup and self.setup_since is not None else 0.0
 
     def set_ready(self) -> None:
         """Ends the start-up."""
         self.setup = []
+        self.was_ready = True
         self.failed_starts = 0
         self.busy_since = time.monotonic()
 
@@ -106,6 +131,11 @@ class Seat:
         self.busy_since = time.monotonic()
         return self.flights.popleft()
 
+    @property
+    def fresh(self) -> bool:
+        """Whether the actor lived a moment ago."""
+        return bool(self.flights) or time.monotonic() - self.busy_since < FRESH_S
+
     def takes(self, task: Task[Any], most: int) -> bool:
         """Whether the actor may be given a task beside those that it has; one that ended two actors flies alone."""
         alone = task.deaths >= ALONE_AFTER or any(flight.task.deaths >= ALONE_AFTER for flight in self.flights)
@@ -116,7 +146,7 @@ class Seat:
         if self.actor is not None:
             ray.kill(self.actor)
         self.deaths += 1
-        self.failed_starts += bool(self.setup)
+        self.failed_starts += not self.was_ready
         self.actor = None
         self.setup = []
         self.start_at = time.monotonic() + BACK_OFF_S[min(self.deaths, len(BACK_OFF_S)) - 1]

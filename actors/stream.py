@@ -187,6 +187,10 @@ class Stream(Iterator[tuple[T, ObjectRef[Any]]]):
     def _hand_out(self, task: Task[T], seats: Sequence[Seat]) -> None:
         """To the actor that has the least to do, or back to those that wait."""
         free = [seat for seat in seats if seat.takes(task, MAX_IN_FLIGHT)]
+        for seat in free:
+            if not seat.fresh:
+                seat.set_up("__ray_ready__")
+        free = [seat for seat in free if seat.ready]
         if free:
             min(free, key=lambda seat: len(seat.flights)).fly(task, self._method, self._args)
         else:

@@ -156,6 +156,32 @@ def test_a_worker_that_hangs_is_replaced(tmp_path: Path) -> None:
     assert results == list(range(6))
 
 
+def test_the_deaths_of_idle_workers_are_not_blamed_on_the_next_input() -> None:
+    pool = Pool(SquarerActor, (), PoolSize(3, 3), CPU, "squarer")
+    while pool.status().ready < 3:
+        pool.tend()
+        time.sleep(0.05)
+    for pid in {pid for _, pid in pool.stream("pid", range(60)).values()}:
+        os.kill(pid, signal.SIGKILL)
+    time.sleep(1.5)
+    assert [number for number, _ in pool.stream("square", [1])] == [1]
+    status = pool.status()
+    pool.close()
+    assert (status.deaths, status.redone) == (3, 0)
+
+
+@pytest.mark.parametrize("ready", [True, False])
+def test_a_worker_that_hangs_in_a_broadcast_is_replaced(tmp_path: Path, ready: bool) -> None:
+    pool = Pool(SquarerActor, (), PoolSize(1, 1), CPU, "squarer", task_timeout_s=1.0)
+    if ready:
+        list(pool.stream("square", [1]))
+    pool.broadcast("hang_once", 3, tmp_path / "hung")
+    assert [number for number, _ in pool.stream("square", [1])] == [1]
+    status = pool.status()
+    pool.close()
+    assert status.deaths == 1
+
+
 def test_an_error_of_the_task_names_the_input_and_keeps_its_cause(shared: Pool) -> None:
     with pytest.raises(WorkerError, match=r"^squarer: 2 failed in fail: ValueError: two is not allowed$") as caught:
         list(shared.stream("fail", range(4)))
@@ -188,6 +214,14 @@ def test_actors_that_no_node_can_hold_end_in_an_error() -> None:
     pool.close()
 
 
+def test_actors_whose_environment_cannot_be_made_end_in_an_error() -> None:
+    broken = {"num_cpus": 0.25, "runtime_env": {"conda": "an-environment-that-is-not-there"}}
+    pool = Pool(SquarerActor, (), PoolSize(1, 1), broken, "squarer")
+    with pytest.raises(WorkerError, match="^squarer: died 3 times in a row before it was ready"):
+        next(pool.stream("square", [1]))
+    pool.close()
+
+
 def test_broadcasts_reach_ready_starting_and_replaced_actors(pool: Pool, tmp_path: Path) -> None:
     pool.broadcast("set_offset", 100)
     assert {ray.get(reference) for _, reference in pool.stream("square", [0] * 8)} == {100}
@@ -197,10 +231,10 @@ def test_broadcasts_reach_ready_starting_and_replaced_actors(pool: Pool, tmp_pat
     assert {ray.get(reference) for _, reference in pool.stream("square", [0] * 8)} == {7}
 
 
-def test_a_failing_broadcast_is_raised(shared: Pool) -> None:
-    list(shared.stream("square", range(8)))
+def test_a_failing_broadcast_is_raised(pool: Pool) -> None:
+    list(pool.stream("square", range(8)))
     with pytest.raises(DataError, match="5 is not in the manifest"):
-        shared.broadcast("complain", 5)
+        pool.broadcast("complain", 5)
 
 
 def test_release_gives_the_processors_back_and_the_next_stream_takes_them_again(pool: Pool) -> None:
