@@ -10,6 +10,8 @@ from typing import Any
 
 import ray
 import yaml
+from ray._private.state import available_resources_per_node
+from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from actors.placement import Nodes
 
@@ -29,6 +31,21 @@ def cluster_nodes() -> list[Nodes]:
     there = [Nodes(_name(node), node["Resources"], node.get("Labels", {})) for node in living]
     file = yaml.safe_load(BOOTSTRAP.read_text()) if BOOTSTRAP.is_file() else {}
     return there + addable(file, Counter(node.get("Labels", {}).get(NODE_GROUP) for node in living))
+
+
+def free_nodes() -> list[Nodes]:
+    """Living nodes, with what nobody has taken of each."""
+    free = available_resources_per_node()
+    return [
+        Nodes(_name(node), free.get(node["NodeID"], {}), node.get("Labels", {}))
+        for node in ray.nodes()
+        if node["Alive"]
+    ]
+
+
+def this_node() -> NodeAffinitySchedulingStrategy:
+    """For actors without which the driver is lost: they go with its node, and with no other."""
+    return NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=False)
 
 
 def may_grow_unseen() -> bool:

@@ -15,6 +15,7 @@ import ray
 from ray import ObjectRef
 from ray.exceptions import ActorAlreadyExistsError
 
+from actors.cluster_nodes import this_node
 from actors.pool import Pool
 from actors.pool_size import PoolSize
 from actors.pool_status import PoolStatus
@@ -93,7 +94,9 @@ class Controls:
     def _start(self) -> None:
         # Ray may need seconds to notice that a controller of this name went with its node or its driver.
         with suppress(ActorAlreadyExistsError):
-            self._actor = ControllerActor.options(name=self.name, namespace=NAMESPACE, num_cpus=0).remote()
+            self._actor = ControllerActor.options(
+                name=self.name, namespace=NAMESPACE, num_cpus=0, scheduling_strategy=this_node()
+            ).remote()
 
     def _take_answer(self, answer: ObjectRef[Any]) -> None:
         try:

@@ -22,6 +22,7 @@ from ray.exceptions import RayActorError
 from ray.train.torch import TorchTrainer
 
 from actors.anywhere import absolute, remove, remove_below
+from actors.cluster_nodes import this_node
 from actors.learner_checkpoint import checkpoint_progress, latest_checkpoint
 from actors.learner_mailbox import MailboxActor
 from actors.learner_pairs import fingerprint, read_pairs
@@ -167,7 +168,7 @@ def _train(
 
 def _attempt(job: LearnerJob, datasets: dict[str, ray.data.Dataset], on_event: OnEvent) -> dict[str, Any]:
     """Starts the ranks and waits for their end."""
-    mailbox: Any = MailboxActor.options(num_cpus=0).remote()
+    mailbox: Any = MailboxActor.options(num_cpus=0, scheduling_strategy=this_node()).remote()
     trainer = _trainer(datasets, job, mailbox)
     fit = _in_thread(lambda: _fit(trainer, job.weights.parent))
     ranks: list[Any] = []

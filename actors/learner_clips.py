@@ -74,7 +74,8 @@ class ClipData:
             DataError: there are no clips, or an id twice.
         """
         self._shards = ShardWriter(directory)
-        tables = {part: self._shards.read_part(part, COLUMNS) for part in self._shards.shards()}
+        self._by_part = self._shards.shards()
+        tables = {part: self._shards.read_shard(shard, COLUMNS) for part, shard in self._by_part.items()}
         self._places = [(part, row) for part, table in tables.items() for row in range(len(table))]
         rows = [row for table in tables.values() for row in table.to_pylist()]
         if not rows:
@@ -85,7 +86,7 @@ class ClipData:
         self.captions = [row["captions"] for row in rows]
         self.duration_s = [row["duration_s"] for row in rows]
         self.num_frames = [row["num_frames"] for row in rows]
-        largest = max(shard.bytes for shard in self._shards.shards().values())
+        largest = max(shard.bytes for shard in self._by_part.values())
         self._window = max(1, window_bytes // largest)
         self._loaded: OrderedDict[int, tuple[NDArray[Any], NDArray[Any]]] = OrderedDict()
 
@@ -150,7 +151,7 @@ class ClipData:
             # A batch may still take rows of the window before.
             while len(self._loaded) >= 2 * self._window:
                 self._loaded.popitem(last=False)
-            table = self._shards.read_part(part, ("mean", "scale")).combine_chunks()
+            table = self._shards.read_shard(self._by_part[part], ("mean", "scale")).combine_chunks()
             self._loaded[part] = (latents_array(table["mean"]), latents_array(table["scale"]))
         mean, scale = self._loaded[part]
         return mean[index, : self.num_frames[row]], scale[index, : self.num_frames[row]]

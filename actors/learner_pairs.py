@@ -26,8 +26,7 @@ def read_pairs(shards: Shards) -> ray.data.Dataset:
         DataError: there are no pairs, or they lack columns or are not finite.
     """
     blocks: list[Any] = []
-    for part in shards.shards():
-        table = shards.read_part(part, verify=True)
+    for part, table in shards.tables(verify=True):
         if len(table):
             blocks.append(ray.put(_checked(table, f"{shards.directory} shard {part}")))
     if not blocks:

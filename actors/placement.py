@@ -48,7 +48,7 @@ class Request:
 
 
 def place(requests: Iterable[Request], nodes: Sequence[Nodes]) -> dict[str, Counter[str]]:
-    """Where each kind of worker would run: the largest first, each on the first node that still has room.
+    """Where each kind of worker would run: each on the first node that still has room, those with rare needs first.
 
     Returns:
         by request, how many workers there are on nodes of each name.
@@ -56,7 +56,7 @@ def place(requests: Iterable[Request], nodes: Sequence[Nodes]) -> dict[str, Coun
     Raises:
         ResourceError: a worker finds no place; says what is lacking, and on which nodes.
     """
-    requests = sorted(requests, key=lambda request: sum(request.needs.values()), reverse=True)
+    requests = sorted(requests, key=_demands, reverse=True)
     most = sum(request.count for request in requests)
     free = [(shape, dict(shape.resources)) for shape in nodes for _ in range(min(shape.count, most))]
     places: dict[str, Counter[str]] = {}
@@ -94,6 +94,12 @@ def in_words(resources: Mapping[str, float]) -> str:
         if amount and name not in ("memory", "object_store_memory") and not name.startswith("node:")
     ]
     return ", ".join(shown) or "nothing"
+
+
+def _demands(request: Request) -> tuple[int, float]:
+    """How many things it needs that not every node has, and then how much: processors are on all of them."""
+    rare = [name for name, amount in request.needs.items() if amount and name != "CPU"]
+    return len(rare) + len(request.labels), sum(request.needs.values())
 
 
 def _fits(request: Request, shape: Nodes, room: Mapping[str, float]) -> bool:

@@ -64,8 +64,8 @@ class ShardFiles(Protocol):
         """Bytes of the files by name."""
         ...
 
-    def has(self, part: int) -> bool:
-        """Whether a shard was entered and its file is whole."""
+    def find(self, part: int) -> Shard | None:
+        """The entry of a shard whose file is whole."""
         ...
 
 
@@ -111,8 +111,8 @@ class LocalShardFiles:
             return {}
         return {path.name: path.stat().st_size for path in self.directory.glob("*.parquet")}
 
-    def has(self, part: int) -> bool:  # noqa: D102
-        return part in whole_shards(self)
+    def find(self, part: int) -> Shard | None:  # noqa: D102
+        return whole_shards(self).get(part)
 
 
 class StoredShardFiles:
@@ -146,10 +146,11 @@ class StoredShardFiles:
     def sizes(self) -> dict[str, int]:  # noqa: D102
         return self.place.sizes()
 
-    def has(self, part: int) -> bool:  # noqa: D102
+    def find(self, part: int) -> Shard | None:  # noqa: D102
         # Without a look at the others, which are many.
         entry = self.place.find(_entry_name(part))
-        return entry is not None and self.place.size((shard := _parsed(entry, self.place)).file) == shard.bytes
+        shard = _parsed(entry, self.place) if entry else None
+        return shard if shard and self.place.size(shard.file) == shard.bytes else None
 
 
 def whole_shards(files: ShardFiles) -> dict[int, Shard]:

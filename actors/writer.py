@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, Generic
 
@@ -15,6 +15,9 @@ from actors.shard_files import Shard, shard_files, whole_shards
 from actors.storage import Place
 from tangoflux.errors import DataError
 from tangoflux.records import is_latents
+
+SLIM = "-slim.parquet"
+"""How the file of a shard ends that has lost columns."""
 
 Directory = TypeVar("Directory", Path, Place, default=Path)
 
@@ -36,26 +39,29 @@ class ShardWriter(Generic[Directory]):
             ResourceError: the disk is full, or the directory or store cannot be written.
         """
         file = f"part-{part:05d}.parquet"
-        if self._files.has(part):
+        if self._files.find(part):
             return self.directory / file
         # Latents are incompressible noise to a codec: compressing or indexing them only costs time.
         plain = [field.name for field in table.schema if not is_latents(field.type)]
         self._save(part, file, table, {"use_dictionary": plain, "write_statistics": plain})
         return self.directory / file
 
-    def drop_columns(self, part: int, names: Sequence[str]) -> None:
-        """Writes a shard anew without some columns; one that has none of them stays as it is.
+    def drop_columns(self, names: Sequence[str]) -> None:
+        """Writes all shards anew without some columns; those that have lost columns stay as they are.
 
         Raises:
             DataError, ResourceError: see ``read_part`` and ``write``.
         """
-        shard, table = self.shards()[part], self.read_part(part)
-        slim = table.drop_columns([name for name in names if name in table.column_names])
-        if slim.num_columns == table.num_columns:
-            return
-        # Under another name, so that the manifest names a whole file at every moment.
-        self._save(part, f"part-{part:05d}-slim.parquet", slim, {})
-        self._files.delete(shard.file)
+        files = self._files.sizes()
+        for shard in self.shards().values():
+            full = f"part-{shard.part:05d}.parquet"
+            if not shard.file.endswith(SLIM):
+                # Under another name, so that the manifest names a whole file at every moment.
+                table = self.read_shard(shard)
+                slim = table.drop_columns([name for name in names if name in table.column_names])
+                self._save(shard.part, f"part-{shard.part:05d}{SLIM}", slim, {})
+            if full in files:  # also where a kill came before this line
+                self._files.delete(full)
 
     def shards(self) -> dict[int, Shard]:
         """The whole shards by number, in their order."""
@@ -79,27 +85,13 @@ class ShardWriter(Generic[Directory]):
         Raises:
             DataError: there is no such whole shard, or its hash does not match.
         """
-        shard = self.shards().get(part)
+        shard = self._files.find(part)
         if shard is None:
             raise DataError(f"{self.directory} has no whole shard {part}; run the stage that writes it again")
-        return self._read(shard, columns, verify)
+        return self.read_shard(shard, columns, verify)
 
-    def read(self, columns: Sequence[str] | None = None, verify: bool = False) -> pa.Table:
-        """All whole shards in order, as one table.
-
-        Raises:
-            DataError: there is none, or a hash does not match.
-        """
-        shards = self.shards().values()
-        if not shards:
-            raise DataError(f"{self.directory} holds no whole shard; run the stage that writes it first")
-        return pa.concat_tables([self._read(shard, columns, verify) for shard in shards])
-
-    def _save(self, part: int, file: str, table: pa.Table, options: dict[str, Any]) -> None:
-        content = self._files.save(file, table, {"compression": "none", **options})
-        self._files.enter(Shard(part, file, len(table), content.size, hashlib.sha256(content).hexdigest()))
-
-    def _read(self, shard: Shard, columns: Sequence[str] | None, verify: bool) -> pa.Table:
+    def read_shard(self, shard: Shard, columns: Sequence[str] | None = None, verify: bool = False) -> pa.Table:
+        """A shard that ``shards`` named; see ``read_part``."""
         content = self._files.load(shard.file)
         if verify and hashlib.sha256(content).hexdigest() != shard.sha256:
             raise DataError(
@@ -109,6 +101,30 @@ class ShardWriter(Generic[Directory]):
         # Not pq.read_table, which makes columns of directory names such as "beta=2000".
         with pq.ParquetFile(pa.BufferReader(content)) as file:
             return file.read(columns=None if columns is None else list(columns))
+
+    def tables(self, columns: Sequence[str] | None = None, verify: bool = False) -> Iterator[tuple[int, pa.Table]]:
+        """All whole shards in order, with their numbers, one after another.
+
+        Raises:
+            DataError: a hash does not match.
+        """
+        for part, shard in self.shards().items():
+            yield part, self.read_shard(shard, columns, verify)
+
+    def read(self, columns: Sequence[str] | None = None, verify: bool = False) -> pa.Table:
+        """All whole shards in order, as one table.
+
+        Raises:
+            DataError: there is none, or a hash does not match.
+        """
+        tables = [table for _, table in self.tables(columns, verify)]
+        if not tables:
+            raise DataError(f"{self.directory} holds no whole shard; run the stage that writes it first")
+        return pa.concat_tables(tables)
+
+    def _save(self, part: int, file: str, table: pa.Table, options: dict[str, Any]) -> None:
+        content = self._files.save(file, table, {"compression": "none", **options})
+        self._files.enter(Shard(part, file, len(table), content.size, hashlib.sha256(content).hexdigest()))
 
 
 Shards = ShardWriter[Path] | ShardWriter[Place]

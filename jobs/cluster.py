@@ -14,10 +14,11 @@ from typing import Any, Protocol
 import pyarrow as pa
 import ray
 import torch
-from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from actors.anywhere import absolute
 from actors.chunk import Chunk
+from actors.cluster_nodes import this_node
+from actors.join import join
 from actors.learner_settings import LearnerSettings
 from actors.live_pools import announced
 from actors.pool import Pool
@@ -72,14 +73,14 @@ def ray_session(*kinds: Processes) -> Generator[None]:
         kinds: the workers that there will be.
 
     Raises:
-        ResourceError: this machine has not the GPUs that they ask for.
+        ResourceError: the cluster cannot be joined, or this machine has not the GPUs that they ask for.
     """
     if ray.is_initialized():
         yield
         return
     address = os.environ.get("RAY_ADDRESS")
     if address:
-        ray.init(address=address, log_to_driver=False, logging_level=logging.ERROR)
+        join(address)
     else:
         _check_gpus(kinds)
         hush()
@@ -115,16 +116,17 @@ class Pools:
         yield from self.writer.stream("write", ranked, absolute(directory), set_aside=set_aside).values()
 
     def score(
-        self, chunks: Sequence[Chunk], roles: Sequence[str], keep: Collection[str] = ()
+        self, chunks: Sequence[Chunk], roles: Sequence[str], keep: Collection[str], set_aside: SetAside[Chunk]
     ) -> Iterator[tuple[Chunk, ScoredBatch]]:
         """Samples the chunks and scores them, as they finish.
 
         Args:
             roles: which of the reward models hear them.
             keep: ids of the prompts whose waveforms come back.
+            set_aside: takes a chunk that ended three workers.
         """
-        sampled = self.rollouts.stream("sample", chunks)
-        yield from self.rewards.stream("score", sampled, tuple(roles), tuple(keep)).values()
+        sampled = self.rollouts.stream("sample", chunks, set_aside=set_aside)
+        yield from self.rewards.stream("score", sampled, tuple(roles), tuple(keep), set_aside=set_aside).values()
 
     def mishaps(self) -> dict[str, int]:
         """What went wrong in this process's time, and was mended or left out."""
@@ -172,8 +174,8 @@ def open_pool(actor_class: Any, args: Sequence[Any], processes: PoolOptions, nam
 
 def _writer_pool() -> AbstractContextManager[Pool]:
     """One writer, on the machine of this process, whose file system the run directory is on."""
-    here = NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=False)
-    return closing(Pool(WriterActor, (), PoolSize(1, 1), {"num_cpus": 0, "scheduling_strategy": here}, "shard writer"))
+    here = {"num_cpus": 0, "scheduling_strategy": this_node()}
+    return closing(Pool(WriterActor, (), PoolSize(1, 1), here, "shard writer"))
 
 
 def rollout_args(
@@ -193,15 +195,6 @@ def reward_pool(roles: Mapping[str, str], rewards: ScoringOptions) -> AbstractCo
 def device_of(processes: Processes) -> str:
     """Where the workers compute."""
     return "cuda" if processes.num_gpus else "cpu"
-
-
-def make_room_for_learner(config: RunConfig, pools: Pools) -> None:
-    """Gives the pools' resources back unless the learner fits beside them; their next stream takes them again."""
-    free, learner = ray.available_resources(), config.learner
-    needed = {"CPU": learner.num_cpus, "GPU": learner.num_gpus, **learner.resources}
-    if any(free.get(name, 0) < learner.workers * amount for name, amount in needed.items()):
-        pools.rollouts.release()
-        pools.rewards.release()
 
 
 def learner_settings(objective: Objective, learner: LearnerOptions) -> LearnerSettings:

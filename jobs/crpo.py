@@ -85,6 +85,7 @@ def align(run: Run) -> dict[str, int]:
     """The base policy's held-out figures, then every iteration; returns what went wrong and was mended."""
     started = time.monotonic()
     run.log_start([sys.executable, *sys.argv])
+    run.drop_old()
     if not run.is_finished(0):
         run.evaluate(0, {})
     for iteration in range(1, run.config.iterations + 1):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -31,7 +32,7 @@ class HeldoutScores:
         self._prompts = prompts
 
     def write(self, iteration: int, by_prompt: Mapping[str, Mapping[str, float]]) -> None:
-        """Stores ``{prompt id: {role: score}}`` of an iteration."""
+        """Stores ``{prompt id: {role: score}}`` of an iteration; a prompt that has none gets NaN."""
         columns: dict[str, Any] = {
             "iteration": [iteration] * len(self._prompts),
             "prompt_id": [prompt.id for prompt in self._prompts],
@@ -39,7 +40,7 @@ class HeldoutScores:
             "duration_s": [prompt.duration_s for prompt in self._prompts],
         }
         for role in next(iter(by_prompt.values())):
-            columns[role] = [by_prompt[prompt.id][role] for prompt in self._prompts]
+            columns[role] = [by_prompt.get(prompt.id, {}).get(role, math.nan) for prompt in self._prompts]
         self._writer.write(iteration, pa.table(columns))
 
     def read(self, iteration: int) -> Scores:

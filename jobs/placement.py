@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from actors.cluster_nodes import cluster_nodes, may_grow_unseen
+from actors.cluster_nodes import cluster_nodes, free_nodes, may_grow_unseen
 from actors.placement import Request, place
 from actors.pool_size import PoolSize
-from jobs.cluster import PlacedProcesses
+from jobs.cluster import PlacedProcesses, Pools
 from jobs.config import RunConfig, TrainingOptions
+from tangoflux.errors import ResourceError
 
 
 def place_run(config: RunConfig) -> str:
@@ -27,6 +28,15 @@ def place_run(config: RunConfig) -> str:
 def place_learner(learner: TrainingOptions) -> str:
     """The same of a job that only trains."""
     return in_words([[learner_request(learner)]])
+
+
+def make_room_for_learner(config: RunConfig, pools: Pools) -> None:
+    """Gives the pools' resources back unless the learner fits beside them; their next stream takes them again."""
+    try:
+        place([learner_request(config.learner)], free_nodes())
+    except ResourceError:
+        pools.rollouts.release()
+        pools.rewards.release()
 
 
 def learner_request(learner: TrainingOptions) -> Request:

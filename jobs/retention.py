@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-from pathlib import Path
+from collections.abc import Iterable
 
 from actors.policy_store import PolicyStore
-from actors.storage import Place
 from actors.writer import shards_at
 from jobs.config import RunConfig
 from jobs.run_place import RunPlace
@@ -13,8 +12,8 @@ from jobs.run_place import RunPlace
 LATENTS = ("latents", "chosen_latents", "rejected_latents")
 
 
-def drop_old(config: RunConfig, place: RunPlace, iteration: int) -> None:
-    """Drops what the rule does not keep, once ``iteration`` is finished.
+def drop_old(config: RunConfig, place: RunPlace, finished: Iterable[int]) -> None:
+    """Drops what the rule does not keep once these iterations are finished.
 
     Of policies the base and the last ``keep_policies`` stay, of latents those of the last ``keep_latents`` iterations,
     and with ``data: offline`` those of the first, which all train on. Prompts, seeds and rewards always stay.
@@ -22,18 +21,12 @@ def drop_old(config: RunConfig, place: RunPlace, iteration: int) -> None:
     Raises:
         ResourceError: the directory or store cannot be written.
     """
-    if config.keep_policies:
-        for version in range(1, iteration - config.keep_policies + 1):
+    first = 2 if config.data == "offline" else 1
+    for iteration in finished:
+        version, old = iteration - config.keep_policies, iteration - config.keep_latents
+        if config.keep_policies and version > 0:
             PolicyStore(place.local / "policies").drop(version)
             place.drop_policy(version)
-    if config.keep_latents:
-        first = 2 if config.data == "offline" else 1
-        for old in range(first, iteration - config.keep_latents + 1):
-            _drop_latents(place.root, old)
-
-
-def _drop_latents(root: Path | Place, iteration: int) -> None:
-    for name in ("rollouts", "preferences"):
-        shards = shards_at(root / name / f"i{iteration:04d}")
-        for part in shards.parts():
-            shards.drop_columns(part, LATENTS)
+        if config.keep_latents and old >= first:
+            for name in ("rollouts", "preferences"):
+                shards_at(place.root / name / f"i{old:04d}").drop_columns(LATENTS)

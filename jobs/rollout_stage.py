@@ -47,7 +47,8 @@ def run(config: RolloutJob) -> None:
     chunks = rollout_chunks(
         inputs.prompts, config.iteration, config.seed, config.samples_per_prompt, config.rollouts.chunk_prompts
     )
-    missing = [chunk for chunk in chunks if chunk.index not in shards.parts()]
+    done = shards.parts()
+    missing = [chunk for chunk in chunks if chunk.index not in done]
     check_disk(bytes_of(config, inputs, missing), config.output, DISK_ADVICE)
     open_output(config, config.output, config.output / CONFIG_FILE)
     with Display() as display:

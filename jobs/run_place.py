@@ -39,7 +39,9 @@ class RunPlace:
         return self.root / POLICIES / f"v{version:04d}"
 
     def pull(self) -> None:
-        """Makes the working copy of what is in the store, with the base policy and the latest one.
+        """Makes the working copy of what is in the store, with the base policy and the latest two.
+
+        An iteration that was broken off after its policy was published may still need the one before it.
 
         Raises:
             ResourceError: the store does not answer, or the disk is full.
@@ -49,7 +51,7 @@ class RunPlace:
         for name in _copy_small_files(self.root, self.local):
             self._put[name] = _state(self.local / name)
         versions = stored_versions(self.root / POLICIES)
-        for name in {*versions[:1], *versions[-1:]}:
+        for name in {*versions[:1], *versions[-2:]}:
             fetch_version(self.root / POLICIES / name, self.local / POLICIES / name)
 
     def push(self) -> None:

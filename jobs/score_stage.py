@@ -100,7 +100,7 @@ def score(config: ScoreJob, inputs: Inputs, parts: Sequence[int], scored: ShardW
     Raises:
         RewardError: the reward fails too often.
     """
-    failures = sum((make_pairs(scored.read_part(part))[1] for part in scored.parts()), PairCounts())
+    failures = sum((make_pairs(table)[1] for _, table in scored.tables()), PairCounts())
     samples = sum(shard.rows for part, shard in inputs.shards.shards().items() if part in parts)
     with (
         display.stage(0, "scoring", samples) as stage,
@@ -123,8 +123,9 @@ def codec_args(config: ScoreJob, policy_dir: Path) -> tuple[object, ...]:
 
 def stored_chunks(shards: ShardWriter, parts: Sequence[int]) -> Iterator[StoredChunk]:
     """The shards, read as the workers take them, in canonical order."""
+    whole = shards.shards()
     for part in parts:
-        table = shards.read_part(part, verify=True).sort_by([(name, "ascending") for name in SORT_KEYS])
+        table = shards.read_shard(whole[part], verify=True).sort_by([(name, "ascending") for name in SORT_KEYS])
         yield stored_chunk(part, table, f"{shards.directory} shard {part}")
 
 
@@ -154,8 +155,8 @@ def pair(scored: ShardWriter, preferences: ShardWriter, rewards: ScoringOptions)
         RewardError: too many groups lack a reward.
     """
     counts = PairCounts()
-    for part in sorted(scored.parts()):
-        pairs, of_part = make_pairs(scored.read_part(part), rewards.min_margin)
+    for part, table in scored.tables():
+        pairs, of_part = make_pairs(table, rewards.min_margin)
         preferences.write(part, pairs)
         counts += of_part
     check_dropped_share(counts, rewards.max_dropped_share)

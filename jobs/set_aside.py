@@ -16,7 +16,7 @@ FILE = ".set_aside.json"
 
 
 class SetAside:
-    """The record of one iteration. A resumed run clears it and tries its chunks again."""
+    """The record of one iteration. While no policy was trained without them, a resumed run tries its chunks again."""
 
     def __init__(self, directory: Path) -> None:
         self.path = directory / FILE
@@ -35,6 +35,10 @@ class SetAside:
         with whole(self.path) as temporary:
             rows = [*self._rows(), {"part": chunk.index, "reason": str(error), "prompts": prompts}]
             temporary.write_text(json.dumps(rows, ensure_ascii=False, indent=1) + "\n", encoding="utf-8")
+
+    def parts(self) -> set[int]:
+        """The numbers of its chunks."""
+        return {row["part"] for row in self._rows()}
 
     def counts(self) -> PairCounts:
         """Its groups, as dropped ones."""

@@ -21,17 +21,19 @@ from actors.policy_store import PolicyStore
 from actors.reward import ScoredBatch
 from actors.storage import Place
 from actors.writer import Shards, shards_at
-from jobs.cluster import Pools, learner_settings, make_room_for_learner
+from jobs.cluster import Pools, learner_settings
 from jobs.config import RunConfig
 from jobs.display import Display, Stage
 from jobs.heldout import HeldoutScores, heldout_figures
 from jobs.machine import machine_facts
+from jobs.placement import make_room_for_learner
 from jobs.preparation import Inputs
 from jobs.retention import drop_old
 from jobs.run_place import RunPlace
 from jobs.samples import SampleFolder
 from jobs.set_aside import SetAside
 from jobs.tensorboard_log import TensorboardLog
+from tangoflux.errors import TangoFluxError
 from tangoflux.health import HealthMeter
 from tangoflux.preferences import PairCounts, check_dropped_share, make_pairs
 from tangoflux.prompts import draw_prompts
@@ -77,6 +79,10 @@ class Run:
         """Whether an earlier start of this run did the whole iteration."""
         return iteration in self._finished
 
+    def drop_old(self) -> None:
+        """Drops what an earlier start of this run did not get to."""
+        drop_old(self.config, self.place, sorted(self._finished))
+
     def collect(self, iteration: int) -> dict[str, Any]:
         """Rollouts, rewards and preference pairs of an iteration; returns what the iteration's event says of them."""
         if self.config.data == "offline" and iteration > 1:
@@ -93,25 +99,30 @@ class Run:
         chunks = rollout_chunks(
             prompts, iteration, config.seed, config.samples_per_prompt, config.rollouts.chunk_prompts
         )
-        done = rollouts.parts()
+        done, failures, aside = rollouts.parts(), PairCounts(), self._set_aside(iteration)
+        if iteration in self.store.versions():
+            done |= aside.parts()  # too late for the policy that was trained without them
+        else:
+            aside.clear()
         missing = [chunk for chunk in chunks if chunk.index not in done]
         samples = sum(len(chunk.prompts) for chunk in missing) * config.samples_per_prompt
-        failures, aside = PairCounts(), self._set_aside(iteration)
-        aside.clear()
+        if not missing:
+            return None
+        # What was logged of a learner without these chunks is logged anew.
+        self._steps_logged = {key for key in self._steps_logged if key[0] != iteration}
         with self.display.stage(iteration, "rollouts", samples) as stage:
             self._use_policy(iteration - 1)
             for _, written in self.pools.collect(missing, rollouts.directory, self._schema, aside.add):
                 failures += written.counts
                 check_dropped_share(failures + aside.counts(), config.rewards.max_dropped_share, len(prompts))
                 stage.advance(written.rows)
-        return samples / stage.seconds if samples else None
+        return samples / stage.seconds
 
     def _pair(self, iteration: int, rollouts: Shards) -> dict[str, Any]:
         """Writes the pairs shard by shard, and measures the samples' health."""
         preferences = shards_at(self._preferences(iteration))
         counts, health = self._set_aside(iteration).counts(), HealthMeter()
-        for part in sorted(rollouts.parts()):
-            table = rollouts.read_part(part)
+        for part, table in rollouts.tables():
             pairs, of_part = make_pairs(table, self.config.rewards.min_margin)
             preferences.write(part, pairs)
             counts += of_part
@@ -135,8 +146,9 @@ class Run:
                 weights = load_tensors(result.weights)
                 self.store.publish(iteration, self.store.path(iteration - 1), weights, lora)
                 self.place.push()
-                remove(result.weights)
-                remove_below(output / "checkpoints")
+        # Also what a driver left that died before this.
+        remove(output / "weights.safetensors")
+        remove_below(output / "checkpoints")
         return json.loads(figures.read_text())
 
     def _train(
@@ -164,20 +176,30 @@ class Run:
 
     def evaluate(self, iteration: int, figures: Mapping[str, Any]) -> None:
         """Samples the held-out prompts with the iteration's policy, and closes the iteration with its event."""
+        self.heldout.write(iteration, self._score_heldout(iteration))
+        heldout = heldout_figures(self.heldout.read(iteration), self.heldout.read(0))
+        self.display.figures(**heldout)
+        self._close(iteration, {"heldout": heldout, **figures})
+
+    def _score_heldout(self, iteration: int) -> dict[str, dict[str, float]]:
+        """``{prompt id: {role: score}}``, without the prompts of chunks that were set aside."""
         config = self.config
         chunks = heldout_chunks(self.inputs.heldout, iteration, config.heldout.seed, 1, config.rollouts.chunk_prompts)
+        roles, keep = tuple(config.rewards.roles), self._listening()
         scores: dict[str, dict[str, float]] = {}
+        lost: list[TangoFluxError] = []
         with self.display.stage(iteration, "held-out prompts", len(self.inputs.heldout)) as stage:
             self._use_policy(iteration)
-            for chunk, scored in self.pools.score(chunks, tuple(config.rewards.roles), self._listening()):
+            for chunk, scored in self.pools.score(chunks, roles, keep, lambda _, error: lost.append(error)):
                 of_chunk = _scores_of(chunk, scored)
                 self._keep_audio(chunk, scored, of_chunk)
                 scores |= of_chunk
                 stage.advance(len(chunk.prompts))
-        self.heldout.write(iteration, scores)
-        heldout = heldout_figures(self.heldout.read(iteration), self.heldout.read(0))
-        self.display.figures(**heldout)
-        self._close(iteration, {"heldout": heldout, **figures})
+        if lost and not scores:
+            raise lost[0]
+        for error in lost:
+            self.display.note(f"held-out prompts without scores: {error}")
+        return scores
 
     def _close(self, iteration: int, figures: Mapping[str, Any]) -> None:
         seconds = {name: round(value, 2) for name, value in self.display.seconds.get(iteration, {}).items()}
@@ -185,8 +207,9 @@ class Run:
             "iteration", iteration=iteration, policy_version=iteration, **figures, seconds=seconds
         )
         self.board.iteration(event)
-        drop_old(self.config, self.place, iteration)
+        # First what says that the iteration is finished: a driver that dies in between must not miss what is dropped.
         self.place.push()
+        drop_old(self.config, self.place, [iteration])
 
     def _listening(self) -> tuple[str, ...]:
         return tuple(prompt.id for prompt in self.inputs.heldout[: self.config.heldout.listening])

@@ -78,20 +78,21 @@ def _start_ray(options: ServeOptions) -> None:
     """Joins the cluster, or starts Ray on this machine, where replicas take turns if the cores are too few.
 
     Raises:
-        ResourceError: this machine has not the GPUs that a replica asks for.
+        ResourceError: the cluster cannot be joined, or this machine has not the GPUs that a replica asks for.
     """
     import ray
     import torch
 
-    own: dict[str, Any] = {}
-    if "RAY_ADDRESS" not in os.environ:
-        replica, there = options.replica, torch.cuda.device_count()
-        if replica.num_gpus > there:
-            raise ResourceError(f"--num-gpus {replica.num_gpus:g}: this machine has {there}")
-        cpus = max(os.cpu_count() or 1, math.ceil(replica.num_cpus * replica.replicas.most))
-        own = {"include_dashboard": False, "num_cpus": cpus}
-        own |= {"_metrics_export_port": options.metrics_port} if options.metrics_port else {}
-    ray.init(log_to_driver=False, logging_level=logging.ERROR, **own)
+    from actors.join import join
+
+    if address := os.environ.get("RAY_ADDRESS"):
+        return join(address)
+    replica, there = options.replica, torch.cuda.device_count()
+    if replica.num_gpus > there:
+        raise ResourceError(f"--num-gpus {replica.num_gpus:g}: this machine has {there}")
+    cpus = max(os.cpu_count() or 1, math.ceil(replica.num_cpus * replica.replicas.most))
+    port: dict[str, Any] = {"_metrics_export_port": options.metrics_port} if options.metrics_port else {}
+    ray.init(num_cpus=cpus, include_dashboard=False, log_to_driver=False, logging_level=logging.ERROR, **port)
 
 
 if __name__ == "__main__":

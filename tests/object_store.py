@@ -54,13 +54,14 @@ class Proxy(ThreadingHTTPServer):
         self.url = f"http://127.0.0.1:{self.server_address[1]}"
         self.faults: deque[Fault | None] = deque()
         self.methods: tuple[str, ...] = ("PUT", "POST", "GET", "HEAD", "DELETE")
-        self.spoilt = 0
+        self.spoilt = self.requests = 0
 
     def spoil(self, *faults: Fault | None, methods: tuple[str, ...] = ("PUT", "POST", "GET", "HEAD", "DELETE")) -> None:
         """The next requests of these methods meet these faults; None is passed on."""
         self.faults, self.methods, self.spoilt = deque(faults), methods, 0
 
     def fault_of(self, method: str) -> Fault | None:
+        self.requests += 1
         if not self.faults or method not in self.methods:
             return None
         fault = self.faults.popleft()

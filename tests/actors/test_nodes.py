@@ -13,8 +13,12 @@ import ray
 from numpy.typing import NDArray
 from ray.cluster_utils import Cluster
 
+from actors.cluster_nodes import free_nodes
 from actors.pool import Pool
 from actors.pool_size import PoolSize
+from jobs.cluster import Pools
+from jobs.config import load_config
+from jobs.placement import make_room_for_learner
 
 pytestmark = pytest.mark.ray
 
@@ -62,6 +66,19 @@ def test_what_a_node_takes_with_it_is_made_again_and_a_new_node_is_used(cluster:
         assert number not in results, "every input gives one result"
         results[number] = value
     assert results == {number: float(number) for number in range(16)}
+
+
+def test_the_learner_gets_room_unless_one_node_has_it_beside_the_pools(cluster: Cluster) -> None:
+    cluster.add_node(num_cpus=2)
+    rewards = Pool(ray.remote(Reader), (), PoolSize(1, 1), {"num_cpus": 1}, "reader")
+    list(rewards.stream("read", [np.ones(1)]))
+    free = sorted(node.resources.get("CPU", 0.0) for node in free_nodes())
+    assert sum(free) == 2
+    make_room_for_learner(load_config(["--learner-num-cpus", str(free[-1])]), Pools(rewards, rewards, rewards))
+    assert rewards.status().ready == 1
+    # On both nodes together there is room for it even where none has it.
+    make_room_for_learner(load_config(["--learner-num-cpus", str(free[-1] + 1)]), Pools(rewards, rewards, rewards))
+    assert rewards.status().ready == 0
 
 
 @pytest.mark.slow

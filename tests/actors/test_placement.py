@@ -27,6 +27,15 @@ def test_fractions_of_a_gpu_share_it_and_do_not_cross_nodes() -> None:
         place([Request("a", 3, {"GPU": 0.6})], [Nodes("n", {"GPU": 1}, count=2)])
 
 
+def test_what_only_some_nodes_can_hold_is_placed_before_what_any_can() -> None:
+    nodes = [Nodes("gpu", {"CPU": 8, "GPU": 1}), Nodes("cpu", {"CPU": 8})]
+    many, rare = Request("many", 2, {"CPU": 4}), Request("rare", 1, {"CPU": 2, "GPU": 1})
+    assert place([many, rare], nodes)["rare"] == {"gpu": 1}
+    bound = Request("bound", 1, {"CPU": 2}, {"tier": "spot"})
+    labelled = [Nodes("spot", {"CPU": 4}, {"tier": "spot"}), Nodes("other", {"CPU": 4}, {"tier": "on-demand"})]
+    assert place([Request("free", 1, {"CPU": 4}), bound], labelled) == {"free": {"other": 1}, "bound": {"spot": 1}}
+
+
 @pytest.mark.parametrize(
     ("request_", "said"),
     [

@@ -217,7 +217,7 @@ def test_actors_that_no_node_can_hold_end_in_an_error() -> None:
 def test_actors_whose_environment_cannot_be_made_end_in_an_error() -> None:
     broken = {"num_cpus": 0.25, "runtime_env": {"conda": "an-environment-that-is-not-there"}}
     pool = Pool(SquarerActor, (), PoolSize(1, 1), broken, "squarer")
-    with pytest.raises(WorkerError, match="^squarer: died 3 times in a row before it was ready"):
+    with pytest.raises(WorkerError, match=r"^squarer: died 3 times in a row before it was ready"):
         next(pool.stream("square", [1]))
     pool.close()
 

@@ -36,9 +36,24 @@ def test_a_columns_drop_leaves_one_whole_shard(place: Place) -> None:
     writer = ShardWriter(place)
     writer.write(0, table_of(0))
     for _ in range(2):
-        writer.drop_columns(0, ["latents"])
+        writer.drop_columns(["latents"])
         assert "latents" not in writer.read(verify=True).column_names
         assert sorted(place.sizes()) == [".manifest/00000.json", "part-00000-slim.parquet"]
+        place.put("part-00000.parquet", b"left by a driver that was killed before it deleted this")
+
+
+def test_the_requests_for_all_shards_grow_with_their_number_and_not_with_its_square(place: Place, proxy: Proxy) -> None:
+    writer, requests = ShardWriter(place), list[int]()
+    for part in range(8):
+        writer.write(part, table_of(part))
+        if part in (3, 7):
+            before = proxy.requests
+            assert [number for number, _ in writer.tables()] == list(range(part + 1))
+            requests.append(proxy.requests - before)
+    before = proxy.requests
+    writer.read_part(7)
+    assert proxy.requests - before < requests[0]
+    assert requests[1] <= 2 * requests[0]
 
 
 @pytest.mark.parametrize("passed_on", [0, 1])

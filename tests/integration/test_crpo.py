@@ -64,6 +64,17 @@ def events(run_dir: Path, kind: str) -> list[dict[str, object]]:
     return [row for row in rows if row["event"] == kind]
 
 
+def before_close(metrics: str, iteration: int) -> str:
+    """The metrics of a run whose driver died when ``iteration`` had its policy, and was not closed."""
+    lines = metrics.splitlines(keepends=True)
+    [close] = [
+        number
+        for number, line in enumerate(lines)
+        if (row := json.loads(line))["event"] == "iteration" and row["iteration"] == iteration
+    ]
+    return "".join(lines[:close])
+
+
 def table(run_dir: Path, part: str, iteration: int = 1) -> pa.Table:
     return ShardWriter(run_dir / part / f"i{iteration:04d}").read(verify=True)
 

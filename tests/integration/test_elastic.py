@@ -9,12 +9,16 @@ import sys
 import time
 from pathlib import Path
 
+import numpy as np
 import pytest
 
+from actors.chunk import Chunk
+from actors.seat import WorkerError
 from actors.writer import ShardWriter
 from jobs.crpo import main
-from jobs.set_aside import FILE
-from tests.integration.test_crpo import REPOSITORY, events, options, prompts, table  # pyright: ignore
+from jobs.set_aside import FILE, SetAside
+from tangoflux.prompts import Prompt
+from tests.integration.test_crpo import REPOSITORY, before_close, events, options, prompts, table  # pyright: ignore
 
 pytestmark = [pytest.mark.ray, pytest.mark.slow]
 
@@ -55,8 +59,8 @@ def test_a_chunk_that_ends_its_workers_is_set_aside_and_the_iteration_goes_on(
     run_dir = tmp_path / "run"
     deadly = ("--reward", "tests.integration.rewards:DeadlyFirst", "--judge", "none", "--max-dropped-share", "0.5")
     heldout = tmp_path / "heldout.txt"
-    heldout.write_text("".join(f"a cat meows {number} times\n" for number in range(4)))
-    several = ("--prompts-per-iteration", "12", "--heldout-prompts", str(heldout))
+    heldout.write_text("a dog barks then number 0\n" + "".join(f"a cat meows {number} times\n" for number in range(5)))
+    several = ("--prompts-per-iteration", "12", "--heldout-prompts", str(heldout), "--heldout-num-prompts", "6")
     assert main(options(tiny_policy_dir, prompts, run_dir, *deadly, *several)) == 0
     [row] = json.loads((run_dir / "rollouts" / "i0001" / FILE).read_text())
     assert "a dog barks then number 0" in [prompt["prompt"] for prompt in row["prompts"]]
@@ -64,3 +68,25 @@ def test_a_chunk_that_ends_its_workers_is_set_aside_and_the_iteration_goes_on(
     [event] = [event for event in events(run_dir, "iteration") if event["iteration"] == 1]
     assert event["pairs"]["dropped"] == 3  # type: ignore[index]
     assert ShardWriter(run_dir / "rollouts" / "i0001").parts() == set(range(4)) - {row["part"]}
+    for iteration in (0, 1):
+        scores = ShardWriter(run_dir / "heldout").read_part(iteration)["reward"].to_numpy()
+        assert np.isnan(scores).sum() == 3, "the chunk of three with the dog"
+    assert event["heldout"]["reward"]["mean"] is not None  # type: ignore[index]
+
+
+def test_what_was_set_aside_is_not_tried_again_once_a_policy_was_trained_without_it(
+    ray_session: None, tmp_path: Path, tiny_policy_dir: Path, prompts: Path
+) -> None:
+    run_dir = tmp_path / "run"
+    some = options(tiny_policy_dir, prompts, run_dir, "--judge", "none", "--max-dropped-share", "0.5")
+    assert main(some) == 0
+    rollouts = run_dir / "rollouts" / "i0001"
+    record = SetAside(rollouts)
+    chunk = Chunk(2, 1, (Prompt(id="p", text="a prompt", duration_s=0.5),), ((0, 1, 2),))
+    record.add(chunk, WorkerError("it ended its workers"))
+    (rollouts / "part-00002.parquet").unlink()
+    metrics = run_dir / "metrics.jsonl"
+    metrics.write_text(before_close(metrics.read_text(), 1))
+    assert main(["--run-dir", str(run_dir), "--resume"]) == 0
+    assert ShardWriter(rollouts).parts() == {0, 1}
+    assert record.parts() == {2}

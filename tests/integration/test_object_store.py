@@ -18,7 +18,7 @@ from actors.writer import shards_at
 from jobs.compare import comparison
 from jobs.crpo import main
 from tangoflux.records import canonical_sha256
-from tests.integration.test_crpo import REPOSITORY, options
+from tests.integration.test_crpo import REPOSITORY, before_close, options
 from tests.integration.test_crpo import prompts as prompts
 
 pytestmark = [pytest.mark.ray, pytest.mark.slow]
@@ -48,3 +48,25 @@ def test_a_run_in_an_object_store_is_killed_resumed_and_equal_to_one_on_a_disk(
     assert all(weights[0][key].equal(value) for key, value in weights[1].items())
     assert place.size("report.html") and not (place / "learner").sizes("i0001/checkpoints")
     assert "local" in comparison([place, tmp_path / "local"])
+
+
+def test_a_run_in_an_object_store_goes_on_where_only_the_end_of_an_iteration_is_lacking(
+    ray_session: None,
+    tiny_policy_dir: Path,
+    prompts: Path,
+    place: Place,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    two = ("--run-dir", str(place), "--iterations", "2", "--keep-policies", "1", "--judge", "none")
+    assert main(options(tiny_policy_dir, prompts, Path("run"), *two)) == 0
+    before = place.sizes()
+    place.put("metrics.jsonl", before_close(place.get("metrics.jsonl").decode(), 2).encode())
+    for name in place.sizes("heldout"):
+        if "00002" in name:
+            place.delete(name)
+    assert main(["--run-dir", str(place), "--resume"]) == 0
+    assert {name for name in place.sizes() if name.startswith(("rollouts/", "policies/", "heldout/"))} == {
+        name for name in before if name.startswith(("rollouts/", "policies/", "heldout/"))
+    }

@@ -1,7 +1,10 @@
+from pathlib import Path
+
 import numpy as np
 import pytest
 
-from jobs.heldout import heldout_figures, mean_and_error
+from jobs.heldout import HeldoutScores, heldout_figures, mean_and_error
+from tangoflux.prompts import Prompt
 
 
 def test_the_change_is_paired_prompt_by_prompt() -> None:
@@ -20,6 +23,12 @@ def test_prompts_without_a_score_count_on_neither_side() -> None:
     assert figure["mean"] == pytest.approx(3.5)
     assert figure["se"] == pytest.approx(1.5)
     assert (figure["delta"], figure["delta_se"]) == (1.0, None)
+
+
+def test_a_prompt_that_nobody_scored_is_in_the_table_without_a_score(tmp_path: Path) -> None:
+    scores = HeldoutScores(tmp_path, [Prompt(id=name, text=name, duration_s=1.0) for name in "ab"])
+    scores.write(0, {"b": {"reward": 0.5}})
+    np.testing.assert_array_equal(scores.read(0)["reward"], [np.nan, 0.5])
 
 
 def test_no_scores_give_no_figures() -> None:
