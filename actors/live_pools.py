@@ -4,20 +4,26 @@ from __future__ import annotations
 
 import hashlib
 import os
+import time
 from collections.abc import Generator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
 import ray
+from ray.exceptions import GetTimeoutError
 
 from actors.anywhere import absolute, remove
 from actors.controller import NAMESPACE, Controls
 from actors.live_run import AUTH_MODE, POOLS, LiveRun, gone
 from actors.pool import Pool
+from actors.seat import DEATHS
 from actors.storage import Place
 from actors.telemetry import Telemetry
 from tangoflux.errors import ConfigError
+
+REPLACED_S = 5.0
+"""In which a driver that is alive has replaced its controller."""
 
 
 @contextmanager
@@ -45,7 +51,7 @@ def joined(live: LiveRun, run_dir: Path | Place) -> Generator[Any]:
     """The controller, in another process than the run's.
 
     Raises:
-        ConfigError: the cluster cannot be joined, or the controller is gone.
+        ConfigError: the cluster cannot be joined, or the controller is gone or does not answer.
     """
     try:
         ray.init(address=live.address, log_to_driver=False, configure_logging=False)
@@ -55,8 +61,22 @@ def joined(live: LiveRun, run_dir: Path | Place) -> Generator[Any]:
             "it the cluster's token?"
         ) from None
     try:
-        yield ray.get_actor(live.controller, NAMESPACE)
-    except ValueError:
-        raise gone(run_dir) from None
+        controller = _find(live)
+        if controller is None:
+            raise gone(run_dir)
+        yield controller
+    except (*DEATHS, GetTimeoutError):
+        raise ConfigError(f"the pools of {run_dir} do not answer now; try again in a few seconds") from None
     finally:
         ray.shutdown()
+
+
+def _find(live: LiveRun) -> Any:
+    """The controller; the driver replaces one that died, and no other is there for a moment. None without it."""
+    until = time.monotonic() + REPLACED_S
+    while True:
+        with suppress(ValueError):
+            return ray.get_actor(live.controller, NAMESPACE)
+        if time.monotonic() > until:
+            return None
+        time.sleep(0.2)

@@ -23,6 +23,8 @@ import ray.data
 import torch
 from ray.exceptions import RayActorError
 
+from actors.cluster_nodes import cluster_nodes, may_grow_unseen
+from actors.placement import Request, place
 from actors.seat import WorkerError, first_line
 from tangoflux.audio import AudioError, fill_frames, read_excerpt
 from tangoflux.autoencoder import Autoencoder, AutoencoderConfig
@@ -202,15 +204,14 @@ def _decoded(clip: dict[str, Any], facts: CodecFacts) -> tuple[dict[str, Any], b
 
 def _check_resources(encoding: Encoding) -> None:
     """Ray Data would wait without a word and without an end for actors, or for a processor to decode on."""
-    there = ray.cluster_resources()
-    needed = {"CPU": encoding.workers * encoding.num_cpus + DECODING_CPUS, "GPU": encoding.workers * encoding.num_gpus}
-    for name, amount in needed.items():
-        if amount > there.get(name, 0):
-            decoding = " with the one for decoding" if name == "CPU" else ""
-            raise ResourceError(
-                f"{encoding.workers} codec workers need {amount:g} {name}s{decoding}, the cluster has "
-                f"{there.get(name, 0):g}: lower --codec-workers or --codec-num-{name.lower()}s"
-            )
+    if may_grow_unseen():
+        return
+    needs = {"CPU": encoding.num_cpus, "GPU": encoding.num_gpus}
+    requests = [Request("codec worker", encoding.workers, needs), Request("decoder", 1, {"CPU": DECODING_CPUS})]
+    try:
+        place(requests, cluster_nodes())
+    except ResourceError as error:
+        raise ResourceError(f"{error}; see --codec-workers, --codec-num-cpus, --codec-num-gpus") from None
 
 
 def _settle(context: ray.data.DataContext, facts: CodecFacts) -> None:

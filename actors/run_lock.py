@@ -24,6 +24,9 @@ LOCK = ".lock"
 HEARTBEAT_S = 5.0
 """Between two signs of life, which are the file's time of change."""
 
+STARTED_S = 2.0
+"""A process that started so close to the time in a lock is the one that made it: the clock may have been set since."""
+
 STALE_S = 60.0
 """A lock without a sign of life for so long is taken over; at once if its process was on this host and is gone."""
 
@@ -86,10 +89,13 @@ class RunLock:
     def _beat(self) -> None:
         """Signs of life; a driver that slept so long that another one took over ends itself."""
         while not self._over.wait(HEARTBEAT_S):
-            if _read(self._path) != self._content:
-                os.kill(os.getpid(), signal.SIGTERM)
-                return
-            os.utime(self._path)
+            try:
+                if _read(self._path) != self._content:
+                    os.kill(os.getpid(), signal.SIGTERM)
+                    return
+                os.utime(self._path)
+            except OSError:
+                continue  # a file system that does not answer; the next sign of life may come through
 
 
 def my_name() -> bytes:
@@ -102,7 +108,8 @@ def is_alive(name: dict[str, Any]) -> bool:
     """Whether a process of this host, by its name in a lock, is still there."""
     try:
         process = psutil.Process(name["pid"])
-        return process.create_time() == name["started"] and process.status() != psutil.STATUS_ZOMBIE
+        same = abs(process.create_time() - name["started"]) < STARTED_S
+        return same and process.status() != psutil.STATUS_ZOMBIE
     except psutil.NoSuchProcess:
         return False
 

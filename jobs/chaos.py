@@ -14,6 +14,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Mapping, Sequence
+from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -40,6 +41,9 @@ PAUSE_S = (0.2, 3.0)
 
 LOOK_S = 0.1
 
+CLOSE_S = 30.0
+"""In which a run ends that is told to."""
+
 EPILOG = """\
 All other options are those of jobs/crpo.py, for both runs. The run is first made undisturbed, and then on a cluster of
 three nodes on this machine, of which the head is spared. After each kill the next waits for a sign that the run goes
@@ -53,10 +57,13 @@ def main(argv: Sequence[str] | None = None) -> int:
     _check(arguments)
     arguments.output.mkdir(parents=True)
     options = [*SMALL, "--rollout-workers", "2", *options]
-    calm = Driver(options, arguments.output / "undisturbed", {})
-    print(f"undisturbed run: {calm.wait():.0f} s", flush=True)
-    with ChaosCluster() as cluster:
-        driver = Driver([*options, "--rollout-resources", "rollout=1"], arguments.output / "disturbed", cluster.address)
+    with closing(Driver(options, arguments.output / "undisturbed", {})) as calm:
+        print(f"undisturbed run: {calm.wait():.0f} s", flush=True)
+    placed = [*options, "--rollout-resources", "rollout=1"]
+    with (
+        ChaosCluster() as cluster,
+        closing(Driver(placed, arguments.output / "disturbed", cluster.address)) as driver,
+    ):
         kills, seconds = Disturbance(arguments, driver, cluster).run()
     print(f"disturbed run: {seconds:.0f} s\n\n{table(kills, driver.log)}\n")
     found = differences(calm.run_dir, driver.run_dir)
@@ -82,6 +89,15 @@ class Driver:
         self._process.wait()
         # A driver that died before it had made the run directory left nothing to resume.
         self._process = self._start(*(["--resume"] if (self.run_dir / "config.yaml").exists() else []))
+
+    def close(self) -> None:
+        """Ends it where it has not ended."""
+        self._process.terminate()
+        try:
+            self._process.wait(CLOSE_S)
+        except subprocess.TimeoutExpired:
+            self._process.kill()
+            self._process.wait()
 
     def is_over(self) -> bool:
         """Whether the run has ended well.

@@ -1,11 +1,14 @@
-"""The directory that a stage alone writes: whoever runs the same command again goes on with it."""
+"""The directory that a stage alone writes: whoever runs the same command again goes on with it, one at a time."""
 
 from __future__ import annotations
 
+from collections.abc import Generator
+from contextlib import contextmanager
 from pathlib import Path
 
-from actors.files import clear_disk_errors, whole_file
+from actors.files import whole_file
 from actors.options import Options
+from actors.run_lock import LOCK, RunLock
 from actors.writer import ShardWriter
 from actors.yaml_files import load_file
 from jobs.run_dir import check_writable, differences
@@ -37,20 +40,22 @@ def check_new(directory: Path) -> None:
     Raises:
         ConfigError: it is not.
     """
-    if directory.is_dir() and any(directory.iterdir()):
+    if directory.is_dir() and any(entry.name != LOCK for entry in directory.iterdir()):
         raise ConfigError(f"{FLAG} {directory} is not empty; choose another {FLAG}")
 
 
-def open_output(options: Options, directory: Path, config_file: Path) -> None:
-    """Makes the directory with its options in ``config_file``, after ``check_output``.
+@contextmanager
+def open_output(options: Options, directory: Path, config_file: Path) -> Generator[None]:
+    """Makes the directory with its options in ``config_file``, after ``check_output``; it is this process's then.
 
     Raises:
+        ConfigError: another process works there; names it.
         ResourceError: the file system does not let it.
     """
-    with clear_disk_errors(config_file):
-        directory.mkdir(parents=True, exist_ok=True)
-    with whole_file(config_file) as temporary:
-        temporary.write_text(options.to_yaml(), encoding="utf-8")
+    with RunLock(directory):
+        with whole_file(config_file) as temporary:
+            temporary.write_text(options.to_yaml(), encoding="utf-8")
+        yield
 
 
 def find_shards(directory: Path, flag: str) -> ShardWriter:

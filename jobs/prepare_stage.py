@@ -65,9 +65,8 @@ def run(config: PrepareJob) -> None:
     shards = ShardWriter(config.output / "latents")
     missing = sorted(set(range(len(inputs.shards))) - shards.parts())
     check_disk(bytes_of(inputs, missing), config.output, DISK_ADVICE)
-    open_output(config.output, inputs.settings)
-    quarantine = Quarantine(config.output / "quarantine.jsonl", shards.parts())
-    with Display() as display:
+    with open_output(config.output, inputs.settings), Display() as display:
+        quarantine = Quarantine(config.output / "quarantine.jsonl", shards.parts())
         display.note(f"{inputs.count} clips of {config.manifest} for the codec of {config.policy}")
         if missing:
             with ray_session(config.codec, Decoding()):

@@ -61,8 +61,7 @@ def run(config: PretrainJob) -> None:
     """Checks what can be checked, trains from the latest checkpoint on, and writes the new policy."""
     check_output(config, config.output, config.output / CONFIG_FILE)
     inputs = read_inputs(config)
-    open_output(config, config.output, config.output / CONFIG_FILE)
-    with Display() as display:
+    with open_output(config, config.output, config.output / CONFIG_FILE), Display() as display:
         if (config.output / "policy").is_dir():
             display.note(f"nothing to do: {config.output / 'policy'} is there; choose another --output to train again")
             return

@@ -50,8 +50,7 @@ def run(config: RolloutJob) -> None:
     done = shards.parts()
     missing = [chunk for chunk in chunks if chunk.index not in done]
     check_disk(bytes_of(config, inputs, missing), config.output, DISK_ADVICE)
-    open_output(config, config.output, config.output / CONFIG_FILE)
-    with Display() as display:
+    with open_output(config, config.output, config.output / CONFIG_FILE), Display() as display:
         display.note(f"{len(inputs.prompts)} prompts x {config.samples_per_prompt} samples by {config.policy}")
         if missing:
             with ray_session(config.rollouts):

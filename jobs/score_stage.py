@@ -44,8 +44,7 @@ def run(config: ScoreJob) -> None:
     scored, preferences = (ShardWriter(config.output / name) for name in ("rollouts", "preferences"))
     missing = sorted(inputs.shards.parts() - scored.parts())
     check_disk(bytes_of(inputs, missing), config.output, "choose another --output")
-    open_output(config, config.output, config.output / CONFIG_FILE)
-    with Display() as display:
+    with open_output(config, config.output, config.output / CONFIG_FILE), Display() as display:
         display.note(f"{inputs.groups} prompts' samples heard by {config.rewards.name}")
         if missing:
             with ray_session(config.codec, config.rewards):

@@ -6,7 +6,7 @@ import dataclasses
 import json
 import shutil
 from collections.abc import Generator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -18,6 +18,7 @@ from actors.learner import train
 from actors.learner_checkpoint import load_tensors
 from actors.learner_settings import LearnerResult
 from actors.policy_store import PolicyStore
+from actors.run_lock import RunLock
 from actors.writer import ShardWriter
 from jobs.cluster import device_of, learner_settings, open_pool, ray_session
 from jobs.config import LearnerOptions
@@ -121,15 +122,24 @@ def check_steps(learner: LearnerOptions, count: int) -> None:
 
 @contextmanager
 def workspace(output: Path) -> Generator[Path]:
-    """A hidden directory beside the output, gone at the end: the output is whole or absent."""
+    """A hidden directory beside the output, gone at the end: the output is whole or absent.
+
+    Raises:
+        ConfigError: another process trains for the same output; names it.
+    """
     directory = output.absolute().with_name(f".{output.name}.training")
-    with clear_disk_errors(directory):
-        shutil.rmtree(directory, ignore_errors=True)
-        directory.mkdir(parents=True)
+    work = directory / "work"
     try:
-        yield directory
+        with RunLock(directory):
+            shutil.rmtree(work, ignore_errors=True)  # of one that was killed
+            work.mkdir()
+            try:
+                yield work
+            finally:
+                shutil.rmtree(work, ignore_errors=True)
     finally:
-        shutil.rmtree(directory, ignore_errors=True)
+        with suppress(OSError):
+            directory.rmdir()  # unless another process has it
 
 
 def encode(config: TrainJob, inputs: Inputs, directory: Path, display: Display) -> Path:

@@ -44,6 +44,17 @@ def test_ray_takes_the_cluster_file(name: str, home: Path) -> None:
     assert "--dashboard-host=127.0.0.1" in " ".join(config["head_start_ray_commands"])
 
 
+@pytest.mark.parametrize("name", ["cluster.yaml", "cluster-local.yaml"])
+def test_a_cluster_gets_what_a_job_would_ship(name: str) -> None:
+    config = read(name)
+    assert config["rsync_filter"] == [".rayignore"] and "rsync_exclude" not in config
+    docker = (REPOSITORY / ".dockerignore").read_text().splitlines()[1:]
+    ray = (REPOSITORY / ".rayignore").read_text().splitlines()[1:]
+    caches = {line for line in ray if line.endswith("_cache/")}
+    left = {line.strip("/") for line in set(ray) - caches}
+    assert left | {".*_cache"} == {line.removeprefix("**/") for line in docker}
+
+
 def test_every_worker_of_the_cluster_config_fits_a_node_of_its_own_kind() -> None:
     config = load_config(["--config", "cluster"])
     kinds = {node.name: node for node in addable(read("cluster.yaml"), {})}

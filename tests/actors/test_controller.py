@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import os
+import re
+import subprocess
+import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -11,8 +15,9 @@ import pytest
 import ray
 
 import actors.pool
+from actors.controller import NAMESPACE, ControllerActor
 from actors.live_pools import announced
-from actors.live_run import POOLS
+from actors.live_run import POOLS, LiveRun
 from actors.pool import Pool
 from actors.pool_size import PoolSize
 from actors.pool_status import PoolStatus
@@ -26,7 +31,14 @@ class Sleeper:
         return number
 
 
+class Dying:
+    def status(self) -> None:
+        os._exit(1)
+
+
+DyingActor = ray.remote(Dying)
 SleeperActor = ray.remote(Sleeper)
+REPOSITORY = Path(__file__).resolve().parents[2]
 CPU = {"num_cpus": 0.1}
 
 
@@ -94,6 +106,31 @@ def test_a_controller_waits_until_its_name_is_free_again(pool: Pool, tmp_path: P
             while named(pool, controls.name) == last:
                 assert time.monotonic() < until, "there is no new controller"
             assert "rollouts" in ray.get(named(pool, controls.name).status.remote())
+
+
+@pytest.mark.parametrize(
+    ("controller", "status", "said"),
+    [
+        ("late", 0, "rollouts  1:3"),
+        ("absent", 2, "no run is live in .*: its driver is gone"),
+        ("dying", 2, "try again"),
+    ],
+)
+def test_scale_finds_a_controller_that_is_being_replaced(
+    pool: Pool, tmp_path: Path, controller: str, status: int, said: str
+) -> None:
+    LiveRun(ray.get_runtime_context().gcs_address, controller, "").write(tmp_path)
+    command = [sys.executable, "jobs/scale.py", "--run-dir", str(tmp_path)]
+    process = subprocess.Popen(command, cwd=REPOSITORY, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+    if controller == "late":
+        time.sleep(4)  # scale.py takes longer to join
+        known = ControllerActor.options(name=controller, namespace=NAMESPACE, num_cpus=0).remote()
+        ray.get(known.exchange.remote({"rollouts": pool.status()}))
+    if controller == "dying":
+        known = DyingActor.options(name=controller, namespace=NAMESPACE, num_cpus=0).remote()
+    output = process.communicate(timeout=60)[0]
+    assert process.returncode == status, output
+    assert re.search(said, output) and "Traceback" not in output
 
 
 def told(pool: Pool, controller: Any, size: str) -> bool:

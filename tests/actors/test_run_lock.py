@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from actors.run_lock import LOCK, STALE_S, RunLock
+from actors.run_lock import LOCK, STALE_S, RunLock, is_alive
 from tangoflux.errors import ConfigError
 
 HOLDER = "import sys, time; from pathlib import Path; from actors.run_lock import RunLock\n"
@@ -66,6 +66,34 @@ def test_another_hosts_lock_is_taken_over_when_its_heartbeat_has_stopped_for_lon
     of_another_host(tmp_path, STALE_S + 10)
     with RunLock(tmp_path):
         assert json.loads((tmp_path / LOCK).read_text())["pid"] == os.getpid()
+
+
+def test_a_clock_that_was_set_a_little_since_does_not_free_a_lock(tmp_path: Path) -> None:
+    first = holder(tmp_path)
+    try:
+        name = json.loads((tmp_path / LOCK).read_text())
+        for seconds, alive in ((1.0, True), (-1.0, True), (60.0, False)):
+            assert is_alive({**name, "started": name["started"] + seconds}) is alive
+    finally:
+        first.kill()
+        first.communicate()
+
+
+def test_a_sign_of_life_that_the_disk_refuses_is_tried_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("actors.run_lock.HEARTBEAT_S", 0.05)
+    touch, asked = os.utime, list[Path]()
+
+    def refuse_first(path: Path) -> None:
+        asked.append(path)
+        if len(asked) == 1:
+            raise OSError(5, "Input/output error")
+        touch(path)
+
+    monkeypatch.setattr("actors.run_lock.os.utime", refuse_first)
+    with RunLock(tmp_path):
+        before = (tmp_path / LOCK).stat().st_mtime_ns
+        time.sleep(0.5)
+        assert len(asked) > 1 and (tmp_path / LOCK).stat().st_mtime_ns > before
 
 
 def test_of_several_that_take_over_one_does(tmp_path: Path) -> None:
