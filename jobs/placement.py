@@ -32,9 +32,9 @@ def place_learner(learner: TrainingOptions) -> str:
 
 def make_room_for_learner(config: RunConfig, pools: Pools) -> None:
     """Gives the pools' resources back unless the learner fits beside them; their next stream takes them again."""
-    try:
-        place([learner_request(config.learner)], free_nodes())
-    except ResourceError:
+    pools.tend()
+    # Workers that are only starting will yet take what looks free.
+    if pools.rollouts.status().pending or pools.rewards.status().pending or not _fits(config.learner):
         pools.rollouts.release()
         pools.rewards.release()
 
@@ -42,6 +42,17 @@ def make_room_for_learner(config: RunConfig, pools: Pools) -> None:
 def learner_request(learner: TrainingOptions) -> Request:
     """The ranks."""
     return request("learner ranks", learner)
+
+
+def _fits(learner: TrainingOptions) -> bool:
+    """Whether the ranks find a place now, and before them the task in which Ray Data looks at the pairs."""
+    nodes = free_nodes()
+    try:
+        place([learner_request(learner)], nodes)
+        place([Request("pairs' reader", 1, {"CPU": 1})], nodes)
+    except ResourceError:
+        return False
+    return True
 
 
 def request(name: str, workers: PlacedProcesses) -> Request:

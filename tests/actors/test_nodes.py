@@ -38,6 +38,11 @@ class Reader:
         return float(array.mean())
 
 
+class SlowStarter:
+    def __init__(self) -> None:
+        time.sleep(3)
+
+
 @pytest.fixture
 def cluster() -> Iterator[Cluster]:
     """A head for the readers, to which nodes for the makers can be added."""
@@ -79,6 +84,14 @@ def test_the_learner_gets_room_unless_one_node_has_it_beside_the_pools(cluster: 
     # On both nodes together there is room for it even where none has it.
     make_room_for_learner(load_config(["--learner-num-cpus", str(free[-1] + 1)]), Pools(rewards, rewards, rewards))
     assert rewards.status().ready == 0
+
+
+def test_the_learner_does_not_count_on_what_starting_workers_will_take(cluster: Cluster) -> None:
+    """As after a resume that has only the training left: the pools have just been opened."""
+    rewards = Pool(ray.remote(SlowStarter), (), PoolSize(1, 1), {"num_cpus": 1}, "reader")
+    make_room_for_learner(load_config(["--learner-num-cpus", "1"]), Pools(rewards, rewards, rewards))
+    status = rewards.status()
+    assert (status.ready, status.pending, status.target) == (0, 0, 0)
 
 
 @pytest.mark.slow
