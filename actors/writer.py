@@ -16,8 +16,8 @@ from actors.storage import Place
 from tangoflux.errors import DataError
 from tangoflux.records import is_latents
 
-SLIM = "-slim.parquet"
-"""How the file of a shard ends that has lost columns."""
+FULL, SLIM = "part-{:05d}.parquet", "part-{:05d}-slim.parquet"
+"""The file of a shard, as it was written and when it has lost columns."""
 
 Directory = TypeVar("Directory", Path, Place, default=Path)
 
@@ -38,7 +38,7 @@ class ShardWriter(Generic[Directory]):
         Raises:
             ResourceError: the disk is full, or the directory or store cannot be written.
         """
-        file = f"part-{part:05d}.parquet"
+        file = FULL.format(part)
         if self._files.find(part):
             return self.directory / file
         # Latents are incompressible noise to a codec: compressing or indexing them only costs time.
@@ -54,12 +54,12 @@ class ShardWriter(Generic[Directory]):
         """
         files = self._files.sizes()
         for shard in self.shards().values():
-            full = f"part-{shard.part:05d}.parquet"
-            if not shard.file.endswith(SLIM):
+            full, slim = FULL.format(shard.part), SLIM.format(shard.part)
+            if shard.file == full:
                 # Under another name, so that the manifest names a whole file at every moment.
                 table = self.read_shard(shard)
-                slim = table.drop_columns([name for name in names if name in table.column_names])
-                self._save(shard.part, f"part-{shard.part:05d}{SLIM}", slim, {})
+                kept = [name for name in table.column_names if name not in names]
+                self._save(shard.part, slim, table.select(kept), {})
             if full in files:  # also where a kill came before this line
                 self._files.delete(full)
 

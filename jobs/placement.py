@@ -1,4 +1,4 @@
-"""What of a run will run where, and whether it can, before anything is loaded."""
+"""What of a run will run where, and whether it can: before anything is loaded, and before the learner."""
 
 from __future__ import annotations
 

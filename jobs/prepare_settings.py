@@ -4,14 +4,12 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Generator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from actors.files import whole_file
 from actors.prepare import CodecFacts
-from actors.run_lock import RunLock
 from jobs.output_dir import FLAG, check_new
 from jobs.prepare import PrepareJob
 from tangoflux.adapter_files import base_directory
@@ -68,19 +66,6 @@ def check_settings(output: Path, settings: Mapping[str, Any]) -> None:
         raise ConfigError(
             f"{FLAG} {output} was begun with other settings: {'; '.join(different)}; choose another {FLAG}"
         )
-
-
-@contextmanager
-def open_output(output: Path, settings: Mapping[str, Any]) -> Generator[None]:
-    """Makes the directory, after ``check_settings``; it is this process's then.
-
-    Raises:
-        ConfigError: another process works there; names it.
-        ResourceError: the file system does not let it.
-    """
-    with RunLock(output):
-        write_json(output / SETTINGS_FILE, settings)
-        yield
 
 
 def write_json(file: Path, values: Mapping[str, Any]) -> None:

@@ -11,6 +11,7 @@ from typing import Any
 import pyarrow as pa
 
 from actors.prepare import DECODING_CPUS, EXTRA_COLUMNS, CodecFacts, Encoding, encoded_clips
+from actors.run_lock import RunLock
 from actors.writer import ShardWriter
 from jobs.cluster import ray_session
 from jobs.display import Display
@@ -19,7 +20,7 @@ from jobs.output_dir import FLAG
 from jobs.plan import ROW_BYTES, SHARD_BYTES, check_disk
 from jobs.plan import in_words as bytes_in_words
 from jobs.prepare import PrepareJob
-from jobs.prepare_settings import PREPARED_FILE, check_settings, open_output, settings_of, write_json
+from jobs.prepare_settings import PREPARED_FILE, SETTINGS_FILE, check_settings, settings_of, write_json
 from jobs.quarantine import Quarantine
 from jobs.run_dir import check_writable
 from tangoflux.autoencoder import Autoencoder, AutoencoderConfig
@@ -65,7 +66,8 @@ def run(config: PrepareJob) -> None:
     shards = ShardWriter(config.output / "latents")
     missing = sorted(set(range(len(inputs.shards))) - shards.parts())
     check_disk(bytes_of(inputs, missing), config.output, DISK_ADVICE)
-    with open_output(config.output, inputs.settings), Display() as display:
+    with RunLock(config.output), Display() as display:
+        write_json(config.output / SETTINGS_FILE, inputs.settings)
         quarantine = Quarantine(config.output / "quarantine.jsonl", shards.parts())
         display.note(f"{inputs.count} clips of {config.manifest} for the codec of {config.policy}")
         if missing:

@@ -13,6 +13,7 @@ from typing import Any
 
 import pytest
 import ray
+from ray._private.state import jobs
 
 import actors.pool
 from actors.controller import NAMESPACE, ControllerActor
@@ -120,10 +121,14 @@ def test_scale_finds_a_controller_that_is_being_replaced(
     pool: Pool, tmp_path: Path, controller: str, status: int, said: str
 ) -> None:
     LiveRun(ray.get_runtime_context().gcs_address, controller, "").write(tmp_path)
-    command = [sys.executable, "jobs/scale.py", "--run-dir", str(tmp_path)]
+    command, drivers = [sys.executable, "jobs/scale.py", "--run-dir", str(tmp_path)], len(jobs())
     process = subprocess.Popen(command, cwd=REPOSITORY, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
     if controller == "late":
-        time.sleep(4)  # scale.py takes longer to join
+        until = time.monotonic() + 60
+        while len(jobs()) == drivers:
+            assert time.monotonic() < until, "scale.py has not joined"
+            time.sleep(0.05)
+        time.sleep(1)
         known = ControllerActor.options(name=controller, namespace=NAMESPACE, num_cpus=0).remote()
         ray.get(known.exchange.remote({"rollouts": pool.status()}))
     if controller == "dying":

@@ -6,7 +6,6 @@ import pytest
 
 from actors.run_lock import LOCK
 from jobs.output_dir import check_new, check_output, open_output
-from jobs.prepare_settings import open_output as open_prepared
 from jobs.score import ScoreJob
 from jobs.train_stage import workspace
 from tangoflux.errors import ConfigError
@@ -23,11 +22,6 @@ def test_of_two_of_the_same_command_the_second_is_refused_with_the_name_of_the_f
             pass
     assert not (output / LOCK).exists()
     with open_output(options, output, file):
-        pass
-
-
-def test_of_two_preparations_the_second_is_refused(tmp_path: Path) -> None:
-    with open_prepared(tmp_path, {}), pytest.raises(ConfigError, match="is in use"), open_prepared(tmp_path, {}):
         pass
 
 

@@ -15,6 +15,7 @@ import pytest
 import soundfile
 
 from actors.learner_clips import ClipData
+from actors.run_lock import RunLock
 from actors.writer import ShardWriter
 from jobs.prepare import main
 from tangoflux.errors import CheckpointError, ConfigError, DataError, ResourceError
@@ -172,6 +173,12 @@ def test_a_disk_without_room_is_noticed_first(
         ResourceError, match=r"needs 10\d kB of disk, but 30 kB are free at .*: choose another --output"
     ):
         main(options(tiny_policy_dir, manifest, tmp_path / "a"))
+    assert not list(tmp_path.iterdir())
+
+
+def test_two_at_once_in_one_directory_are_refused(tmp_path: Path, tiny_policy_dir: Path, manifest: Path) -> None:
+    with RunLock(tmp_path), pytest.raises(ConfigError, match=r"is in use: process \d+ on "):
+        main(options(tiny_policy_dir, manifest, tmp_path))
     assert not list(tmp_path.iterdir())
 
 
