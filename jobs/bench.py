@@ -23,19 +23,19 @@ from typing import Any
 
 import torch
 
-from actors.files import whole_file
-from jobs.published_code import load_published
-from jobs.speed.audio import measure_audio
-from jobs.speed.report import facts, markdown, section
-from jobs.speed.rollouts import rollout_sides
-from jobs.speed.settings import Settings, quiet
-from jobs.speed.sizes import SIZES, random_model
-from jobs.speed.timing import PRECISIONS, Measured, matmul_tflops, time_sides
-from jobs.speed.training import training_sides
+from actors.storage.atomic import whole_file
+from jobs.benchmarks.published_code import load_published
+from jobs.benchmarks.speed.audio import measure_audio
+from jobs.benchmarks.speed.report import facts, markdown, section
+from jobs.benchmarks.speed.rollouts import rollout_sides
+from jobs.benchmarks.speed.settings import Settings, quiet
+from jobs.benchmarks.speed.sizes import SIZES, random_model
+from jobs.benchmarks.speed.timing import PRECISIONS, Measured, matmul_tflops, time_sides
+from jobs.benchmarks.speed.training import training_sides
 from tangoflux.cli import run_main
 from tangoflux.errors import ConfigError, DataError
-from tangoflux.model import TangoFlux
-from tangoflux.precision import uses_bf16
+from tangoflux.model.precision import uses_bf16
+from tangoflux.pipeline import TangoFlux
 
 SECTIONS = ("rollouts", "training", "audio")
 

@@ -21,10 +21,14 @@ from pathlib import Path
 import torch
 
 from jobs import prepare, pretrain
-from tangoflux.autoencoder import Autoencoder
 from tangoflux.cli import run_main
 from tangoflux.errors import TangoFluxError
-from tangoflux.model import TangoFlux
+from tangoflux.miniature_training import train_clap, train_detector
+from tangoflux.miniature_training.policy import save_initial_policy
+from tangoflux.miniature_training.quality import Figure, codec_figures, directory_size, policy_scores, table
+from tangoflux.miniature_training.vae import DECODER_TRAINING, VaeTraining, train_decoder, train_vae
+from tangoflux.model.autoencoder import Autoencoder
+from tangoflux.pipeline import TangoFlux
 from tangoflux.rewards.clap import ClapReward
 from tangoflux.rewards.detector import DetectorReward
 from tangoflux.rewards.protocol import Reward
@@ -32,10 +36,6 @@ from tangoflux.sampling import SamplingParams
 from tangoflux.soundworld.bank import bank
 from tangoflux.soundworld.detector import EventDetector
 from tangoflux.soundworld.recordings import write_recordings
-from tangoflux.soundworld.training import train_clap, train_detector
-from tangoflux.soundworld.training.policy import save_initial_policy
-from tangoflux.soundworld.training.quality import Figure, codec_figures, directory_size, policy_scores, table
-from tangoflux.soundworld.training.vae import DECODER_TRAINING, VaeTraining, train_decoder, train_vae
 
 PACKAGE = Path(__file__).resolve().parent.parent / "tangoflux" / "miniature"
 HELDOUT_SEED = 1234

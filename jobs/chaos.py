@@ -18,9 +18,9 @@ from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
 
-from actors.seat import WorkerError
-from jobs.chaos_cluster import KINDS, ChaosCluster
-from jobs.chaos_report import Kill, Progress, differences, progress, table
+from actors.pools.worker_slot import WorkerError
+from jobs.benchmarks.chaos_cluster import KINDS, ChaosCluster
+from jobs.benchmarks.chaos_report import Kill, Progress, differences, progress, table
 from tangoflux.cli import EXIT_FAILED, run_main
 from tangoflux.errors import ConfigError
 

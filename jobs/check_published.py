@@ -2,7 +2,7 @@
 
 python jobs/check_published.py path/to/TangoFlux
 
-The path is a clone of github.com/declare-lab/TangoFlux, whose tangoflux/model.py is imported from there.
+The path is a clone of github.com/declare-lab/TangoFlux, whose tangoflux/model/tangoflux.py is imported from there.
 """
 
 from __future__ import annotations
@@ -23,15 +23,16 @@ from safetensors.torch import load_file
 from torch import Tensor
 from transformers import AutoTokenizer, PreTrainedTokenizerBase, T5Config, T5EncoderModel
 
-from jobs.published_code import FLAN_T5_LARGE, give_text_encoder, load_published, published_latents
-from tangoflux.autoencoder import Autoencoder, AutoencoderConfig
+from jobs.benchmarks.published_code import FLAN_T5_LARGE, give_text_encoder, load_published, published_latents
 from tangoflux.cli import EXIT_FAILED, run_main
-from tangoflux.conditioning import TRAINING_MAX_TOKENS
 from tangoflux.errors import CheckpointError
 from tangoflux.flow import interpolate, velocity_target
 from tangoflux.losses import crpo_loss, squared_error
-from tangoflux.model import EMBEDDED, TIED_KEY, TangoFlux
-from tangoflux.policy import Policy, PolicyConfig
+from tangoflux.model.autoencoder import Autoencoder, AutoencoderConfig
+from tangoflux.model.conditioning import TRAINING_MAX_TOKENS
+from tangoflux.model.layout import EMBEDDED, TIED_KEY
+from tangoflux.model.policy import Policy, PolicyConfig
+from tangoflux.pipeline import TangoFlux
 from tangoflux.sampling import SampleRequest, SamplingParams, sample_latents
 
 EPILOG = """\

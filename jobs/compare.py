@@ -12,12 +12,12 @@ from pathlib import Path
 import numpy as np
 import pyarrow as pa
 
-from actors.anywhere import local_file
-from actors.metrics import read_history
-from actors.storage import Place, place_of
-from actors.writer import shards_at
-from jobs.formatting import with_error
-from jobs.heldout import FACTS, Scores, mean_and_error, scores_of
+from actors.storage.metrics import read_history
+from actors.storage.object_store import Place, place_of
+from actors.storage.paths import local_file
+from actors.storage.shards import shards_at
+from jobs.reporting.formatting import with_error
+from jobs.reporting.heldout import FACTS, Scores, mean_and_error, scores_of
 from tangoflux.cli import run_main
 from tangoflux.errors import DataError
 

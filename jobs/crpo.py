@@ -17,24 +17,24 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from actors.metrics import read_history
-from jobs.config import RunConfig, load_config
-from jobs.display import Display
+from actors.storage.metrics import read_history
+from jobs.options.crpo import RunConfig, load_config
+from jobs.reporting.display import Display
 from tangoflux.cli import resumable, run_main
 
 if TYPE_CHECKING:
-    from jobs.preparation import Inputs
-    from jobs.run_place import RunPlace
-    from jobs.stages import Run
-    from jobs.tensorboard_log import TensorboardLog
+    from jobs.reporting.tensorboard_log import TensorboardLog
+    from jobs.stages.iteration import Run
+    from jobs.stages.preflight import Inputs
+    from jobs.stages.run_storage import RunPlace
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Checks everything that can be checked first, then runs the iterations that the run directory lacks."""
     config = load_config(argv)
     # torch and Ray take seconds to import, which --help and a mistyped option need not wait for.
-    from jobs.preparation import prepare
-    from jobs.run_place import opened
+    from jobs.stages.preflight import prepare
+    from jobs.stages.run_storage import opened
 
     inputs = prepare(config)
     with opened(config.run_dir) as place:
@@ -44,12 +44,13 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def run(config: RunConfig, inputs: Inputs, place: RunPlace) -> None:
     """The run itself, in its place, which is this process's alone."""
-    from actors.policy_store import PolicyStore
-    from jobs.cluster import open_pools, ray_session
-    from jobs.placement import place_run
-    from jobs.report import write_report
-    from jobs.run_dir import open_run_dir
-    from jobs.stages import Run
+    from actors.cluster.session import ray_session
+    from actors.storage.policy_store import PolicyStore
+    from jobs.capacity.placement import place_run
+    from jobs.reporting.report import write_report
+    from jobs.stages.iteration import Run
+    from jobs.stages.pools import open_pools
+    from jobs.stages.run_dir import open_run_dir
 
     directory = place.local
     open_run_dir(config, directory)
@@ -73,8 +74,8 @@ def run(config: RunConfig, inputs: Inputs, place: RunPlace) -> None:
 
 
 def _board(config: RunConfig, directory: Path, steps_before: int) -> TensorboardLog:
-    from jobs.tensorboard_log import TensorboardLog
-    from jobs.wandb_log import WandbLog
+    from jobs.reporting.tensorboard_log import TensorboardLog
+    from jobs.reporting.wandb_log import WandbLog
 
     if config.wandb_project:
         return WandbLog(directory, steps_before, config.wandb_project, config.model_dump(mode="json"))

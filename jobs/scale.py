@@ -13,14 +13,14 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
-from actors.live_run import find_live_run
-from actors.pool_size import PoolSize
-from actors.storage import place_of
+from actors.cluster.live_run import find_live_run
+from actors.options.pool_size import PoolSize
+from actors.storage.object_store import place_of
 from tangoflux.cli import run_main
 from tangoflux.errors import ConfigError
 
 if TYPE_CHECKING:
-    from actors.pool_status import PoolStatus
+    from actors.pools.status import PoolStatus
 
 EPILOG = """\
 Workers that leave finish what they were given; workers that join start on the current policy. The data stay the same.
@@ -42,7 +42,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     # Ray takes seconds to import, and asks on import how it is to log in.
     import ray
 
-    from actors.live_pools import joined
+    from actors.pools.live_pools import joined
 
     with joined(live, arguments.run_dir) as controller:
         if wishes:

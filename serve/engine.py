@@ -22,7 +22,7 @@ from numpy.typing import NDArray
 
 from serve.policies import Resident
 from tangoflux.in_flight import Flight, Row, start_rows
-from tangoflux.policy import Policy
+from tangoflux.model.policy import Policy
 from tangoflux.rewards import Reward
 from tangoflux.sampling import SampleRequest, SamplingParams
 

@@ -11,12 +11,12 @@ from typing import Annotated, Any
 
 from pydantic import BeforeValidator, ConfigDict, PlainSerializer
 
-from actors.options import Options, build, leaves, option
-from actors.place_options import CustomResources, LabelSelector, label_selector_option, resources_option
-from actors.pool_size import ALLOWED, PoolSize
-from actors.storage import Place, place_of
+from actors.options.pool_size import ALLOWED, PoolSize
+from actors.options.scheduling import CustomResources, LabelSelector, label_selector_option, resources_option
+from actors.options.schema import Options, build, leaves, option
+from actors.storage.object_store import Place, place_of
 from tangoflux.errors import ConfigError
-from tangoflux.precision import Precision
+from tangoflux.model.precision import Precision
 
 KEY_VARIABLE = "TANGOFLUX_API_KEY"
 

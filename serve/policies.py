@@ -16,15 +16,15 @@ from typing import Any
 
 import torch
 
-from actors.anywhere import local_file
-from actors.metrics import read_history
-from actors.policy_store import PolicyStore
-from actors.storage import Place
-from actors.stored_policy import local_policy, stored_versions
-from tangoflux.autoencoder import Autoencoder
+from actors.storage.metrics import read_history
+from actors.storage.object_store import Place
+from actors.storage.paths import local_file
+from actors.storage.policy_store import PolicyStore
+from actors.storage.stored_policy import local_policy, stored_versions
 from tangoflux.errors import CheckpointError, ResourceError, TangoFluxError
-from tangoflux.model import TangoFlux
-from tangoflux.policy import Policy
+from tangoflux.model.autoencoder import Autoencoder
+from tangoflux.model.policy import Policy
+from tangoflux.pipeline import TangoFlux
 from tangoflux.sampling import SamplingParams, sample_latents
 
 logger = logging.getLogger(__name__)
@@ -76,7 +76,7 @@ class Versions:
         return local_policy(self.source / "policies" / name if self.is_run else self.source)
 
     def figures(self) -> dict[str, dict[str, Any]]:
-        """What the run has measured of each version, see ``actors/metrics.py``; of those that it has.
+        """What the run has measured of each version, see ``actors/storage/metrics.py``; of those that it has.
 
         Raises:
             OSError, ResourceError: the log cannot be read.

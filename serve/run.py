@@ -12,8 +12,8 @@ from collections.abc import Mapping, Sequence
 from contextlib import redirect_stdout, suppress
 from typing import Any
 
-from actors.command_line import load_options
-from actors.quiet import hush
+from actors.cluster.ray_logs import hush
+from actors.options.command_line import load_options
 from serve.options import ServeOptions, check_reachable, key_hash
 from tangoflux.cli import catch_sigterm, run_main
 from tangoflux.errors import CheckpointError, ResourceError
@@ -83,7 +83,7 @@ def _start_ray(options: ServeOptions) -> None:
     import ray
     import torch
 
-    from actors.join import join
+    from actors.cluster.join import join
 
     if address := os.environ.get("RAY_ADDRESS"):
         return join(address)

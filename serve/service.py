@@ -13,16 +13,17 @@ from typing import Any
 
 import torch
 
-from actors.storage import Place
+from actors.storage.object_store import Place
 from serve.engine import Engine, FullError, Job, Result
 from serve.errors import ApiError, invalid, overloaded
 from serve.options import ServeOptions
 from serve.policies import BASE, LATEST, PASSING, BusyError, Policies, Resident, Versions
 from serve.schemas import GenerateRequest
 from tangoflux.errors import ConfigError
-from tangoflux.model import TangoFlux, find_directory
-from tangoflux.policy import PolicyConfig
-from tangoflux.precision import uses_bf16
+from tangoflux.model.layout import find_directory
+from tangoflux.model.policy import PolicyConfig
+from tangoflux.model.precision import uses_bf16
+from tangoflux.pipeline import TangoFlux
 from tangoflux.rewards import load_reward
 from tangoflux.sampling import SAMPLING_FLOATS, SamplingParams
 from tangoflux.seeding import derive_seed

@@ -12,14 +12,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
 
 from tangoflux.cli import run_main
+from tangoflux.data.prompts import Prompt, load_prompts
 from tangoflux.errors import ConfigError, RewardError
-from tangoflux.prompts import Prompt, load_prompts
 
 if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
-    from tangoflux.model import TangoFlux
+    from tangoflux.pipeline import TangoFlux
     from tangoflux.rewards import Reward
 
 DESCRIPTION = "Makes audio files from text with a TangoFlux model."
@@ -48,7 +48,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Checks the arguments, then writes the files, prompt by prompt."""
     arguments = parse(argv)
     # torch takes seconds to import, which --help and a mistyped option need not wait for.
-    from tangoflux.model import TangoFlux
+    from tangoflux.pipeline import TangoFlux
     from tangoflux.rewards import check_reward, load_reward
 
     if arguments.best_of:

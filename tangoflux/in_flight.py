@@ -14,9 +14,9 @@ import torch
 from torch import Tensor
 from torch.nn.functional import pad
 
-from tangoflux.conditioning import TextStates
 from tangoflux.flow import euler_sigmas
-from tangoflux.policy import Policy
+from tangoflux.model.conditioning import TextStates
+from tangoflux.model.policy import Policy
 from tangoflux.sampling import (
     Conditions,
     SampleRequest,

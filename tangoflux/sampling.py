@@ -15,10 +15,10 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from tangoflux.conditioning import TextStates
 from tangoflux.errors import ConfigError
 from tangoflux.flow import euler_sigmas
-from tangoflux.policy import Policy
+from tangoflux.model.conditioning import TextStates
+from tangoflux.model.policy import Policy
 
 SAMPLING_FLOATS = 12
 """Numbers that a step holds per row, token and unit of width (guidance makes two rows of one); measured. The widest

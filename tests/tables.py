@@ -10,7 +10,7 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
-from tangoflux.records import build_table, rollout_schema
+from tangoflux.data.records import build_table, rollout_schema
 
 
 def rollouts(

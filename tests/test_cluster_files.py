@@ -13,11 +13,11 @@ from ray._private.runtime_env.packaging import create_package
 from ray.autoscaler._private.util import prepare_config, validate_config
 from ray.serve.schema import ServeDeploySchema
 
-from actors.cluster_nodes import addable
-from actors.placement import Nodes, place
-from actors.pool_size import PoolSize
-from jobs.config import load_config
-from jobs.placement import learner_request, request
+from actors.cluster.nodes import addable
+from actors.cluster.placement import Nodes, place
+from actors.options.pool_size import PoolSize
+from jobs.capacity.placement import learner_request, request
+from jobs.options.crpo import load_config
 from serve.options import KEY_VARIABLE, options_of
 
 REPOSITORY = Path(__file__).resolve().parents[1]
@@ -120,7 +120,7 @@ def test_a_job_ships_the_code_and_the_miniature_and_little_else(tmp_path: Path) 
         names = {name for name in content.namelist() if not name.endswith("/")}
     weights = [path for path in (REPOSITORY / "tangoflux" / "miniature").rglob("*") if path.is_file()]
     assert weights and {str(path.relative_to(REPOSITORY)) for path in weights} <= names
-    assert {"jobs/crpo.py", "jobs/configs/cluster.yaml", "actors/pool.py"} <= names
+    assert {"jobs/crpo.py", "jobs/options/configs/cluster.yaml", "actors/pools/pool.py"} <= names
     left = {"runs", ".git", ".venv", "tests", "build", "benchmarks", "tangoflux.egg-info"}
     assert not left & {name.split("/")[0] for name in names}
     assert package.stat().st_size < 20e6, "every node fetches it before it starts"

@@ -67,9 +67,9 @@ def test_no_job_hides_a_module_when_it_is_started_by_its_path() -> None:
 
 
 def test_a_driver_imports_no_model_before_its_workers_do() -> None:
-    program = "import jobs.stages, jobs.preparation, sys; print(*sys.modules)"
+    program = "import jobs.stages.iteration, jobs.stages.preflight, sys; print(*sys.modules)"
     result = subprocess.run([sys.executable, "-c", program], cwd=ROOT, capture_output=True, text=True, check=True)
-    assert "jobs.stages" in result.stdout.split()
+    assert "jobs.stages.iteration" in result.stdout.split()
     assert not {"diffusers", "transformers.modeling_utils", "deepspeed"} & set(result.stdout.split())
 
 

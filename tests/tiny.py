@@ -8,12 +8,13 @@ import torch
 from torch import Tensor
 from transformers import T5Config
 
-from tangoflux.autoencoder import Autoencoder, AutoencoderConfig
-from tangoflux.lora import LoraSettings
-from tangoflux.mel_front import MelFrontConfig
-from tangoflux.model import TangoFlux, load_lora_policy
-from tangoflux.policy import Policy, PolicyConfig
-from tangoflux.soundworld.training.tokenizer import train_t5_tokenizer
+from tangoflux.miniature_training.tokenizer import train_t5_tokenizer
+from tangoflux.model.autoencoder import Autoencoder, AutoencoderConfig
+from tangoflux.model.layout import load_lora_policy
+from tangoflux.model.lora import LoraSettings
+from tangoflux.model.mel_front import MelFrontConfig
+from tangoflux.model.policy import Policy, PolicyConfig
+from tangoflux.pipeline import TangoFlux
 
 WORDS = ["a dog barks then a bell rings", "a siren wails while a bird chirps", "first a drum is hit"]
 

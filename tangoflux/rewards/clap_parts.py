@@ -9,9 +9,9 @@ from typing import TYPE_CHECKING, Any, get_args
 from huggingface_hub.errors import StrictDataclassError
 from transformers import AutoTokenizer, ClapConfig
 
-from tangoflux.checkpoint import fill, load_weights, read_json
 from tangoflux.errors import CheckpointError
-from tangoflux.log_mel import LogMel, LogMelConfig, Padding
+from tangoflux.model.checkpoint import fill, load_weights, read_json
+from tangoflux.model.log_mel import LogMel, LogMelConfig, Padding
 from tangoflux.rewards.laion_checkpoint import LaionCheckpoint, read_laion_checkpoint
 from tangoflux.rewards.roberta import load_roberta_tokenizer
 

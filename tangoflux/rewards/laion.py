@@ -13,8 +13,8 @@ import torch
 from huggingface_hub import constants
 from torch import Tensor
 
-from tangoflux.checkpoint import fill
 from tangoflux.errors import CheckpointError, ConfigError
+from tangoflux.model.checkpoint import fill
 from tangoflux.rewards.embedding import EmbeddingReward, file_sha256
 from tangoflux.rewards.laion_checkpoint import LaionCheckpoint, read_laion_checkpoint
 from tangoflux.rewards.roberta import check_vocabulary

@@ -7,7 +7,7 @@ from pathlib import Path
 from huggingface_hub import hf_hub_download, snapshot_download
 
 from tangoflux.errors import CheckpointError
-from tangoflux.hub import HUB_ERRORS
+from tangoflux.model.hub import HUB_ERRORS
 
 REPOSITORY = "lukewys/laion_clap"
 CHECKPOINTS = {

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from tangoflux.prompts import Prompt
+from tangoflux.data.prompts import Prompt
 from tangoflux.soundworld.captions import caption
 from tangoflux.soundworld.scenes import Split, random_scene
 

@@ -14,9 +14,9 @@ from numpy.typing import NDArray
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
-from tangoflux.checkpoint import load_weights, read_json
 from tangoflux.errors import CheckpointError
-from tangoflux.log_mel import LogMel, LogMelConfig
+from tangoflux.model.checkpoint import load_weights, read_json
+from tangoflux.model.log_mel import LogMel, LogMelConfig
 from tangoflux.soundworld.activity import read_activity
 from tangoflux.soundworld.events import KINDS
 from tangoflux.soundworld.scenes import SceneContent

@@ -10,8 +10,8 @@ from pathlib import Path
 
 import pytest
 
+from jobs.benchmarks.chaos_report import differences
 from jobs.chaos import main
-from jobs.chaos_report import differences
 from tangoflux.errors import ConfigError
 from tests.integration.test_crpo import REPOSITORY
 

@@ -13,10 +13,10 @@ import pyarrow as pa
 import pytest
 from safetensors.torch import load_file
 
-from actors.writer import ShardWriter
+from actors.storage.shards import ShardWriter
 from jobs.crpo import main
+from tangoflux.data.records import canonical_sha256
 from tangoflux.errors import RewardError, TangoFluxError
-from tangoflux.records import canonical_sha256
 
 pytestmark = pytest.mark.ray
 

@@ -12,12 +12,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from actors.chunk import Chunk
-from actors.seat import WorkerError
-from actors.writer import ShardWriter
+from actors.pools.worker_slot import WorkerError
+from actors.storage.shards import ShardWriter
+from actors.workers.chunk import Chunk
 from jobs.crpo import main
-from jobs.set_aside import FILE, SetAside
-from tangoflux.prompts import Prompt
+from jobs.stages.failed_chunks import FILE, SetAside
+from tangoflux.data.prompts import Prompt
 from tests.integration.test_crpo import REPOSITORY, before_close, events, options, prompts, table  # pyright: ignore
 
 pytestmark = [pytest.mark.ray, pytest.mark.slow]

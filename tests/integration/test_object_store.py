@@ -12,12 +12,12 @@ from pathlib import Path
 import pytest
 from safetensors.torch import load_file
 
-from actors.storage import Place
-from actors.stored_policy import local_policy, stored_versions
-from actors.writer import shards_at
+from actors.storage.object_store import Place
+from actors.storage.shards import shards_at
+from actors.storage.stored_policy import local_policy, stored_versions
 from jobs.compare import comparison
 from jobs.crpo import main
-from tangoflux.records import canonical_sha256
+from tangoflux.data.records import canonical_sha256
 from tests.integration.test_crpo import REPOSITORY, before_close, options
 from tests.integration.test_crpo import prompts as prompts
 

@@ -17,7 +17,7 @@ from typing import Any
 import pytest
 import soundfile
 
-from actors.writer import ShardWriter
+from actors.storage.shards import ShardWriter
 from tests.hub import LocalHub
 from tests.tangoflux.rewards.laion_files import Sizes, laion_state, write_laion_checkpoint, write_roberta_tokenizer
 from tests.tiny import tiny_model

@@ -17,7 +17,7 @@ import torch
 from safetensors.torch import load_file
 
 from jobs.crpo import main
-from tangoflux.records import canonical_sha256
+from tangoflux.data.records import canonical_sha256
 from tests.integration.test_crpo import REPOSITORY, events, options, prompts, table  # pyright: ignore
 
 pytestmark = [pytest.mark.ray]

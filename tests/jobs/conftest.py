@@ -11,8 +11,8 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from actors.metrics import MetricsLog
-from jobs.samples import SampleFolder
+from actors.storage.metrics import MetricsLog
+from jobs.reporting.samples import SampleFolder
 
 PROMPTS = (
     "A rising chirp, then a bell rings twice",

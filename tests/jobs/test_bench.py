@@ -7,19 +7,19 @@ from pathlib import Path
 import pytest
 import torch
 
-from actors.learner_batches import PairBatch
-from actors.learner_objective import pair_losses
+from actors.learner.batches import PairBatch
+from actors.learner.objective import pair_losses
 from jobs.bench import main
-from jobs.published_code import published_latents
-from jobs.speed.audio import one_audio
-from jobs.speed.published_steps import PublishedSteps
-from jobs.speed.report import section
-from jobs.speed.rollouts import rollout_sides
-from jobs.speed.settings import Settings
-from jobs.speed.sizes import SIZES, random_model
-from jobs.speed.timing import Lap, Laps, Measured, Side, time_sides
+from jobs.benchmarks.published_code import published_latents
+from jobs.benchmarks.speed.audio import one_audio
+from jobs.benchmarks.speed.published_steps import PublishedSteps
+from jobs.benchmarks.speed.report import section
+from jobs.benchmarks.speed.rollouts import rollout_sides
+from jobs.benchmarks.speed.settings import Settings
+from jobs.benchmarks.speed.sizes import SIZES, random_model
+from jobs.benchmarks.speed.timing import Lap, Laps, Measured, Side, time_sides
 from tangoflux.errors import ConfigError, DataError, TangoFluxError
-from tangoflux.model import TangoFlux
+from tangoflux.pipeline import TangoFlux
 from tangoflux.sampling import SamplingParams, sample_latents
 
 TINY = Settings("tiny", "cpu", "fp32", compiled=False, rounds=1, num_steps=2, batches=(1, 2), repository=None)

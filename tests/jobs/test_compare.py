@@ -5,11 +5,11 @@ from pathlib import Path
 
 import pytest
 
-from actors.metrics import MetricsLog
+from actors.storage.metrics import MetricsLog
 from jobs.compare import comparison
-from jobs.heldout import HeldoutScores
+from jobs.reporting.heldout import HeldoutScores
+from tangoflux.data.prompts import Prompt
 from tangoflux.errors import DataError
-from tangoflux.prompts import Prompt
 
 
 def run_of(directory: Path, gains: list[float], ids: str = "abcd") -> Path:

@@ -14,12 +14,12 @@ import numpy as np
 import pytest
 import soundfile
 
-from actors.learner_clips import ClipData
-from actors.run_lock import RunLock
-from actors.writer import ShardWriter
+from actors.learner.clips import ClipData
+from actors.storage.run_lock import RunLock
+from actors.storage.shards import ShardWriter
 from jobs.prepare import main
+from tangoflux.data.records import latent_schema
 from tangoflux.errors import CheckpointError, ConfigError, DataError, ResourceError
-from tangoflux.records import latent_schema
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 RATES = (8_000, 44_100, 48_000)
@@ -168,7 +168,7 @@ def test_bad_input_is_refused_before_anything_is_written(
 def test_a_disk_without_room_is_noticed_first(
     tiny_policy_dir: Path, manifest: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("jobs.plan.shutil.disk_usage", lambda place: SimpleNamespace(free=30_000))  # pyright: ignore
+    monkeypatch.setattr("jobs.capacity.plan.shutil.disk_usage", lambda place: SimpleNamespace(free=30_000))  # pyright: ignore
     with pytest.raises(
         ResourceError, match=r"needs 10\d kB of disk, but 30 kB are free at .*: choose another --output"
     ):

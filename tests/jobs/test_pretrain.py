@@ -8,18 +8,19 @@ from pathlib import Path
 import pytest
 import soundfile
 
-from actors.metrics import MetricsLog
-from actors.options import build
-from actors.yaml_files import read_values
+from actors.options.schema import build
+from actors.options.yaml_files import read_values
+from actors.storage.metrics import MetricsLog
 from jobs import prepare, pretrain
-from jobs.config import CONFIGS
-from jobs.model_facts import read_model_facts
-from jobs.pretrain import PretrainJob
-from jobs.pretrain_stage import bytes_of
+from jobs.capacity.model_facts import read_model_facts
+from jobs.options.crpo import CONFIGS
+from jobs.options.pretrain import PretrainJob
+from jobs.stages.pretrain import bytes_of
 from tangoflux.cli import REFUSALS
-from tangoflux.model import EMBEDDED, TangoFlux
+from tangoflux.miniature_training.quality import directory_size
+from tangoflux.model.layout import EMBEDDED
+from tangoflux.pipeline import TangoFlux
 from tangoflux.soundworld.recordings import write_recordings
-from tangoflux.soundworld.training.quality import directory_size
 
 CLIPS = 24
 FAST = ["--learner-threads", "1", "--warmup-steps", "1", "--batch-size", "8", "--heldout-clips", "2"]

@@ -17,16 +17,16 @@ import ray
 import soundfile
 import torch
 
-from actors.chunk import rollout_chunks
-from actors.reward import rollout_table
-from actors.unscored import UnscoredRolloutActor
-from actors.writer import ShardWriter
+from actors.storage.shards import ShardWriter
+from actors.workers.chunk import rollout_chunks
+from actors.workers.reward import rollout_table
+from actors.workers.unscored import UnscoredRolloutActor
+from jobs.reporting.samples import read_samples
 from jobs.rollout import main
-from jobs.samples import read_samples
+from tangoflux.data.prompts import load_prompts
+from tangoflux.data.records import canonical_sha256, latents_array, rollout_schema
 from tangoflux.errors import CheckpointError, ConfigError, DataError, ResourceError
-from tangoflux.model import TangoFlux
-from tangoflux.prompts import load_prompts
-from tangoflux.records import canonical_sha256, latents_array, rollout_schema
+from tangoflux.pipeline import TangoFlux
 from tangoflux.sampling import SamplingParams
 
 REPOSITORY = Path(__file__).resolve().parents[2]
@@ -153,7 +153,7 @@ def test_bad_input_is_refused_before_anything_is_written(
 def test_a_disk_without_room_is_noticed_before_anything_is_written(
     tmp_path: Path, tiny_policy_dir: Path, prompts: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("jobs.plan.shutil.disk_usage", lambda place: SimpleNamespace(free=30_000))  # pyright: ignore
+    monkeypatch.setattr("jobs.capacity.plan.shutil.disk_usage", lambda place: SimpleNamespace(free=30_000))  # pyright: ignore
     with pytest.raises(
         ResourceError, match=r"needs 3\d\.\d kB of disk, but 30 kB are free at .*: choose another --output"
     ):

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from actors.pool_status import PoolStatus
+from actors.pools.status import PoolStatus
 from jobs.scale import main, table
 from tangoflux.errors import ConfigError
 

@@ -9,17 +9,17 @@ from pathlib import Path
 import pyarrow as pa
 import pytest
 
-from actors.chunk import rollout_chunks
-from actors.reward import RewardWorker, rollout_table
-from actors.rollout import RolloutBatch, RolloutWorker
-from actors.unscored import unscored
-from actors.writer import ShardWriter
+from actors.storage.shards import ShardWriter
+from actors.workers.chunk import rollout_chunks
+from actors.workers.reward import RewardWorker, rollout_table
+from actors.workers.rollout import RolloutBatch, RolloutWorker
+from actors.workers.unscored import unscored
 from jobs.score import main
-from jobs.score_stage import stored_chunks
+from jobs.stages.score import stored_chunks
+from tangoflux.data.preferences import make_pairs
+from tangoflux.data.prompts import Prompt
+from tangoflux.data.records import canonical_sha256, rollout_schema
 from tangoflux.errors import CheckpointError, ConfigError, DataError, RewardError
-from tangoflux.preferences import make_pairs
-from tangoflux.prompts import Prompt
-from tangoflux.records import canonical_sha256, rollout_schema
 from tangoflux.sampling import SamplingParams
 from tests.tables import rollouts
 

@@ -12,12 +12,12 @@ import pytest
 import soundfile
 from safetensors.torch import load_file
 
-from actors.writer import ShardWriter
+from actors.storage.shards import ShardWriter
 from jobs.train import main
+from tangoflux.data.preferences import make_pairs
+from tangoflux.data.records import build_table, rollout_schema
 from tangoflux.errors import CheckpointError, ConfigError, DataError
-from tangoflux.model import TangoFlux
-from tangoflux.preferences import make_pairs
-from tangoflux.records import build_table, rollout_schema
+from tangoflux.pipeline import TangoFlux
 from tests.tiny import WORDS
 
 PAIRS = 9

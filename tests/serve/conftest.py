@@ -13,8 +13,8 @@ import pytest
 import ray
 from ray import serve
 
-from actors.policy_store import PolicyStore
-from actors.quiet import NO_METRICS
+from actors.cluster.ray_logs import NO_METRICS
+from actors.storage.policy_store import PolicyStore
 
 
 def free_port() -> int:

@@ -17,9 +17,9 @@ from fastapi.testclient import TestClient
 from serve.api import build_api
 from serve.options import check_reachable, key_hash, options_of
 from serve.service import Service
-from tangoflux.autoencoder import Autoencoder
 from tangoflux.errors import ConfigError, DataError, ResourceError
-from tangoflux.model import TangoFlux
+from tangoflux.model.autoencoder import Autoencoder
+from tangoflux.pipeline import TangoFlux
 
 URL = "/v1/audio/generate"
 QUICK = {"input": "a dog barks", "audio_length": 0.5, "num_inference_steps": 3}

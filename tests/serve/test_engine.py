@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from serve.engine import Engine, FullError, Job
 from serve.policies import Resident
-from tangoflux.model import TangoFlux
+from tangoflux.pipeline import TangoFlux
 from tangoflux.sampling import SamplingParams
 from tests.tiny import tiny_model
 

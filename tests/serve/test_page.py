@@ -11,8 +11,8 @@ from pathlib import Path
 import pytest
 from playwright.sync_api import Browser, Page, expect, sync_playwright
 
-from actors.metrics import MetricsLog
-from actors.policy_store import PolicyStore
+from actors.storage.metrics import MetricsLog
+from actors.storage.policy_store import PolicyStore
 from tests.serve.served import deploy
 
 pytestmark = pytest.mark.ray

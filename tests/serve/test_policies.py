@@ -7,9 +7,9 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from actors.policy_store import PolicyStore
-from actors.storage import Place
-from actors.stored_policy import put_version
+from actors.storage.object_store import Place
+from actors.storage.policy_store import PolicyStore
+from actors.storage.stored_policy import put_version
 from serve.policies import BusyError, Policies, Versions
 from tests.object_store import Fault, Proxy
 

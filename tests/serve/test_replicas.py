@@ -12,7 +12,7 @@ from pathlib import Path
 import httpx
 import pytest
 
-from actors.policy_store import PolicyStore
+from actors.storage.policy_store import PolicyStore
 from tests.serve.served import QUICK, URL, deploy, eventually, replicas
 
 pytestmark = pytest.mark.ray

@@ -15,7 +15,7 @@ import httpx
 import pytest
 import ray
 
-from actors.policy_store import PolicyStore
+from actors.storage.policy_store import PolicyStore
 from tests.integration.test_crpo import REPOSITORY, options
 from tests.integration.test_crpo import prompts as prompts
 from tests.serve.served import QUICK, URL, deploy, eventually

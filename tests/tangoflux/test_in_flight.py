@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from tangoflux.in_flight import Flight, Row, start_rows
-from tangoflux.policy import Policy
+from tangoflux.model.policy import Policy
 from tangoflux.sampling import SampleRequest, SamplingParams, sample_latents
 from tests.tiny import tiny_model
 

@@ -1,7 +1,7 @@
 import pytest
 import torch
 
-from tangoflux.policy import Policy
+from tangoflux.model.policy import Policy
 from tangoflux.sampling import (
     Conditions,
     SampleRequest,

@@ -8,8 +8,8 @@ import pytest
 import torch
 from transformers import ClapConfig, ClapModel
 
+from tangoflux.miniature_training.clap_files import feature_extractor, make_tokenizer
 from tangoflux.soundworld.detector import DetectorConfig, EventDetector
-from tangoflux.soundworld.training.clap_files import feature_extractor, make_tokenizer
 
 DROPOUTS = {"hidden_dropout_prob": 0.0, "attention_probs_dropout_prob": 0.0}
 

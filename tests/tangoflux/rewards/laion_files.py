@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 from transformers import RobertaConfig, RobertaModel, RobertaTokenizer
 
-from tangoflux.soundworld.training.clap_files import make_tokenizer
+from tangoflux.miniature_training.clap_files import make_tokenizer
 
 Shapes = dict[str, tuple[int, ...]]
 

@@ -1,0 +1,1 @@
+"""Ray clusters: joining or starting one, its nodes, and what fits on them."""

@@ -1,0 +1,1 @@
+"""The learner: Ray Train starts the ranks, which train with DeepSpeed."""

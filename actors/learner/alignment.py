@@ -1,0 +1,85 @@
+"""Alignment as a task of the learner: CRPO or DPO-FM on preference pairs, measured before and after."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+from torch import Tensor
+
+from actors.learner.batches import NoiseKey, PairData, epoch_order, split_heldout
+from actors.learner.objective import Measurer, means, pair_losses
+from actors.learner.settings import LearnerJob
+from actors.learner.task import Velocity
+from tangoflux.errors import DataError
+from tangoflux.model.policy import Policy
+from tangoflux.model.reference import Reference
+
+PROBE_PAIRS = 32
+"""Most training pairs on which start and end are compared."""
+HELDOUT_DRAWS = 4
+"""Noises per held-out pair: there are few pairs, and one noise says little of a pair."""
+
+
+class Alignment:
+    """The pairs of an iteration, with the policy at its start as the reference."""
+
+    def __init__(self, job: LearnerJob, data: PairData, reference: Reference) -> None:
+        """Takes the reference frozen, on the device and in the precision of the training.
+
+        Raises:
+            DataError: the pairs are not of this policy's size.
+        """
+        _check_channels(data, reference)
+        self.settings, self.data, self.reference = job.settings, data, reference
+        self.rows, self.heldout_rows = split_heldout(len(data), self.settings.heldout_pairs, job.seed, job.iteration)
+        self._run = (job.seed, job.iteration)
+
+    def order(self, key: NoiseKey) -> list[int]:
+        """A random permutation."""
+        return epoch_order(self.rows, key)
+
+    def num_frames(self, row: int) -> int:
+        """Frames of both of a pair's latents."""
+        return self.data.num_frames[row]
+
+    def losses(self, policy: Velocity, rows: Sequence[int], key: NoiseKey) -> tuple[Tensor, Tensor]:
+        """The objective of some pairs."""
+        batch = self.data.batch(rows, key).to(self.reference.device)
+        losses = pair_losses(policy, self.reference, batch, self.settings.objective, self.settings.beta)
+        return losses.loss, losses.sums()
+
+    def means(self, sums: Tensor) -> dict[str, float]:
+        """See ``learner_objective.means``."""
+        return means(sums)
+
+    def before(self, policy: Policy) -> dict[str, Any]:
+        """Losses and gradient norms at the start, and how many pairs there are."""
+        return {"start": self._measure(policy), "pairs": len(self.rows)}
+
+    def after(self, load_new: Callable[[], Policy]) -> dict[str, Any]:
+        """The same at the end, and the share of unseen pairs that the new policy ranks as the reward did."""
+        policy, accuracy = load_new(), None
+        if self.heldout_rows:
+            keys = [(*self._run, f"held out {draw}") for draw in range(HELDOUT_DRAWS)]
+            accuracy = self._measurer().losses(policy, self.heldout_rows, keys)["implicit_accuracy"]
+        return {"end": self._measure(policy), "heldout_pair_accuracy": accuracy}
+
+    def _measure(self, policy: Policy) -> dict[str, Any]:
+        """Losses and gradient norms on the probe: some training pairs, with a noise that no epoch uses."""
+        key = (*self._run, "probe")
+        rows = epoch_order(self.rows, key)[:PROBE_PAIRS]
+        losses, grad_norm = self._measurer().probe(policy, rows, key)
+        renamed = {"winner": losses["winner_loss"], "loser": losses["loser_loss"]}
+        renamed |= {name: losses[name] for name in ("implicit_accuracy", "margin")}
+        return {"loss": renamed, "grad_norm": grad_norm}
+
+    def _measurer(self) -> Measurer:
+        settings = self.settings
+        return Measurer(self.reference, self.data, settings.objective, settings.beta, settings.micro_batch_size)
+
+
+def _check_channels(data: PairData, policy: Reference) -> None:
+    channels, expected = data.chosen[0].shape[1], policy.config.in_channels
+    if channels != expected:
+        raise DataError(f"the pairs' latents have {channels} channels, the policy {expected}: were they made by it?")

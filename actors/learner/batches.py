@@ -1,0 +1,139 @@
+"""Which pairs an optimiser step sees, in what order, and with what noise.
+
+All of it follows from (seed, iteration, epoch, pair id) and the global batch size. The number of ranks only decides
+which rank computes which pairs of a global batch.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from actors.learner.settings import LearnerSettings
+from tangoflux.data.records import latents_array
+from tangoflux.flow import logit_normal_sigma
+from tangoflux.generator import generator
+
+COLUMNS = ("prompt_id", "prompt", "duration_s", "num_frames", "chosen_latents", "rejected_latents")
+"""What the learner reads of a preference dataset."""
+
+NoiseKey = tuple[int, int, int | str]
+"""Run seed, iteration and epoch (or the name of a measurement)."""
+
+
+@dataclass(frozen=True)
+class PairBatch:
+    """B preference pairs, padded to the frames F of the longest.
+
+    Attributes:
+        prompts: B captions.
+        duration_s: (B,) seconds.
+        chosen, rejected: (B, F, C) latents.
+        noise: (B, F, C) and sigma: (B,), shared by chosen and rejected.
+        frame_mask: (B, F), true for a pair's own frames.
+    """
+
+    prompts: list[str]
+    duration_s: Tensor
+    chosen: Tensor
+    rejected: Tensor
+    noise: Tensor
+    sigma: Tensor
+    frame_mask: Tensor
+
+    def to(self, device: torch.device) -> PairBatch:
+        """The same on another device."""
+        tensors = (self.duration_s, self.chosen, self.rejected, self.noise, self.sigma, self.frame_mask)
+        return PairBatch(self.prompts, *(tensor.to(device) for tensor in tensors))
+
+
+class PairData:
+    """A preference dataset in memory; its latents stay where Arrow has them (shared memory, under Ray)."""
+
+    def __init__(self, tables: Sequence[pa.Table]) -> None:
+        prompt_ids = [value for table in tables for value in table["prompt_id"].to_pylist()]
+        self.pair_ids = _unique(prompt_ids)
+        self.prompts = [value for table in tables for value in table["prompt"].to_pylist()]
+        self.duration_s = [value for table in tables for value in table["duration_s"].to_pylist()]
+        self.num_frames = [value for table in tables for value in table["num_frames"].to_pylist()]
+        # A row of an array is a view, so that nothing is copied before a batch is made.
+        self.chosen = [row for table in tables for row in latents_array(table["chosen_latents"])]
+        self.rejected = [row for table in tables for row in latents_array(table["rejected_latents"])]
+
+    def __len__(self) -> int:
+        return len(self.pair_ids)
+
+    def batch(self, rows: Sequence[int], key: NoiseKey) -> PairBatch:
+        """The pairs at ``rows`` with the noise and sigma of ``key``."""
+        frames = torch.tensor([self.num_frames[row] for row in rows])
+        width = int(frames.max())
+        draws = [pair_noise(key, self.pair_ids[row], self.num_frames[row], self.chosen[row].shape[1]) for row in rows]
+        return PairBatch(
+            [self.prompts[row] for row in rows],
+            torch.tensor([self.duration_s[row] for row in rows], dtype=torch.float32),
+            self._latents(self.chosen, rows, width),
+            self._latents(self.rejected, rows, width),
+            torch.stack([torch.nn.functional.pad(noise, (0, 0, 0, width - len(noise))) for _, noise in draws]),
+            torch.cat([sigma for sigma, _ in draws]),
+            torch.arange(width) < frames[:, None],
+        )
+
+    def _latents(self, column: list[NDArray[Any]], rows: Sequence[int], width: int) -> Tensor:
+        return torch.from_numpy(np.stack([column[row][:width] for row in rows]).astype(np.float32, copy=False))
+
+
+def pair_noise(key: NoiseKey, pair_id: str, frames: int, channels: int) -> tuple[Tensor, Tensor]:
+    """Sigma (1,) and noise (frames, channels) of a pair in an epoch."""
+    source = generator("learner noise", *key, pair_id)
+    return logit_normal_sigma(1, source), torch.randn(frames, channels, generator=source)
+
+
+def split_heldout(pairs: int, heldout_pairs: int, seed: int, iteration: int) -> tuple[list[int], list[int]]:
+    """Rows to train on and rows to hold out (at most an eighth), both in their own order."""
+    heldout = min(heldout_pairs, pairs // 8)
+    permutation = torch.randperm(pairs, generator=generator("learner heldout", seed, iteration)).tolist()
+    return sorted(permutation[heldout:]), sorted(permutation[:heldout])
+
+
+def epoch_order(rows: Sequence[int], key: NoiseKey) -> list[int]:
+    """The order in which an epoch sees ``rows``."""
+    permutation = torch.randperm(len(rows), generator=generator("learner order", *key))
+    return [rows[index] for index in permutation.tolist()]
+
+
+def steps_per_epoch(pairs: int, batch_size: int) -> int:
+    """Optimiser steps of an epoch; the last one may see fewer pairs."""
+    return -(-pairs // batch_size)
+
+
+def micro_steps(settings: LearnerSettings) -> int:
+    """Forward passes of a rank in an optimiser step: the same for every rank and step, as DeepSpeed needs."""
+    rank_pairs = -(-settings.batch_size // settings.workers)
+    return -(-rank_pairs // settings.micro_batch_size)
+
+
+def rank_share(batch: Sequence[int], settings: LearnerSettings, rank: int) -> list[list[int]]:
+    """A rank's rows of a global batch, as one list a micro-step.
+
+    A list is empty where an uneven batch leaves a rank nothing to do in a micro-step.
+    """
+    rows, size = batch[rank :: settings.workers], settings.micro_batch_size
+    return [list(rows[index * size : (index + 1) * size]) for index in range(micro_steps(settings))]
+
+
+def _unique(prompt_ids: list[str]) -> list[str]:
+    """Pair ids: the prompt's, numbered from the second pair of a prompt on (people may rate several)."""
+    seen: Counter[str] = Counter()
+    pair_ids: list[str] = []
+    for prompt_id in prompt_ids:
+        pair_ids.append(f"{prompt_id}#{seen[prompt_id]}" if seen[prompt_id] else prompt_id)
+        seen[prompt_id] += 1
+    return pair_ids

@@ -1,0 +1,285 @@
+"""The learner: Ray Train starts the ranks, which train with DeepSpeed on preference pairs or on prepared clips.
+
+One ``fit()`` an iteration, so that its processors are free for the next rollouts. When a rank dies, another ``fit()``
+goes on from the last checkpoint.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import threading
+import time
+from collections.abc import Callable
+from concurrent.futures import Future
+from pathlib import Path
+from typing import Any, TypeVar
+
+import ray
+import ray.data
+import ray.train
+from ray.exceptions import RayActorError
+from ray.train.torch import TorchTrainer
+
+from actors.cluster.nodes import this_node
+from actors.cluster.placement import in_words
+from actors.learner.checkpoint import checkpoint_progress, latest_checkpoint
+from actors.learner.mailbox import MailboxActor
+from actors.learner.pairs import fingerprint, read_pairs
+from actors.learner.rank import run_rank
+from actors.learner.settings import LearnerJob, LearnerResult, LearnerSettings, Pretraining, PretrainingResult
+from actors.pools.worker_slot import START_S, WorkerError, first_line
+from actors.storage.object_store import Place
+from actors.storage.paths import absolute, remove, remove_below
+from actors.storage.shards import shards_at
+from tangoflux.errors import ResourceError, TangoFluxError
+
+logger = logging.getLogger(__name__)
+
+T = TypeVar("T")
+
+OnEvent = Callable[[dict[str, Any]], None]
+
+PRETRAINING_ITERATION = 0
+
+RAY_TRAIN = "ray_train"
+"""What Ray Train notes down while it runs, beside the weights."""
+
+POLL_S = 0.2
+"""Seconds between two looks into the mailbox."""
+
+MAX_RESTARTS = 3
+"""So many times in a row the ranks may die before they have written another checkpoint."""
+
+TRAIN_ENVIRONMENT = {
+    # Ray Train looks every 2 s whether its ranks are done: a second of every iteration on average.
+    "RAY_TRAIN_HEALTH_CHECK_INTERVAL_S": "0.5",
+    # A process of its own that only announces the end of a spot machine; its loss is noticed without it too.
+    "RAY_TRAIN_ENABLE_PREEMPTION_WATCHER": "0",
+}
+"""Defaults for what Ray Train takes from the driver's environment only."""
+
+
+class _HungError(Exception):
+    """The ranks gave no sign for too long."""
+
+
+def train(
+    preferences_dir: Path | Place,
+    policy_dir: Path | Place,
+    output_dir: Path | Place,
+    settings: LearnerSettings,
+    iteration: int,
+    seed: int,
+    on_step: OnEvent | None = None,
+) -> LearnerResult:
+    """Trains the policy of ``policy_dir`` on the pairs of ``preferences_dir``; Ray must be running.
+
+    Goes on from the latest checkpoint in ``output_dir`` that was made on the same pairs, if there is one.
+
+    Args:
+        preferences_dir: shards with the columns ``learner_batches.COLUMNS`` (others are not read) and their manifest.
+        policy_dir: the policy at the iteration's start, and so the reference, in the published layout.
+        output_dir: where ``weights.safetensors`` and checkpoints go; all ranks must see it under this path.
+        iteration, seed: with the pairs and ``settings`` they decide the result.
+        on_step: called in this thread with each optimiser step's values (see ``actors/storage/metrics.py``), soon after
+            it, and on going on from a checkpoint with those of the steps before it.
+
+    Raises:
+        DataError: there are no pairs, or they lack columns, are not finite or do not fit the policy.
+        ConfigError: the training diverged.
+        ResourceError: the cluster has no place for the ranks.
+        WorkerError: the ranks died again and again.
+    """
+    started = time.monotonic()
+    shards = shards_at(preferences_dir)
+    pairs = read_pairs(shards)
+    output = absolute(output_dir)
+    checkpoints = output / "checkpoints" / fingerprint(shards)
+    job = LearnerJob(absolute(policy_dir), output / "weights.safetensors", checkpoints, settings, seed, iteration)
+    measured, restarts = _train(job, {"pairs": pairs}, on_step)
+    start, end = measured["start"], measured["end"]
+    return LearnerResult(
+        weights=job.weights,
+        start=start["loss"],
+        end=end["loss"],
+        grad_norm={
+            term: {"start": start["grad_norm"][term], "end": end["grad_norm"][term]} for term in ("dpo", "winner")
+        },
+        heldout_pair_accuracy=measured["heldout_pair_accuracy"],
+        pairs=measured["pairs"],
+        steps=measured["steps"],
+        restarts=restarts,
+        seconds=time.monotonic() - started,
+    )
+
+
+def pretrain(
+    policy_dir: Path,
+    output_dir: Path,
+    settings: LearnerSettings,
+    pretraining: Pretraining,
+    seed: int,
+    on_event: OnEvent | None = None,
+) -> PretrainingResult:
+    """Trains the policy of ``policy_dir`` by flow matching on prepared clips; Ray must be running.
+
+    Goes on from the latest checkpoint in ``output_dir``, if there is one.
+
+    Args:
+        policy_dir: the policy to begin with, in the published layout.
+        output_dir: where ``weights.safetensors`` and checkpoints go; all ranks must see it under this path.
+        seed: with the clips, ``settings`` and ``pretraining`` it decides the result.
+        on_event: called in this thread with each step, validation and set of samples, soon after it; see ``train``.
+
+    Raises:
+        DataError: there are no clips, or they do not fit the policy.
+        ConfigError, ResourceError, WorkerError: see ``train``.
+    """
+    started = time.monotonic()
+    output = output_dir.resolve()
+    weights, checkpoints = output / "weights.safetensors", output / "checkpoints"
+    job = LearnerJob(policy_dir.resolve(), weights, checkpoints, settings, seed, PRETRAINING_ITERATION, pretraining)
+    measured, restarts = _train(job, {}, on_event)
+    seconds = time.monotonic() - started
+    return PretrainingResult(weights, measured["clips"], measured["steps"], restarts, seconds)
+
+
+def _train(
+    job: LearnerJob, datasets: dict[str, ray.data.Dataset], on_event: OnEvent | None
+) -> tuple[dict[str, Any], int]:
+    """Runs the ranks, again after a death; returns what rank 0 measured, and how often they were started again."""
+    remove(job.weights)
+    on_new = _each_once(on_event or (lambda event: None))
+    restarts = futile = 0
+    while True:
+        step = checkpoint_progress(latest_checkpoint(job.checkpoints)).step
+        try:
+            return _attempt(job, datasets, on_new), restarts
+        except (ray.train.TrainingFailedError, RayActorError, _HungError) as error:
+            reached = checkpoint_progress(latest_checkpoint(job.checkpoints)).step
+            restarts, futile = restarts + 1, 0 if reached > step else futile + 1
+            if futile > MAX_RESTARTS:
+                raise WorkerError(
+                    f"the learner died {futile} times in a row without another checkpoint; the last: {_cause(error)}"
+                ) from error
+            logger.warning("the learner died and goes on from step %d: %s", reached, _cause(error))
+
+
+def _attempt(job: LearnerJob, datasets: dict[str, ray.data.Dataset], on_event: OnEvent) -> dict[str, Any]:
+    """Starts the ranks and waits for their end."""
+    mailbox: Any = MailboxActor.options(num_cpus=0, scheduling_strategy=this_node()).remote()
+    trainer = _trainer(datasets, job, mailbox)
+    fit = _in_thread(lambda: _fit(trainer, job.weights.parent))
+    ranks: list[Any] = []
+    timeout_s = job.settings.timeout_s
+    heard, patience_s = time.monotonic(), max(timeout_s, START_S)
+    try:
+        while True:
+            over = fit.done()
+            events, ranks = ray.get(mailbox.take.remote())
+            for event in events:
+                on_event(event)
+                heard, patience_s = time.monotonic(), timeout_s
+            if over:
+                return fit.result()
+            if timeout_s and time.monotonic() - heard > patience_s:
+                if not ranks:
+                    raise ResourceError(_no_place(job.settings, patience_s))
+                raise _HungError(f"the ranks gave no sign for {patience_s:g} s")
+            time.sleep(POLL_S)
+    finally:
+        for rank in ranks:
+            ray.kill(rank)
+
+
+def _no_place(settings: LearnerSettings, seconds: float) -> str:
+    needs = in_words({"CPU": settings.num_cpus, "GPU": settings.num_gpus, **settings.resources})
+    return (
+        f"the learner found no place within {seconds:g} s: it needs {settings.workers} x ({needs}), the cluster has "
+        f"{in_words(ray.cluster_resources())}: ask for less, or add nodes and resume"
+    )
+
+
+def _each_once(on_event: OnEvent) -> OnEvent:
+    """Passes on what was not there yet: ranks that go on from a checkpoint tell again what they did before."""
+    seen: set[tuple[str, int]] = set()
+
+    def on_new(event: dict[str, Any]) -> None:
+        key = event["event"], event["step"]
+        if key not in seen:
+            seen.add(key)
+            on_event(event)
+
+    return on_new
+
+
+def _trainer(datasets: dict[str, ray.data.Dataset], job: LearnerJob, mailbox: Any) -> TorchTrainer:
+    for name, value in TRAIN_ENVIRONMENT.items():
+        os.environ.setdefault(name, value)
+    settings = job.settings
+    return TorchTrainer(
+        run_rank,
+        train_loop_config={"job": job, "mailbox": mailbox},
+        datasets=dict(datasets),
+        dataset_config=ray.train.DataConfig(
+            datasets_to_split=[], execution_options=ray.data.ExecutionOptions(preserve_order=True)
+        ),
+        scaling_config=ray.train.ScalingConfig(
+            num_workers=settings.workers,
+            use_gpu=settings.num_gpus > 0,
+            resources_per_worker={"CPU": settings.num_cpus, "GPU": settings.num_gpus, **settings.resources},
+            label_selector=settings.label_selector or None,
+        ),
+        run_config=ray.train.RunConfig(
+            **_storage(job.weights.parent),
+            name=RAY_TRAIN,
+            # Whether it goes on, and from where, is decided in _train.
+            failure_config=ray.train.FailureConfig(max_failures=0, max_preemption_failures=0),
+            logging_config=ray.train.LoggingConfig(log_level="WARNING"),
+        ),
+    )
+
+
+def _storage(output: Path | Place) -> dict[str, Any]:
+    """Where Ray Train keeps what it notes down, as ``ray.train.RunConfig`` takes it."""
+    if isinstance(output, Place):
+        return {"storage_path": output.path, "storage_filesystem": output.filesystem}
+    output.mkdir(parents=True, exist_ok=True)
+    return {"storage_path": str(output)}
+
+
+def _fit(trainer: TorchTrainer, output: Path | Place) -> Any:
+    """Runs the training, and raises what a rank raised on purpose as it is."""
+    try:
+        return trainer.fit().return_value
+    except ray.train.WorkerGroupError as error:
+        for failure in error.worker_failures.values():
+            if isinstance(failure, TangoFluxError):
+                raise failure from None
+        raise
+    finally:
+        remove_below(output / RAY_TRAIN)
+
+
+def _cause(error: Exception) -> str:
+    """What happened to the first rank that failed, in one line."""
+    failures = list(error.worker_failures.values()) if isinstance(error, ray.train.WorkerGroupError) else [error]
+    return first_line(failures[0])
+
+
+def _in_thread(function: Callable[[], T]) -> Future[T]:
+    """Runs ``function`` beside this thread, which can then show progress and be interrupted.
+
+    The thread is a daemon, unlike those of an executor: an interrupted program does not wait for the training.
+    """
+    future: Future[T] = Future()
+
+    def run() -> None:
+        try:
+            future.set_result(function())
+        except BaseException as error:
+            future.set_exception(error)
+
+    threading.Thread(target=run, name="learner", daemon=True).start()
+    return future

@@ -1,0 +1,89 @@
+"""Pretraining as a task of the learner: flow matching on prepared clips (arXiv 2412.21037, section 2.3)."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from actors.learner.batches import NoiseKey, split_heldout
+from actors.learner.clips import ClipBatch, ClipData
+from actors.learner.settings import LearnerJob, Pretraining
+from actors.learner.task import Velocity
+from tangoflux.errors import DataError
+from tangoflux.flow import interpolate, velocity_target
+from tangoflux.losses import flow_matching_loss
+from tangoflux.model.conditioning import TRAINING_MAX_TOKENS
+from tangoflux.model.policy import Policy
+
+SIGMAS = tuple((index + 0.5) / 8 for index in range(8))
+"""Where held-out clips are measured."""
+
+
+class FlowMatching:
+    """The clips of a preparation; the policy itself encodes their captions."""
+
+    def __init__(self, job: LearnerJob, plan: Pretraining, data: ClipData, policy: Policy) -> None:
+        """Takes the policy that is trained, on its device.
+
+        Raises:
+            DataError: the clips are not of this policy's size.
+        """
+        channels, expected = data.channels, policy.config.in_channels
+        if channels != expected:
+            raise DataError(f"{plan.clips_dir} has latents of {channels} channels, the policy {expected}")
+        self.plan, self.data, self.policy = plan, data, policy
+        self.batch_size = job.settings.micro_batch_size
+        self.rows, self.heldout_rows = split_heldout(len(data), plan.heldout_clips, job.seed, job.iteration)
+
+    def order(self, key: NoiseKey) -> list[int]:
+        """See ``ClipData.order``."""
+        return self.data.order(self.rows, key)
+
+    def num_frames(self, row: int) -> int:
+        """Frames of a clip's latents."""
+        return self.data.num_frames[row]
+
+    def losses(self, policy: Velocity, rows: Sequence[int], key: NoiseKey) -> tuple[Tensor, Tensor]:
+        """L_FM of some clips."""
+        plan = self.plan
+        draws = [self.data.draw(row, key, plan.caption_dropout, plan.sample_posterior) for row in rows]
+        loss = self._loss(policy, self.data.batch(rows, draws))
+        return loss, torch.tensor([float(loss.detach().double().sum()), len(rows)], dtype=torch.float64)
+
+    def means(self, sums: Tensor) -> dict[str, float]:
+        """The mean loss."""
+        total, count = sums.tolist()
+        return {"loss": total / count}
+
+    def before(self, policy: Policy) -> dict[str, Any]:
+        """Nothing but how many clips there are: what is measured, is so on the way."""
+        return {"clips": len(self.rows)}
+
+    def after(self, load_new: Callable[[], Policy]) -> dict[str, Any]:
+        """Nothing more: the last step is validated."""
+        return {}
+
+    @torch.no_grad()
+    def validate(self) -> dict[str, float] | None:
+        """The mean loss on held-out clips at each of ``SIGMAS`` and over all, as ``mean``; None without any."""
+        if not self.heldout_rows:
+            return None
+        losses = {f"{sigma:.4f}": float(torch.cat(list(self._heldout(sigma))).mean()) for sigma in SIGMAS}
+        return {"mean": sum(losses.values()) / len(losses), **losses}
+
+    def _heldout(self, sigma: float) -> Iterator[Tensor]:
+        for start in range(0, len(self.heldout_rows), self.batch_size):
+            rows = self.heldout_rows[start : start + self.batch_size]
+            draws = [self.data.fixed_draw(row, sigma, f"{sigma:.4f}") for row in rows]
+            yield self._loss(self.policy, self.data.batch(rows, draws))
+
+    def _loss(self, policy: Velocity, batch: ClipBatch) -> Tensor:
+        batch = batch.to(self.policy.device)
+        text = self.policy.encode_text(batch.captions, TRAINING_MAX_TOKENS)
+        text = self.policy.drop_captions(text, batch.dropped)
+        noisy = interpolate(batch.latents, batch.noise, batch.sigma)
+        velocity = policy(noisy, batch.sigma, text, batch.duration_s, batch.frame_mask)
+        return flow_matching_loss(velocity, velocity_target(batch.latents, batch.noise), batch.frame_mask)

@@ -1,0 +1,206 @@
+"""What each rank of the learner runs inside Ray Train: the optimiser steps of a task."""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Iterator
+from itertools import islice
+from typing import Any
+
+import ray
+import ray.train
+import ray.train.torch
+import torch
+import torch.distributed as dist
+from safetensors.torch import save_file
+from torch import Tensor
+
+from actors.learner.alignment import Alignment
+from actors.learner.batches import NoiseKey, PairData, rank_share, steps_per_epoch
+from actors.learner.checkpoint import (
+    Progress,
+    checkpoint_moments,
+    checkpoint_progress,
+    checkpoint_weights,
+    latest_checkpoint,
+    local_checkpoint,
+)
+from actors.learner.clips import ClipData
+from actors.learner.engine import master_weights, start_deepspeed, update
+from actors.learner.mailbox import EventLog
+from actors.learner.milestones import Milestones
+from actors.learner.moments import set_moments
+from actors.learner.pretraining import FlowMatching
+from actors.learner.settings import LearnerJob
+from actors.learner.task import Task
+from actors.storage.paths import whole
+from actors.storage.stored_policy import local_policy
+from tangoflux.errors import ConfigError
+from tangoflux.model.layout import fresh_policy, load_lora_policy, load_policy
+from tangoflux.model.policy import Policy
+from tangoflux.model.reference import make_reference
+
+
+def run_rank(config: dict[str, Any]) -> dict[str, Any] | None:
+    """The function that Ray Train runs on each rank, with a ``LearnerJob`` and the handle of a ``Mailbox``."""
+    job, mailbox = config["job"], config["mailbox"]
+    ray.get(mailbox.enrol.remote(ray.get_runtime_context().current_actor))
+    rank, device = ray.train.get_context().get_world_rank(), ray.train.torch.get_device()
+    return Rank(job, load_data(job), rank, device, EventLog(mailbox if rank == 0 else None)).run()
+
+
+def load_data(job: LearnerJob) -> PairData | ClipData:
+    """The whole dataset in its order: it is not split, each rank takes its share of every batch itself."""
+    if job.pretraining:
+        return ClipData(job.pretraining.clips_dir / "latents")
+    shard: Any = ray.train.get_dataset_shard("pairs")
+    return PairData(list(shard.iter_batches(batch_size=None, batch_format="pyarrow")))
+
+
+class Rank:
+    """One process of the training; all of them run the same steps, in a process group that exists already."""
+
+    def __init__(
+        self, job: LearnerJob, data: PairData | ClipData, rank: int, device: torch.device, log: EventLog
+    ) -> None:
+        torch.set_num_threads(job.settings.threads)
+        self.job, self.settings = job, job.settings
+        self.rank, self.device, self.log = rank, device, log
+        self.dtype = torch.bfloat16 if job.settings.precision == "bf16" else torch.float32
+        self.checkpoint = latest_checkpoint(job.checkpoints)
+        self.progress = checkpoint_progress(self.checkpoint)
+        self.policy_dir = local_policy(job.policy_dir)
+        policy = self._load_policy()
+        with local_checkpoint(self.checkpoint) as checkpoint:
+            weights, average = checkpoint_weights(checkpoint) if checkpoint else (_copy_trained(policy), {})
+        self.masters = weights if self.dtype == torch.bfloat16 else {}
+        # Rank 0 keeps the average of all ranks' weights.
+        self.average = (average or dict(weights)) if self.settings.ema_decay and rank == 0 else {}
+        self.policy = policy.to(self.device, self.dtype)
+        # The reference is the policy at the training's start, wherever the training goes on from.
+        self.task = self._make_task(data)
+        fill_trained(self.policy, weights)
+
+    def run(self) -> dict[str, Any] | None:
+        """Trains; on rank 0 writes events and weights and returns the measurements."""
+        if self.rank == 0 and self.checkpoint is None:
+            self.progress = Progress(before=self.task.before(self.policy))
+        self.log.write(*self.progress.events)
+        engine = start_deepspeed(self.policy, self.masters, self.settings)
+        with local_checkpoint(self.checkpoint) as checkpoint:
+            if checkpoint:
+                set_moments(engine, self.policy, self.settings, self.rank, checkpoint_moments(checkpoint))
+        steps = self._train(engine)
+        weights = self.average if self.settings.ema_decay else master_weights(self.policy, keep=self.rank == 0)
+        engine.destroy()
+        if self.rank != 0:
+            return None
+        with whole(self.job.weights) as temporary:
+            save_file(weights, temporary)
+        self.log.flush()
+        return {"steps": steps, **self.progress.before, **self.task.after(lambda: self._stored_policy(weights))}
+
+    def _load_policy(self) -> Policy:
+        """The policy at the start of the training, what is not trained frozen."""
+        plan = self.job.pretraining
+        if plan and plan.from_scratch:
+            policy = fresh_policy(self.policy_dir, self.job.seed)
+        elif self.settings.lora:
+            policy = load_lora_policy(self.policy_dir, self.settings.lora)
+        else:
+            policy = load_policy(self.policy_dir)
+        policy.text_encoder.requires_grad_(plan is not None and plan.train_text_encoder)
+        if self.settings.activation_checkpointing:
+            policy.transformer.enable_gradient_checkpointing()
+        return policy
+
+    def _stored_policy(self, weights: dict[str, Tensor]) -> Policy:
+        """The new policy as anyone who loads it would see it."""
+        policy = self._load_policy()
+        fill_trained(policy, weights)
+        return policy.to(self.device, self.dtype)
+
+    def _make_task(self, data: PairData | ClipData) -> Task:
+        if isinstance(data, PairData):
+            return Alignment(self.job, data, make_reference(self.policy))
+        assert self.job.pretraining is not None
+        return FlowMatching(self.job, self.job.pretraining, data, self.policy)
+
+    def _train(self, engine: Any) -> int:
+        """All optimiser steps that are not done; returns how many there are in all."""
+        steps = self.settings.epochs * steps_per_epoch(len(self.task.rows), self.settings.batch_size)
+        if self.job.pretraining and self.job.pretraining.max_steps:
+            steps = min(steps, self.job.pretraining.max_steps)
+        milestones = Milestones(self.job, self.task, self.policy, self.average, self.rank)
+        for step, (key, rows) in islice(enumerate(self._global_batches(), start=1), self.progress.step, steps):
+            started = time.monotonic()
+            values = self._step(engine, rows, key, step, self.settings.rate(step, steps))
+            values |= {"epoch": key[2], "seconds": time.monotonic() - started}
+            self.log.write({"event": "step", "iteration": self.job.iteration, "step": step, **values})
+            if self.settings.ema_decay and step % self.settings.ema_every == 0:
+                self._update_average(step)
+            self.log.write(*milestones.reached(step, steps))
+            milestones.save(Progress(step, self.progress.before, self.log.events), steps, engine)
+        return steps
+
+    def _global_batches(self) -> Iterator[tuple[NoiseKey, list[int]]]:
+        size = self.settings.batch_size
+        for epoch in range(1, self.settings.epochs + 1):
+            key = (self.job.seed, self.job.iteration, epoch)
+            order = self.task.order(key)
+            for index in range(steps_per_epoch(len(order), size)):
+                yield key, order[index * size : (index + 1) * size]
+
+    def _step(self, engine: Any, rows: list[int], key: NoiseKey, step: int, rate: float) -> dict[str, Any]:
+        """One optimiser step on a global batch; returns global means."""
+        for group in engine.optimizer.param_groups:
+            group["lr"] = rate
+        # Rows of similar length share a micro-step, so that little of it is padding.
+        rows = sorted(rows, key=self.task.num_frames)
+        shares = rank_share(rows, self.settings, self.rank)
+        # DeepSpeed divides by micro-steps and ranks; the gradient is to be that of the mean over the global batch.
+        scale = len(shares) * self.settings.workers / len(rows)
+        total: Tensor | None = None
+        for micro_step, share in enumerate(shares):
+            # A rank without a row still takes part in the reduction, with a gradient and sums of zero.
+            loss, sums = self.task.losses(engine, share or rows[:1], key)
+            engine.backward(loss.sum() * (scale if share else 0.0))
+            sums = sums.cpu() * (1 if share else 0)
+            total = sums if total is None else total + sums
+            if micro_step + 1 < len(shares):
+                engine.step()
+        assert total is not None
+        values = self.task.means(_sum_over_ranks(total, self.device))
+        _check_finite("loss", values["loss"], step)
+        grad_norm = update(engine)
+        _check_finite("gradient norm", grad_norm, step)
+        return {**values, "learning_rate": rate, "grad_norm": grad_norm}
+
+    def _update_average(self, step: int) -> None:
+        """Every rank takes part in gathering the weights; rank 0 keeps their average."""
+        decay = self.settings.average_decay(step)
+        for name, value in master_weights(self.policy, keep=self.rank == 0).items():
+            self.average[name].lerp_(value, 1 - decay)
+
+
+def fill_trained(policy: Policy, weights: dict[str, Tensor]) -> None:
+    """Copies tensors into the parameters of the same names."""
+    parameters = dict(policy.named_parameters())
+    for name, value in weights.items():
+        parameters[name].data.copy_(value)
+
+
+def _check_finite(name: str, value: float, step: int) -> None:
+    if not math.isfinite(value):
+        raise ConfigError(f"the {name} is {value} at learner step {step}: lower learning_rate or beta")
+
+
+def _sum_over_ranks(sums: Tensor, device: torch.device) -> Tensor:
+    total = sums.to(device)
+    dist.all_reduce(total)
+    return total.cpu()
+
+
+def _copy_trained(policy: Policy) -> dict[str, Tensor]:
+    return {name: value.detach().clone() for name, value in policy.named_parameters() if value.requires_grad}

@@ -1,0 +1,1 @@
+"""Options, declared once: command line, YAML, help and errors follow. Without Ray."""

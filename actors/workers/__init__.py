@@ -1,0 +1,1 @@
+"""What the actors of the pools do: sample, score, write, encode."""

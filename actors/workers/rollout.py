@@ -1,0 +1,128 @@
+"""Rollouts: the worker that samples chunks of prompts with the current policy."""
+
+from __future__ import annotations
+
+import os
+import socket
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import ray
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from actors.storage.object_store import Place
+from actors.storage.policy_store import is_trained
+from actors.storage.stored_policy import local_policy
+from actors.workers.chunk import Chunk
+from tangoflux.data.prompts import Prompt
+from tangoflux.data.records import LatentsDtype
+from tangoflux.errors import CheckpointError
+from tangoflux.model.precision import Precision, uses_bf16
+from tangoflux.pipeline import TangoFlux
+from tangoflux.sampling import SamplingParams, sample_latents
+
+
+@dataclass(frozen=True)
+class RolloutBatch:
+    """A sampled chunk.
+
+    Attributes:
+        latents: for each prompt (samples, frames, channels), as they are stored.
+        waveforms: for each prompt and sample float32 (audio_channels, samples) in [-1, 1], decoded from ``latents``.
+        seconds: wall time of the whole chunk.
+    """
+
+    chunk: Chunk
+    policy_version: int
+    params: SamplingParams
+    latents: list[NDArray[Any]]
+    waveforms: list[list[NDArray[np.float32]]]
+    sample_rate_hz: int
+    created_at: datetime
+    worker: str
+    seconds: float
+
+
+class RolloutWorker:
+    """Samples chunks. What it gives depends on the chunk and the policy, not on what it did before."""
+
+    def __init__(
+        self,
+        policy_dir: Path | Place,
+        params: SamplingParams,
+        threads: int = 1,
+        latents_dtype: LatentsDtype = "float32",
+        policy_version: int = 0,
+        device: str = "cpu",
+        precision: Precision = "fp32",
+    ) -> None:
+        """Loads the model.
+
+        Args:
+            policy_dir: a directory in the published layout, or a version in an object store; its policy is
+                ``policy_version``.
+            threads: CPU threads of this process; results can differ in the last bits between other numbers of them.
+            latents_dtype: as stored.
+            precision: in which the policy computes velocities; the codec's is always fp32.
+
+        Raises:
+            CheckpointError: ``policy_dir`` is no model directory.
+        """
+        torch.set_num_threads(threads)
+        self.params = params
+        self.policy_version = policy_version
+        self._dtype = np.dtype(latents_dtype)
+        self._bf16 = uses_bf16(precision, device)
+        self._model = TangoFlux.from_pretrained(local_policy(policy_dir)).to(device)
+
+    def set_policy(self, version: int, state: Mapping[str, Tensor]) -> None:
+        """Takes over a policy's trained tensors, as ``PolicyStore.state`` gives them.
+
+        Raises:
+            CheckpointError: they are not exactly those of this model.
+        """
+        policy = self._model.policy
+        expected = {key for key in policy.state_dict() if is_trained(key)}
+        if set(state) != expected:
+            names = sorted(expected ^ set(state))
+            raise CheckpointError(f"policy version {version} is of another model: {', '.join(names[:5])}")
+        policy.load_state_dict(dict(state), strict=False)
+        self.policy_version = version
+
+    def sample(self, chunk: Chunk) -> RolloutBatch:
+        """Samples all prompts of the chunk and decodes what will be stored."""
+        start = time.perf_counter()
+        requests = [
+            self._model.request(prompt.text, prompt.duration_s, seeds)
+            for prompt, seeds in zip(chunk.prompts, chunk.seeds, strict=True)
+        ]
+        with torch.autocast(self._model.policy.device.type, torch.bfloat16, enabled=self._bf16):
+            groups = sample_latents(self._model.policy, requests, self.params)
+        latents = [group.numpy().astype(self._dtype) for group in groups]
+        waveforms = [self._decode(group, prompt) for group, prompt in zip(latents, chunk.prompts, strict=True)]
+        return RolloutBatch(
+            chunk=chunk,
+            policy_version=self.policy_version,
+            params=self.params,
+            latents=latents,
+            waveforms=waveforms,
+            sample_rate_hz=self._model.sample_rate_hz,
+            created_at=datetime.now(UTC),
+            worker=f"{socket.gethostname()}:{os.getpid()}",
+            seconds=time.perf_counter() - start,
+        )
+
+    def _decode(self, latents: NDArray[Any], prompt: Prompt) -> list[NDArray[np.float32]]:
+        # A group at a time bounds the memory that the codec needs, whatever the size of a chunk.
+        rows = list(torch.from_numpy(latents).float())
+        return self._model.decode(rows, [prompt.duration_s] * len(rows))
+
+
+RolloutActor = ray.remote(RolloutWorker)

@@ -1,0 +1,77 @@
+"""Measures how much of a rollout stage is sampling: ranking and writing are to be hidden behind it.
+
+python jobs/bench.py overlap                                    # the default config's stage, three times
+python jobs/bench.py overlap --rounds 5 --config my.yaml        # and all other options of jobs/crpo.py
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Iterable, Sequence
+from pathlib import Path
+from statistics import median
+
+from actors.cluster.session import ray_session
+from actors.workers.chunk import Chunk, rollout_chunks
+from jobs.options.crpo import RunConfig, load_config
+from jobs.stages.pools import Pools, open_pools
+from jobs.stages.preflight import Inputs, prepare
+from tangoflux.data.prompts import draw_prompts
+from tangoflux.data.records import rollout_schema
+from tangoflux.errors import ConfigError
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Measures and prints."""
+    arguments, options = _parser().parse_known_args(argv)
+    if arguments.rounds < 1:
+        raise ConfigError(f"--rounds {arguments.rounds}: give 1 or more")
+    with tempfile.TemporaryDirectory() as folder:
+        config = load_config([*options, "--run-dir", str(Path(folder) / "run")])
+        inputs = prepare(config)
+        with ray_session(config.rollouts, config.rewards), open_pools(config, inputs.policy_dir) as pools:
+            ratios = [measure(pools, config, inputs, number) for number in range(1, arguments.rounds + 1)]
+    print(
+        f"the rollout stage takes {median(ratios):.2f} times what its sampling alone takes ({min(ratios):.2f} to "
+        f"{max(ratios):.2f} in {len(ratios)} rounds)"
+    )
+    return 0
+
+
+def measure(pools: Pools, config: RunConfig, inputs: Inputs, number: int) -> float:
+    """One round: the same chunks sampled alone, then with all that a stage does; returns the ratio of the times."""
+    prompts = draw_prompts(inputs.prompts, config.prompts_per_iteration, config.seed, number)
+    chunks = rollout_chunks(prompts, number, config.seed, config.samples_per_prompt, config.rollouts.chunk_prompts)
+    if number == 1:
+        _seconds(lambda: _stage(pools, config, inputs, chunks[:2]))  # all workers are there and warm
+    alone = _seconds(lambda: pools.rollouts.stream("sample", chunks))
+    whole = _seconds(lambda: _stage(pools, config, inputs, chunks))
+    print(f"round {number}: sampling alone {alone:.1f} s, the whole stage {whole:.1f} s", file=sys.stderr, flush=True)
+    return whole / alone
+
+
+def _stage(pools: Pools, config: RunConfig, inputs: Inputs, chunks: Sequence[Chunk]) -> Iterable[object]:
+    schema = rollout_schema(inputs.max_frames, inputs.channels, config.rollouts.latents_dtype)
+    with tempfile.TemporaryDirectory() as directory:
+        yield from pools.collect(chunks, Path(directory), schema, _refuse)
+
+
+def _seconds(work: Callable[[], Iterable[object]]) -> float:
+    start = time.perf_counter()
+    for _ in work():
+        pass
+    return time.perf_counter() - start
+
+
+def _refuse(key: object, error: Exception) -> None:
+    raise error
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog="python jobs/bench.py overlap", description=__doc__)
+    parser.formatter_class = argparse.RawDescriptionHelpFormatter
+    parser.add_argument("--rounds", type=int, default=3, help="[3]")
+    return parser

@@ -1,0 +1,1 @@
+"""What a run needs of disk, memory and nodes, before it starts."""

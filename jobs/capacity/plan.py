@@ -1,0 +1,195 @@
+"""What a run will need of disk and memory, from its options and the policy's files, before anything is loaded."""
+
+from __future__ import annotations
+
+import math
+import os
+import shutil
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import psutil
+
+from actors.storage.object_store import Place
+from jobs.capacity.memory import LEARNER, Memory, gpu_memory, machine_memory
+from jobs.capacity.model_facts import ModelFacts
+from jobs.options.crpo import RunConfig
+from jobs.reporting.formatting import in_words
+from tangoflux.errors import ResourceError
+
+ROW_BYTES = 350
+"""What a rollout or a pair takes on disk beside its latents, with a caption of usual length; measured."""
+
+SHARD_BYTES = 16_000
+"""What a Parquet file takes beside its rows; measured."""
+
+
+@dataclass(frozen=True)
+class Disk:
+    """Bytes that a part of the run directory takes."""
+
+    name: str
+    once: int
+    each_iteration: int
+    iterations: int
+    detail: str
+
+    @property
+    def total(self) -> int:
+        """Of the whole run."""
+        return self.once + self.each_iteration * self.iterations
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What a run will need; as text, a table."""
+
+    disk: tuple[Disk, ...]
+    memory: tuple[Memory, ...]
+    gpu: tuple[Memory, ...] = ()
+
+    @property
+    def disk_bytes(self) -> int:
+        """Of the whole run directory at the end."""
+        return sum(part.total for part in self.disk)
+
+    @property
+    def memory_bytes(self) -> int:
+        """Of all processes together."""
+        return sum(part.total for part in self.memory)
+
+    @property
+    def gpu_bytes(self) -> int:
+        """Of one GPU: rollout and reward workers share it, and give it back while the learner trains."""
+        learner = sum(part.total for part in self.gpu if part.name == LEARNER)
+        return max(learner, sum(part.total for part in self.gpu) - learner)
+
+    def __str__(self) -> str:
+        disk = [(part.name, in_words(part.each_iteration), in_words(part.total), part.detail) for part in self.disk]
+        rows = [("disk", "an iteration", "whole run", ""), *disk, ("", "", in_words(self.disk_bytes), "")]
+        rows += [("memory", "each", "all", ""), *map(_row, self.memory), ("", "", in_words(self.memory_bytes), "")]
+        if self.gpu:
+            at_once = "the learner's turn, or that of the others"
+            rows += [("GPU memory", "each", "one GPU", ""), *map(_row, self.gpu)]
+            rows += [("", "", in_words(self.gpu_bytes), at_once)]
+        return _table(rows)
+
+
+def make_plan(config: RunConfig, facts: ModelFacts) -> Plan:
+    """What the run will need at most, from its start to its end."""
+    return Plan(
+        disk=tuple(_disk(config, facts)),
+        memory=tuple(machine_memory(config, facts)),
+        gpu=tuple(gpu_memory(config, facts)),
+    )
+
+
+def check_plan(plan: Plan, run_dir: Path | Place) -> None:
+    """Whether this machine has what the plan needs; in a cluster of several, only the disk is looked at.
+
+    Raises:
+        ResourceError: it has not; says what is needed, what is there, and which options need less.
+    """
+    if isinstance(run_dir, Path):
+        check_disk(
+            max(0, plan.disk_bytes - _stored_bytes(run_dir)),
+            run_dir,
+            "choose another --run-dir, or lower --iterations, --prompts-per-iteration or --samples-per-prompt, or take "
+            "--latents-dtype float16",
+        )
+    available = _available_memory()
+    if plan.memory_bytes > available and "RAY_ADDRESS" not in os.environ:
+        largest = max(plan.memory, key=lambda part: part.total)
+        raise ResourceError(
+            f"the run needs {in_words(plan.memory_bytes)} of memory, but {in_words(available)} are available; the "
+            f"{largest.name} need {in_words(largest.total)} of it: lower {largest.options}"
+        )
+
+
+def check_disk(needed: int, directory: Path, advice: str) -> None:
+    """Whether there is room for ``needed`` bytes in a directory that may not be there yet.
+
+    Raises:
+        ResourceError: there is not; ends with ``advice``.
+    """
+    place = directory.absolute()
+    while not place.exists():
+        place = place.parent
+    free = shutil.disk_usage(place).free
+    if needed > free:
+        raise ResourceError(
+            f"the run needs {in_words(needed)} of disk, but {in_words(free)} are free at {place}: {advice}"
+        )
+
+
+def _disk(config: RunConfig, facts: ModelFacts) -> list[Disk]:
+    prompts, samples = config.prompts_per_iteration, config.samples_per_prompt
+    number = 2 if config.rollouts.latents_dtype == "float16" else 4
+    latents = facts.audio_seq_len * facts.latent_channels * number
+    collected = config.iterations if config.data == "online" else 1
+    shards = math.ceil(prompts / config.rollouts.chunk_prompts) * SHARD_BYTES
+    shape = f"{facts.audio_seq_len} frames x {facts.latent_channels} channels, {config.rollouts.latents_dtype}"
+    audio = config.heldout.listening * facts.max_duration_s * facts.sample_rate_hz * facts.audio_channels * 2
+    trained = facts.trained_with(config.learner.lora_rank)
+    version = 4 * trained + (0 if config.learner.lora_rank else _bytes_of(facts, facts.text_encoder))
+    return [
+        Disk(
+            "rollouts",
+            0,
+            prompts * samples * (latents + ROW_BYTES) + shards,
+            collected,
+            f"{prompts * samples} x {shape}",
+        ),
+        Disk("preferences", 0, prompts * (2 * latents + ROW_BYTES) + shards, collected, f"{prompts} pairs of the same"),
+        # A version shares what alignment does not change with the one before it.
+        Disk("policies", facts.file_bytes, version, config.iterations, f"{trained:,} trained parameters"),
+        Disk(
+            "learner",
+            2 * 4 * trained * (4 if config.learner.ema_decay else 3),
+            4 * trained,
+            config.iterations,
+            "its weights; at most two checkpoints at a time",
+        ),
+        # As FLAC, and once more in the TensorBoard log and the report.
+        Disk("audio", round(3 * audio), round(3 * audio), config.iterations, f"{config.heldout.listening} prompts"),
+    ]
+
+
+def _bytes_of(facts: ModelFacts, parameters: int) -> int:
+    """The bytes of some of the stored parameters."""
+    stored = facts.trained + facts.text_encoder + facts.codec
+    return round(facts.file_bytes * parameters / max(1, stored))
+
+
+def _stored_bytes(directory: Path) -> int:
+    """What a run that is resumed has written already; a file with several names counts once."""
+    found = [path.stat() for path in directory.rglob("*") if path.is_file()]
+    return sum({(status.st_dev, status.st_ino): status.st_size for status in found}.values())
+
+
+def _available_memory() -> int:
+    """Bytes that new processes can have, also in a container whose limit is below the machine's memory."""
+    available = psutil.virtual_memory().available
+    group = Path("/sys/fs/cgroup")
+    try:
+        limit = int((group / "memory.max").read_text())
+        facts = dict(line.split() for line in (group / "memory.stat").read_text().splitlines())
+        # Cached files count as used, but go when memory is asked for.
+        used = int((group / "memory.current").read_text()) - int(facts["inactive_file"])
+    except (OSError, ValueError, KeyError):  # no container, or one without a limit ("max")
+        return available
+    return min(available, max(0, limit - used))
+
+
+def _row(part: Memory) -> tuple[str, str, str, str]:
+    return part.name, f"{part.processes} x {in_words(part.each)}", in_words(part.total), part.detail
+
+
+def _table(rows: Sequence[tuple[str, str, str, str]]) -> str:
+    widths = [max(len(row[column]) for row in rows) for column in range(3)]
+    lines = (
+        f"{name:<{widths[0]}}  {each:>{widths[1]}}  {total:>{widths[2]}}  {detail}".rstrip()
+        for name, each, total, detail in rows
+    )
+    return "\n".join(lines)

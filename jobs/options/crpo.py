@@ -1,0 +1,222 @@
+"""Options of a CRPO run: every default, unit and range stands here, and `python jobs/crpo.py --help` shows them."""
+
+from __future__ import annotations
+
+import hashlib
+import math
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+from pydantic import BeforeValidator, ConfigDict, PlainSerializer, field_validator, model_validator
+
+from actors.options.command_line import load_options
+from actors.options.schema import Options, option
+from actors.storage.object_store import Place, place_of
+from actors.storage.paths import cache_dir
+from jobs.options.sections import (
+    LOCAL_PATH,
+    LearnerOptions,
+    Objective,
+    RewardOptions,
+    RolloutOptions,
+    SamplingOptions,
+    local_path,
+)
+
+CONFIGS = Path(__file__).parent / "configs"
+"""The configs that come with the project."""
+
+CONFIG_FILE = "config.yaml"
+"""A run's options as resolved, in its directory."""
+
+DESCRIPTION = """\
+Aligns a text-to-audio policy by CLAP-ranked preference optimization (CRPO). In each iteration the policy samples
+several audios for each prompt, a reward model ranks them, best and worst become preference pairs, and the policy is
+trained on the pairs. Without options it aligns the embedded miniature on this machine in a few minutes."""
+
+EXAMPLES = """\
+examples:
+  python jobs/crpo.py                                        the embedded default; needs no GPU and no network
+  python jobs/crpo.py --prompts mine.txt --iterations 5      your own prompts, one a line
+  python jobs/crpo.py --objective dpo_fm --data offline      what CRPO is compared with in the paper
+  python jobs/crpo.py --run-dir runs/a --resume              go on where a run stopped
+  python jobs/crpo.py --config my.yaml --beta 1000           options from a file; the command line wins
+"""
+
+
+class HeldoutOptions(Options):
+    """Held-out prompts, sampled with the same noise after every iteration."""
+
+    num_prompts: int = option(64, "held-out prompts", flag="heldout-num-prompts", unit="prompts", ge=1)
+    seed: int = option(1234, "seed of held-out prompts and their noise", flag="heldout-seed", ge=0)
+    listening: int = option(12, "held-out prompts whose audio is kept and shown", unit="prompts", ge=0)
+
+
+def _new_run_dir() -> Path:
+    return Path("runs") / time.strftime("%Y-%m-%d_%H-%M-%S")
+
+
+RunDir = Annotated[
+    Path | Place,
+    BeforeValidator(lambda value: place_of(str(value))),
+    PlainSerializer(str, return_type=str),
+]
+
+
+class RunConfig(Options):
+    """All options of a CRPO run."""
+
+    model_config = ConfigDict(arbitrary_types_allowed=True)
+
+    run_dir: RunDir = option(
+        _new_run_dir,
+        "directory that the run writes, or s3://bucket/prefix or gs://bucket/prefix",
+        default_text="runs/<date-time>",
+        allowed="a path, or s3://bucket/prefix or gs://bucket/prefix",
+        may_change=True,
+    )
+    resume: bool = option(
+        False, "go on with the run in --run-dir from its last whole stage, with its options", may_change=True
+    )
+    init_policy: str = option(
+        "miniature", "policy to align: a directory, a name or owner/name on the hub", min_length=1
+    )
+    prompts: Path | None = option(
+        None,
+        "prompt bank: .txt, one a line, or .jsonl or .csv with prompt, duration_s, id",
+        default_text="the sound world's",
+        allowed=LOCAL_PATH,
+    )
+    heldout_prompts: Path | None = option(
+        None, "held-out prompts, a file as for --prompts", default_text="the sound world's", allowed=LOCAL_PATH
+    )
+    heldout_split: Literal["dev", "test"] = option("dev", "which of the sound world's held-out prompts")
+    seed: int = option(0, "seed of the prompts drawn, all noise and the learner's order", ge=0, lt=2**63)
+    iterations: int = option(3, "rounds of rollouts and training", unit="iterations", ge=1, le=9999, may_change=True)
+    prompts_per_iteration: int = option(256, "prompts drawn in an iteration", unit="prompts", ge=1)
+    samples_per_prompt: int = option(
+        4,
+        "audios sampled for each prompt",
+        unit="samples",
+        ge=2,
+        le=1000,
+        why="a preference pair is the best and the worst of a prompt's samples, so a single sample makes none",
+    )
+    wandb_project: str | None = option(
+        None, "Weights & Biases project that gets scalars and audio too", may_change=True, min_length=1
+    )
+    keep_policies: int = option(
+        0, "policies of the last iterations that are kept, beside the base; 0: all", ge=0, may_change=True
+    )
+    keep_latents: int = option(
+        0,
+        "last iterations whose latents are kept; of others prompts, seeds and rewards stay; 0: all",
+        unit="iterations",
+        ge=0,
+        may_change=True,
+    )
+    objective: Objective = option("crpo", "crpo adds the winner's flow-matching loss to dpo_fm")
+    data: Literal["online", "offline"] = option("online", "offline trains every iteration on the first one's pairs")
+    sampling: SamplingOptions = SamplingOptions()
+    rollouts: RolloutOptions = RolloutOptions()
+    rewards: RewardOptions = RewardOptions()
+    learner: LearnerOptions = LearnerOptions()
+    heldout: HeldoutOptions = HeldoutOptions()
+
+    @field_validator("prompts", "heldout_prompts")
+    @classmethod
+    def _local(cls, path: Path | None) -> Path | None:
+        return local_path(path)
+
+    @model_validator(mode="after")
+    def _goes_together(self) -> RunConfig:
+        problem = next(_contradictions(self), None)
+        if problem:
+            raise ValueError(problem)
+        return self
+
+    @property
+    def training_pairs(self) -> int:
+        """The most pairs that an iteration can train on."""
+        return self.prompts_per_iteration - min(self.learner.heldout_pairs, self.prompts_per_iteration // 8)
+
+    @property
+    def max_steps(self) -> int:
+        """The most optimiser steps of an iteration."""
+        return self.learner.epochs * math.ceil(self.training_pairs / self.learner.batch_size)
+
+
+def load_config(argv: Sequence[str] | None = None) -> RunConfig:
+    """The options of this run: command line before ``--config`` before defaults.
+
+    With ``--resume`` and without ``--config`` the run's own config.yaml stands in the place of ``--config``.
+
+    Raises:
+        ConfigError: an unknown option or key, or a value that is not allowed; one line that names it and the fix.
+    """
+    return load_options(
+        RunConfig,
+        argv,
+        program="python jobs/crpo.py",
+        description=DESCRIPTION,
+        examples=EXAMPLES,
+        shipped=shipped_configs("default", "tangoflux", "cluster"),
+        file_without_config=_config_to_resume,
+    )
+
+
+def shipped_configs(*names: str) -> dict[str, Path]:
+    """Configs that ``--config`` finds by name."""
+    return {name: CONFIGS / f"{name}.yaml" for name in names}
+
+
+def stored_config(run_dir: Path | Place) -> Path | None:
+    """A run's config.yaml, from an object store as a copy; None where there is no run.
+
+    Raises:
+        ResourceError: the store does not answer.
+    """
+    file = run_dir / CONFIG_FILE
+    if isinstance(file, Path):
+        return file if file.is_file() else None
+    if file.size("") is None:
+        return None
+    copy = cache_dir() / "configs" / f"{hashlib.sha256(str(file).encode()).hexdigest()[:16]}.yaml"
+    file.fetch("", copy)
+    return copy
+
+
+def _config_to_resume(arguments: Mapping[str, Any]) -> Path | None:
+    if arguments.get("resume") is not True or "run_dir" not in arguments:
+        return None
+    return stored_config(place_of(str(arguments["run_dir"])))
+
+
+def _contradictions(config: RunConfig) -> Iterator[str]:
+    learner = config.learner
+    if config.resume and "run_dir" not in config.model_fields_set:
+        yield "--resume needs --run-dir, which says what to go on with"
+    if config.training_pairs < learner.workers:
+        yield (
+            f"--prompts-per-iteration {config.prompts_per_iteration} gives at most {config.training_pairs} pairs to "
+            f"train on, less than one for each of {learner.workers} learner workers; raise it, or lower "
+            "--learner-workers"
+        )
+    if learner.batch_size < learner.workers:
+        yield (
+            f"--batch-size {learner.batch_size} is less than one pair for each of {learner.workers} learner workers; "
+            "raise it, or lower --learner-workers"
+        )
+    if config.max_steps <= learner.warmup_steps:
+        yield (
+            f"--warmup-steps {learner.warmup_steps} is not below the {config.max_steps} steps of an iteration "
+            f"({learner.epochs} epochs of {config.training_pairs} pairs in batches of {learner.batch_size}), so the "
+            "learning rate would never be reached; lower it, or raise --epochs"
+        )
+    if config.heldout.listening > config.heldout.num_prompts:
+        yield (
+            f"--listening {config.heldout.listening} is more than the {config.heldout.num_prompts} held-out prompts; "
+            "lower it, or raise --heldout-num-prompts"
+        )

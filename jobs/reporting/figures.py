@@ -1,0 +1,215 @@
+"""The charts of the report, from a run's history."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Sequence
+from itertools import groupby
+from typing import Any
+
+from actors.storage.metrics import Event, History
+from jobs.reporting.charts import Bars, Chart, Line, line_chart, stacked_bars
+from jobs.reporting.formatting import MINUS, TIMES
+
+HELDOUT = {
+    "reward": ("Reward", "what the run optimises"),
+    "judge": ("Judge", "an independent model, never trained against"),
+    "exact": ("Exact scenes", "share of prompts whose events the detector hears in order"),
+}
+MOST_POINTS = 400
+
+
+def heldout_curves(history: History) -> list[Chart]:
+    """Reward, judge and exact rate of the held-out prompts over iterations, as far as they were measured."""
+    return _drawn(_heldout_curve(history.iterations, name) for name in HELDOUT)
+
+
+def learning_curves(history: History) -> list[Chart]:
+    """What the learner saw at every step of every iteration."""
+    steps, rows = history.steps, history.iterations
+    return _drawn(
+        [
+            _step_chart(
+                steps,
+                "Loss of winner and loser",
+                {"winner_loss": "winner", "loser_loss": "loser"},
+                "Squared velocity error of the chosen and the rejected sample at the same noise.",
+            ),
+            _step_chart(
+                steps,
+                "Implicit margin",
+                {"margin": "margin"},
+                "The logit inside L_DPO-FM: above 0, the policy ranks a pair as the reward did.",
+                baseline=0.0,
+            ),
+            _step_chart(
+                steps,
+                "Implicit accuracy",
+                {"implicit_accuracy": "accuracy"},
+                "Share of training pairs whose margin is above 0.",
+                baseline=0.5,
+            ),
+            _step_chart(steps, "L_DPO-FM", {"dpo_loss": "L_DPO-FM"}, "Starts at log 2 = 0.693.", baseline=math.log(2)),
+            _gradient_chart(steps, rows),
+            _by_iteration(
+                rows,
+                "Held-out pair accuracy",
+                {"heldout_pair_accuracy": "accuracy"},
+                "Share of pairs kept out of training that the new policy ranks as the reward did.",
+                baseline=0.5,
+            ),
+        ]
+    )
+
+
+def health_curves(history: History) -> list[Chart]:
+    """What shows a collapse early."""
+    rows = history.iterations
+    return _drawn(
+        [
+            _by_iteration(
+                rows,
+                "Spread within groups",
+                {"group_spread": "spread"},
+                "Standard deviation of the reward among the samples of one prompt, on average.",
+            ),
+            _by_iteration(
+                rows,
+                "Diversity",
+                {"diversity": "diversity"},
+                "Mean distance of two samples of a prompt: 0 when equal, about 1.4 when unrelated.",
+            ),
+            _by_iteration(
+                rows,
+                "Silent or clipped audio",
+                {"silent_share": "silent", "clipped_share": "clipped"},
+                f"Share of samples below {MINUS}60 dBFS, and of samples that reach full scale.",
+            ),
+        ]
+    )
+
+
+def work_bars(history: History) -> list[Bars]:
+    """Pairs and stage times of each iteration."""
+    rows = history.iterations
+    pairs = {_name(row): _numbers(row["pairs"], ("made", "tied", "dropped")) for row in rows if row.get("pairs")}
+    times = {_name(row): _numbers(row["seconds"], row["seconds"]) for row in rows if row.get("seconds")}
+    bars = [
+        stacked_bars("Preference pairs", pairs, note=_pair_note(rows)),
+        stacked_bars("Time by stage", times, note="Wall-clock seconds.", unit="s"),
+    ]
+    return [bar for bar in bars if bar is not None]
+
+
+def _heldout_curve(rows: Sequence[Event], name: str) -> Chart | None:
+    title, _ = HELDOUT[name]
+    entries = [(row["iteration"], row.get("heldout", {}).get(name) or {}) for row in rows]
+    entries = [(iteration, entry) for iteration, entry in entries if entry.get("mean") is not None]
+    line = Line(
+        title.lower(),
+        [(iteration, entry["mean"]) for iteration, entry in entries],
+        [entry.get("se") or 0.0 for _, entry in entries],
+        colour="a",
+    )
+    base = next((entry["mean"] for iteration, entry in entries if iteration == 0), None)
+    whiskers = [entry.get("delta_se") or 0.0 for _, entry in entries]
+    return line_chart(title, [line], note="", x_label="iteration", baseline=base, whiskers=whiskers)
+
+
+def _step_chart(
+    steps: Sequence[Event], title: str, keys: dict[str, str], note: str, baseline: float | None = None
+) -> Chart | None:
+    lines = [line for key, label in keys.items() for line in _step_lines(steps, key, label, _colour(keys, key))]
+    borders = _borders(steps)
+    return line_chart(title, lines, note=note, x_label="step", baseline=baseline, borders=borders)
+
+
+def _step_lines(steps: Sequence[Event], key: str, label: str, colour: str) -> list[Line]:
+    """Every step as a faint line, and the mean over each epoch as a strong one."""
+    points = [(index, row[key]) for index, row in enumerate(steps, start=1) if row.get(key) is not None]
+    epochs = groupby(
+        ((index, row) for index, row in enumerate(steps, start=1) if row.get(key) is not None),
+        key=lambda item: (item[1]["iteration"], item[1].get("epoch")),
+    )
+    means = [_centre([(index, row[key]) for index, row in group]) for _, group in epochs]
+    breaks = [place for place, _ in _borders(steps)]
+    return [
+        Line(label, _thinned(points), colour=colour, faint=True, breaks=breaks),
+        Line(label, means, colour=colour, breaks=breaks),
+    ]
+
+
+def _gradient_chart(steps: Sequence[Event], rows: Sequence[Event]) -> Chart | None:
+    lines = _step_lines(steps, "grad_norm", "both, every step", "a")
+    for key, label, colour in (("dpo", "L_DPO-FM alone", "b"), ("winner", "winner's loss alone", "c")):
+        breaks = [place for place, _ in _borders(steps)]
+        lines.append(Line(label, _term_norms(steps, rows, key), colour=colour, breaks=breaks))
+    note = "Before clipping; the terms alone were measured at each iteration's start and end."
+    return line_chart("Gradient norm", lines, note=note, x_label="step", borders=_borders(steps))
+
+
+def _term_norms(steps: Sequence[Event], rows: Sequence[Event], key: str) -> list[tuple[float, float]]:
+    points: list[tuple[float, float]] = []
+    for row in rows:
+        places = [index for index, step in enumerate(steps, start=1) if step["iteration"] == row["iteration"]]
+        norms = (row.get("grad_norm") or {}).get(key) or {}
+        if places:
+            ends = ((places[0], norms.get("start")), (places[-1], norms.get("end")))
+            points += [(place, norm) for place, norm in ends if norm is not None]
+    return points
+
+
+def _by_iteration(
+    rows: Sequence[Event], title: str, keys: dict[str, str], note: str, baseline: float | None = None
+) -> Chart | None:
+    lines = [
+        Line(
+            label,
+            [(row["iteration"], row[key]) for row in rows if row.get(key) is not None],
+            colour=_colour(keys, key),
+        )
+        for key, label in keys.items()
+    ]
+    return line_chart(title, lines, note=note, x_label="iteration", baseline=baseline)
+
+
+def _borders(steps: Sequence[Event]) -> list[tuple[float, str]]:
+    starts: dict[int, int] = {}
+    for index, row in enumerate(steps, start=1):
+        starts.setdefault(row["iteration"], index)
+    word = "iteration {}" if len(starts) <= 3 else "{}" if len(starts) <= 12 else ""
+    return [(place, word.format(iteration)) for iteration, place in starts.items()]
+
+
+def _centre(points: Sequence[tuple[float, float]]) -> tuple[float, float]:
+    return sum(x for x, _ in points) / len(points), sum(y for _, y in points) / len(points)
+
+
+def _thinned(points: Sequence[tuple[float, float]]) -> list[tuple[float, float]]:
+    size = math.ceil(len(points) / MOST_POINTS) or 1
+    return [_centre(points[start : start + size]) for start in range(0, len(points), size)]
+
+
+def _pair_note(rows: Sequence[Event]) -> str:
+    reasons: dict[str, int] = {}
+    for row in rows:
+        for reason, count in ((row.get("pairs") or {}).get("reasons") or {}).items():
+            reasons[reason] = reasons.get(reason, 0) + count
+    words = ", ".join(f"{count} {TIMES} {reason}" for reason, count in reasons.items())
+    return f"Groups of one prompt each. Without a pair: {words}." if words else "Groups of one prompt each."
+
+
+def _numbers(values: dict[str, Any], names: Iterable[str]) -> dict[str, float]:
+    return {name: float(values[name]) for name in names if isinstance(values.get(name), int | float)}
+
+
+def _name(row: Event) -> str:
+    return "base" if row["iteration"] == 0 else f"iteration {row['iteration']}"
+
+
+def _colour(keys: dict[str, str], key: str) -> str:
+    return "ab"[list(keys).index(key)]
+
+
+def _drawn(charts: Iterable[Chart | None]) -> list[Chart]:
+    return [chart for chart in charts if chart is not None]

@@ -1,0 +1,46 @@
+"""Pages that open from disk: one HTML file with its style and script inside, and nothing from outside."""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+from pathlib import Path
+from typing import Any
+
+from jinja2 import Environment, FileSystemLoader, StrictUndefined
+from markupsafe import Markup
+
+from actors.storage.atomic import whole_file
+from jobs.reporting import formatting
+
+TEMPLATES = Path(__file__).parent / "templates"
+
+
+def render_page(template: str, **values: Any) -> str:
+    """A page of ``templates/``; the formatting functions are ``f`` in it."""
+    style = (TEMPLATES / "report.css").read_text(encoding="utf-8")
+    script = (TEMPLATES / "report.js").read_text(encoding="utf-8")
+    environment = Environment(
+        loader=FileSystemLoader(TEMPLATES),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    return environment.get_template(template, globals={"f": formatting}).render(
+        style=Markup(style),
+        script=Markup(script),
+        script_hash=base64.b64encode(hashlib.sha256(script.encode()).digest()).decode(),
+        **values,
+    )
+
+
+def write_page(path: Path, page: str) -> Path:
+    """Writes a page whole and gives back its path.
+
+    Raises:
+        ResourceError: the disk is full or the directory cannot be written.
+    """
+    with whole_file(path) as temporary:
+        temporary.write_bytes(page.encode("utf-8", "xmlcharrefreplace"))
+    return path

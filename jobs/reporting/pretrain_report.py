@@ -1,0 +1,87 @@
+"""``report.html`` of a pretraining: its losses, and the same captions as they come along, to hear and to see."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from itertools import groupby
+from pathlib import Path
+from typing import Any
+
+from actors.storage.metrics import Event, MetricsLog
+from jobs.reporting.charts import Chart, Line, line_chart
+from jobs.reporting.listening import listening_cards
+from jobs.reporting.pages import render_page, write_page
+from jobs.reporting.samples import Sample
+
+MOST_SETS = 4
+"""Sets of samples that the page shows, from the first to the last."""
+
+
+def write_pretrain_report(output: Path) -> Path:
+    """Writes ``output/report.html`` from ``metrics.jsonl`` and ``samples/``, and gives back its path.
+
+    Raises:
+        ResourceError: the disk is full or the directory cannot be written.
+    """
+    events = MetricsLog(output / "metrics.jsonl").read()
+    run = [event for event in events if event["event"] == "run"][-1]
+    # What was done again after an interruption replaces what had been done before.
+    latest = {(event["event"], event.get("step")): event for event in events}.values()
+    of_kind = {
+        kind: [event for event in latest if event["event"] == kind] for kind in ("step", "validation", "samples")
+    }
+    samples = [sample for event in _spread(of_kind["samples"]) for sample in _samples(event, run["prompts"])]
+    cards, top_hz = listening_cards(output / "samples", samples)
+    page = render_page(
+        "pretraining.html.j2",
+        name=output.resolve().name,
+        policy=run["config"]["init_policy"],
+        miniature=run["config"]["init_policy"] == "miniature",
+        steps=max((event["step"] for event in of_kind["step"]), default=0),
+        clips=f"{run['clips']} clips, {run['hours']:.2f} h",
+        charts=[chart for chart in _charts(of_kind["step"], of_kind["validation"]) if chart],
+        cards=[(card.prompt, card.after) for card in cards],
+        top_khz=top_hz / 1000,
+    )
+    return write_page(output / "report.html", page)
+
+
+def _charts(steps: Sequence[Event], validations: Sequence[Event]) -> list[Chart | None]:
+    means = [
+        (_mean([row["step"] for row in group]), _mean([row["loss"] for row in group]))
+        for group in ([*rows] for _, rows in groupby(steps, key=lambda row: (row["step"] - 1) * 100 // len(steps)))
+    ]
+    held_out = [(float(event["step"]), float(event["loss"]["mean"])) for event in validations]
+    sigmas = sorted(set(validations[-1]["loss"]) - {"mean"}) if validations else []
+    last = [(float(sigma), float(validations[-1]["loss"][sigma])) for sigma in sigmas]
+    note = "The mean over a hundredth of the steps; sigma, noise and captions differ from step to step."
+    return [
+        line_chart("Training", [Line("training", means)], note=note, x_label="step"),
+        line_chart(
+            "Held-out clips", [Line("held out", held_out, colour="b")], note="Fixed noise, 8 sigmas.", x_label="step"
+        ),
+        line_chart(
+            "Held-out clips by sigma",
+            [Line("held out", last, colour="b")],
+            note="At the end; 1 is noise.",
+            x_label="sigma",
+        ),
+    ]
+
+
+def _spread(sets: Sequence[Event]) -> list[Event]:
+    """At most ``MOST_SETS`` of them, the first and the last among them."""
+    if len(sets) <= MOST_SETS:
+        return list(sets)
+    return [sets[round(place * (len(sets) - 1) / (MOST_SETS - 1))] for place in range(MOST_SETS)]
+
+
+def _samples(event: Event, prompts: Sequence[Any]) -> list[Sample]:
+    return [
+        Sample(event["step"], str(index), text, seconds, file)
+        for index, (file, (text, seconds)) in enumerate(zip(event["files"], prompts, strict=False))
+    ]
+
+
+def _mean(values: Sequence[float]) -> float:
+    return sum(values) / len(values)

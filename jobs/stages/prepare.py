@@ -1,0 +1,203 @@
+"""Prepares for ``jobs/prepare.py``: a manifest to shards of latents."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+
+from actors.cluster.session import ray_session
+from actors.storage.run_lock import RunLock
+from actors.storage.shards import ShardWriter
+from actors.workers.prepare import DECODING_CPUS, EXTRA_COLUMNS, CodecFacts, Encoding, encoded_clips
+from jobs.capacity.plan import ROW_BYTES, SHARD_BYTES, check_disk
+from jobs.capacity.plan import in_words as bytes_in_words
+from jobs.options.prepare import PrepareJob
+from jobs.reporting.display import Display
+from jobs.reporting.formatting import seconds as in_words
+from jobs.stages.output_dir import FLAG
+from jobs.stages.prepare_settings import PREPARED_FILE, SETTINGS_FILE, check_settings, settings_of, write_json
+from jobs.stages.quarantine import Quarantine
+from jobs.stages.run_dir import check_writable
+from tangoflux.data.manifest import Clip
+from tangoflux.data.published_sets import load_manifest
+from tangoflux.errors import DataError
+from tangoflux.model.autoencoder import Autoencoder, AutoencoderConfig
+from tangoflux.model.checkpoint import read_json
+from tangoflux.model.layout import find_directory
+from tangoflux.model.policy import PolicyConfig
+
+DISK_ADVICE = "choose another --output, or take --latents-dtype float16"
+
+
+@dataclass(frozen=True)
+class Inputs:
+    """What the job works on: clips cut into shards, and what the latents depend on."""
+
+    policy_dir: Path
+    facts: CodecFacts
+    shards: list[list[tuple[int, Clip]]]
+    settings: dict[str, Any]
+
+    @property
+    def count(self) -> int:
+        """Clips of the manifest."""
+        return sum(map(len, self.shards))
+
+
+@dataclass(frozen=True)
+class Decoding:
+    """What decoding needs at least, beside the codec workers."""
+
+    workers: int = 1
+    num_cpus: float = DECODING_CPUS
+    num_gpus: float = 0
+
+
+def run(config: PrepareJob) -> None:
+    """Checks what can be checked, then encodes the clips that no shard holds yet."""
+    check_writable(config.output, FLAG)
+    inputs = read_inputs(config)
+    check_settings(config.output, inputs.settings)
+    shards = ShardWriter(config.output / "latents")
+    missing = sorted(set(range(len(inputs.shards))) - shards.parts())
+    check_disk(bytes_of(inputs, missing), config.output, DISK_ADVICE)
+    with RunLock(config.output), Display() as display:
+        write_json(config.output / SETTINGS_FILE, inputs.settings)
+        quarantine = Quarantine(config.output / "quarantine.jsonl", shards.parts())
+        display.note(f"{inputs.count} clips of {config.manifest} for the codec of {config.policy}")
+        if missing:
+            with ray_session(config.codec, Decoding()):
+                prepare(config, inputs, missing, shards, quarantine, display)
+        quarantine.check(inputs.count, inputs.count, config.max_quarantined_share)
+        quarantine.sort()
+        prepared = finish(config.output, inputs.settings, shards, quarantine)
+        display.note(summary(config.output, prepared, display.seconds.get(0, {})))
+
+
+def read_inputs(config: PrepareJob) -> Inputs:
+    """Looks at the codec and reads the manifest.
+
+    Raises:
+        TangoFluxError: one of them cannot be used, or too many of the files are missing.
+    """
+    policy_dir = find_directory(config.policy)
+    facts = CodecFacts(
+        PolicyConfig.from_dict(read_json(policy_dir / "config.json")), AutoencoderConfig.read(policy_dir)
+    )
+    clips = list(enumerate(load_manifest(config.manifest, config.audio_dir, config.format)))
+    check_files(config, [clip for _, clip in clips])
+    # A codec that cannot be loaded is better found here than by every worker.
+    Autoencoder.load(policy_dir)
+    size = config.shard_clips
+    shards = [clips[start : start + size] for start in range(0, len(clips), size)]
+    return Inputs(policy_dir, facts, shards, settings_of(config, policy_dir, facts))
+
+
+def check_files(config: PrepareJob, clips: Sequence[Clip]) -> None:
+    """Whether enough of the local files are there; a mistyped directory is found at once.
+
+    Raises:
+        DataError: more are missing than may be quarantined.
+    """
+    missing = [clip for clip in clips if "://" not in clip.location and not os.path.exists(clip.location)]
+    if len(missing) > config.max_quarantined_share * len(clips):
+        raise DataError(
+            f"{len(missing)} of the {len(clips)} audio files that {config.manifest} names are missing, such as "
+            f"{missing[0].location}; say with --audio-dir where they are, or raise --max-quarantined-share "
+            f"{config.max_quarantined_share:g}"
+        )
+
+
+def bytes_of(inputs: Inputs, parts: Sequence[int]) -> int:
+    """What the shards take on disk."""
+    number = 2 if inputs.settings["latents_dtype"] == "float16" else 4
+    row = 2 * number * inputs.settings["max_frames"] * inputs.settings["channels"] + ROW_BYTES
+    return sum(len(inputs.shards[part]) for part in parts) * row + len(parts) * SHARD_BYTES
+
+
+def prepare(
+    config: PrepareJob,
+    inputs: Inputs,
+    parts: Sequence[int],
+    shards: ShardWriter,
+    quarantine: Quarantine,
+    display: Display,
+) -> None:
+    """Encodes the clips of some shards and writes each shard as soon as all of its clips are done.
+
+    Raises:
+        DataError: too large a share is quarantined.
+    """
+    waiting: dict[int, list[pa.Table]] = {part: [] for part in parts}
+    done = inputs.count - sum(len(inputs.shards[part]) for part in parts)
+    quarantine.check(done, inputs.count, config.max_quarantined_share)
+    with display.stage(0, "preparing", inputs.count, "clips") as stage:
+        stage.skip(done)
+        wanted = [inputs.shards[part] for part in parts]
+        for table in encoded_clips(wanted, inputs.policy_dir, inputs.facts, encoding_of(config)):
+            for part, rows in by_part(table, config.shard_clips):
+                waiting[part].append(rows)
+                if sum(map(len, waiting[part])) == len(inputs.shards[part]):
+                    write(part, pa.concat_tables(waiting.pop(part)), shards, quarantine)
+                    done += len(inputs.shards[part])
+                    quarantine.check(done, inputs.count, config.max_quarantined_share)
+            stage.advance(len(table), quarantined=len(quarantine.rows))
+
+
+def encoding_of(config: PrepareJob) -> Encoding:
+    """The options as the workers take them."""
+    codec = config.codec
+    return Encoding(
+        codec.workers, codec.num_cpus, codec.num_gpus, codec.threads, config.batch_clips, config.latents_dtype
+    )
+
+
+def by_part(table: pa.Table, shard_clips: int) -> list[tuple[int, pa.Table]]:
+    """Encoded clips by the shard that they belong to."""
+    parts = [row // shard_clips for row in table["row"].to_pylist()]
+    return [(part, table.filter(pa.array([other == part for other in parts]))) for part in sorted(set(parts))]
+
+
+def write(part: int, table: pa.Table, shards: ShardWriter, quarantine: Quarantine) -> None:
+    """Writes a shard in the manifest's order, and before it what is quarantined of it."""
+    table = table.sort_by("row")
+    is_usable = [reason is None for reason in table["reason"].to_pylist()]
+    bad = table.filter(pa.array([not usable for usable in is_usable]))
+    bad = bad.select(["id", "source", "reason", "detail", "row"])
+    quarantine.add([{**row, "part": part} for row in bad.to_pylist()])
+    usable = table.filter(pa.array(is_usable))
+    shards.write(part, usable.drop_columns([name for name, _ in EXTRA_COLUMNS]))
+
+
+def finish(output: Path, settings: Mapping[str, Any], shards: ShardWriter, quarantine: Quarantine) -> dict[str, Any]:
+    """Writes ``prepared.json`` and gives what is in it.
+
+    Raises:
+        DataError: no clip is left.
+    """
+    durations = shards.read(["duration_s"])["duration_s"].to_numpy()
+    if not len(durations):
+        raise DataError(f"none of the clips can be used, see {quarantine.file}; mend them and choose another {FLAG}")
+    counts = {"clips": len(durations), "hours": float(durations.sum()) / 3600, "quarantined": dict(quarantine.reasons)}
+    prepared = {**settings, **counts}
+    write_json(output / PREPARED_FILE, prepared)
+    return prepared
+
+
+def summary(output: Path, prepared: Mapping[str, Any], spent: Mapping[str, float]) -> str:
+    """What there is now, and where."""
+    bad: Mapping[str, int] = prepared["quarantined"]
+    size = sum(file.stat().st_size for file in output.rglob("*") if file.is_file())
+    pace = "".join(f" · {in_words(seconds)}" for seconds in spent.values())
+    reasons = ", ".join(f"{count} {reason}" for reason, count in bad.items()) or "none"
+    return (
+        f"{prepared['clips']} clips, {prepared['hours']:.2f} h of audio · {bytes_in_words(size)}{pace}\n"
+        f"quarantined: {reasons}\n\n"
+        f"latents     {output / 'latents'}\n"
+        f"quarantine  {output / 'quarantine.jsonl'}"
+    )

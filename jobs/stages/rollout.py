@@ -1,0 +1,112 @@
+"""Samples for ``jobs/rollout.py``: chunks of prompts to shards of latents without rewards."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from actors.cluster.session import ray_session
+from actors.storage.shards import ShardWriter
+from actors.workers.chunk import Chunk, rollout_chunks
+from actors.workers.reward import ScoredBatch, rollout_table
+from actors.workers.unscored import UnscoredRolloutActor
+from jobs.capacity.model_facts import read_model_facts
+from jobs.capacity.plan import ROW_BYTES, check_disk
+from jobs.options.rollout import SOUND_WORLD_PROMPTS, RolloutJob
+from jobs.reporting.display import Display
+from jobs.reporting.samples import SampleFolder
+from jobs.stages.output_dir import check_output, open_output
+from jobs.stages.pools import open_pool, rollout_args
+from jobs.stages.preflight import load_bank
+from tangoflux.data.prompts import Prompt, draw_prompts
+from tangoflux.data.records import rollout_schema
+from tangoflux.errors import ConfigError
+from tangoflux.model.layout import find_directory
+
+CONFIG_FILE = ".config.yaml"
+"""The options, in the output directory; hidden, because readers of Parquet directories take every visible file."""
+
+DISK_ADVICE = "choose another --output, or lower --num-prompts or --samples-per-prompt, or take --latents-dtype float16"
+
+
+@dataclass(frozen=True)
+class Inputs:
+    """What the job works on; ``max_frames`` and ``channels`` are those of the latents."""
+
+    policy_dir: Path
+    prompts: list[Prompt]
+    max_frames: int
+    channels: int
+
+
+def run(config: RolloutJob) -> None:
+    """Checks what can be checked, then samples the chunks that no shard holds yet."""
+    check_output(config, config.output, config.output / CONFIG_FILE)
+    inputs = read_inputs(config)
+    shards = ShardWriter(config.output)
+    chunks = rollout_chunks(
+        inputs.prompts, config.iteration, config.seed, config.samples_per_prompt, config.rollouts.chunk_prompts
+    )
+    done = shards.parts()
+    missing = [chunk for chunk in chunks if chunk.index not in done]
+    check_disk(bytes_of(config, inputs, missing), config.output, DISK_ADVICE)
+    with open_output(config, config.output, config.output / CONFIG_FILE), Display() as display:
+        display.note(f"{len(inputs.prompts)} prompts x {config.samples_per_prompt} samples by {config.policy}")
+        if missing:
+            with ray_session(config.rollouts):
+                sample(config, inputs, missing, shards, display)
+        rows = sum(shard.rows for shard in shards.shards().values())
+        display.note(f"{rows} rollouts of {len(inputs.prompts)} prompts in {config.output}")
+
+
+def read_inputs(config: RolloutJob) -> Inputs:
+    """Looks at the policy and reads the prompts.
+
+    Raises:
+        TangoFluxError: the policy or the prompts cannot be used.
+    """
+    policy_dir = find_directory(config.policy)
+    facts = read_model_facts(policy_dir)
+    wanted = config.num_prompts or (None if config.prompts else SOUND_WORLD_PROMPTS)
+    bank = load_bank(config.prompts, config.sampling.duration_s, facts.max_duration_s)
+    if wanted and wanted > len(bank):
+        raise ConfigError(
+            f"--num-prompts {wanted} is more than the {len(bank)} prompts of {config.prompts or 'the sound world'}"
+        )
+    prompts = draw_prompts(bank, wanted or len(bank), config.seed, config.iteration)
+    return Inputs(policy_dir, prompts, facts.audio_seq_len, facts.latent_channels)
+
+
+def bytes_of(config: RolloutJob, inputs: Inputs, chunks: Sequence[Chunk]) -> int:
+    """What the shards of the chunks take on disk; audio is small beside them."""
+    number = 2 if config.rollouts.latents_dtype == "float16" else 4
+    row = inputs.max_frames * inputs.channels * number + ROW_BYTES
+    return sum(len(chunk.prompts) for chunk in chunks) * config.samples_per_prompt * row
+
+
+def sample(config: RolloutJob, inputs: Inputs, chunks: Sequence[Chunk], shards: ShardWriter, display: Display) -> None:
+    """Samples the chunks and stores each as a shard, in the order in which they finish."""
+    schema = rollout_schema(inputs.max_frames, inputs.channels, config.rollouts.latents_dtype)
+    listening = SampleFolder(config.audio) if config.audio else None
+    args = rollout_args(inputs.policy_dir, config.sampling, config.rollouts, config.policy_version)
+    with (
+        display.stage(0, "rollouts", sum(len(chunk.prompts) for chunk in chunks) * config.samples_per_prompt) as stage,
+        open_pool(UnscoredRolloutActor, args, config.rollouts, "rollout worker") as pool,
+    ):
+        for chunk, value in pool.stream("sample_unscored", chunks, listening is not None).values():
+            batch: ScoredBatch = value
+            if listening:
+                write_audio(listening, chunk, batch)
+            table = rollout_table(batch, schema)
+            shards.write(chunk.index, table)
+            stage.advance(len(table))
+
+
+def write_audio(folder: SampleFolder, chunk: Chunk, batch: ScoredBatch) -> None:
+    """Every sample of a chunk as ``<prompt id>-<sample index>.flac``."""
+    rate = batch.rollouts.sample_rate_hz
+    for prompt in chunk.prompts:
+        for index, waveform in enumerate(batch.waveforms[prompt.id]):
+            name = f"{prompt.id}-{index}"
+            folder.write(chunk.iteration, name, prompt.text, prompt.duration_s, waveform, rate, {})

@@ -1,0 +1,96 @@
+"""The directory of a run: may this run write there, and its config.yaml."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+from actors.options.schema import Model, leaf_values, leaves
+from actors.options.yaml_files import load_file
+from actors.storage.object_store import Place
+from actors.storage.run_lock import LOCK
+from jobs.options.crpo import CONFIG_FILE, RunConfig, stored_config
+from tangoflux.errors import ConfigError
+
+
+def check_run_dir(config: RunConfig) -> None:
+    """Whether the run may write into its directory. Writes nothing.
+
+    Raises:
+        ConfigError: the directory holds a run and ``resume`` is not set, holds something else or another config, or
+            it or its parent is no directory that this process may write to.
+    """
+    directory = config.run_dir
+    if isinstance(directory, Path):
+        check_writable(directory, "--run-dir")
+    if config.resume:
+        _check_same_config(config)
+    elif entries := _entries(directory):
+        what = "holds a run" if CONFIG_FILE in entries else "is not empty"
+        raise ConfigError(f"{directory} {what}; pass --resume to go on with it or choose another --run-dir")
+
+
+def open_run_dir(config: RunConfig, directory: Path) -> None:
+    """Makes the run's directory on this machine and its config.yaml, after ``check_run_dir``.
+
+    Raises:
+        ConfigError: the file system does not let it.
+    """
+    unfinished = directory / f".{CONFIG_FILE}"
+    try:
+        directory.mkdir(parents=True, exist_ok=True)
+        unfinished.write_text(config.to_yaml(leave_out=["resume"]), encoding="utf-8")
+        unfinished.replace(directory / CONFIG_FILE)
+    except OSError as error:
+        raise ConfigError(f"--run-dir {directory} cannot be written: {error.strerror}") from None
+
+
+def check_writable(directory: Path, flag: str) -> None:
+    """Whether the directory, or else the nearest parent that exists, is one that this process may write to.
+
+    Raises:
+        ConfigError: it is not; names ``flag``, the option that the directory came from.
+    """
+    place = directory.absolute()
+    try:
+        while not place.exists():
+            place = place.parent
+    except OSError as error:
+        raise ConfigError(f"{flag} {directory} cannot be used: {error.strerror}") from None
+    if not place.is_dir():
+        raise ConfigError(f"{flag} {directory} cannot be used: {place} is not a directory")
+    if not os.access(place, os.R_OK | os.W_OK | os.X_OK):
+        raise ConfigError(f"{flag} {directory} cannot be used: no permission to read and write {place}")
+
+
+def differences(stored: Model, wanted: Model) -> list[str]:
+    """The options that differ and may not, in words."""
+    there, now = leaf_values(stored), leaf_values(wanted)
+    return [
+        f"{leaf.path} is {there[leaf.path]!r} there and {now[leaf.path]!r} now"
+        for leaf in leaves(type(wanted))
+        if there[leaf.path] != now[leaf.path] and not leaf.extra("may_change")
+    ]
+
+
+def _entries(directory: Path | Place) -> set[str]:
+    """What is in the directory, but for what a crash before the end of ``open_run_dir`` leaves."""
+    if isinstance(directory, Place):
+        names = {name.partition("/")[0] for name in directory.sizes()}
+    else:
+        names = set(os.listdir(directory)) if directory.exists() else set[str]()
+    return names - {f".{CONFIG_FILE}", LOCK}
+
+
+def _check_same_config(config: RunConfig) -> None:
+    file = stored_config(config.run_dir)
+    if file is None:
+        raise ConfigError(
+            f"--resume: {config.run_dir} holds no run (no {CONFIG_FILE}); leave --resume out to start one"
+        )
+    stored = load_file(RunConfig, file)
+    different = differences(stored, config)
+    if different:
+        raise ConfigError(f"--resume: {config.run_dir} holds another config: {'; '.join(different)}")
+    if config.iterations < stored.iterations:
+        raise ConfigError(f"--iterations {config.iterations} is less than the {stored.iterations} of {config.run_dir}")

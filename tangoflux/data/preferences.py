@@ -1,0 +1,129 @@
+"""From groups of scored samples to preference pairs: the highest reward of a prompt against its lowest (section 3)."""
+
+# pyarrow comes without types.
+# pyright: reportMissingTypeStubs=false, reportUnknownMemberType=false, reportUnknownVariableType=false
+# pyright: reportUnknownArgumentType=false, reportUnknownParameterType=false, reportAttributeAccessIssue=false
+from __future__ import annotations
+
+import itertools
+from collections import Counter
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from tangoflux.data.records import SORT_KEYS, latents_shape, preference_schema
+from tangoflux.errors import RewardError
+
+
+@dataclass(frozen=True)
+class PairCounts:
+    """What became of the groups; counts of several tables add up with ``+``.
+
+    Attributes:
+        made: groups that gave a pair.
+        tied: groups whose highest and lowest reward are equal, or no more than the least margin apart.
+        dropped: groups with a sample that has no reward.
+        reasons: dropped groups by the first failure in each.
+    """
+
+    made: int = 0
+    tied: int = 0
+    dropped: int = 0
+    reasons: dict[str, int] = field(default_factory=dict[str, int])
+
+    @property
+    def groups(self) -> int:
+        """All groups."""
+        return self.made + self.tied + self.dropped
+
+    def __add__(self, other: PairCounts) -> PairCounts:
+        reasons = dict(sorted((Counter(self.reasons) + Counter(other.reasons)).items()))
+        return PairCounts(self.made + other.made, self.tied + other.tied, self.dropped + other.dropped, reasons)
+
+
+def make_pairs(rollouts: pa.Table, min_margin: float = 0.0) -> tuple[pa.Table, PairCounts]:
+    """Pairs of a table of rollouts, at most one a group; every group must be in it whole.
+
+    Of equal rewards the lowest ``sample_index`` is taken. A group makes no pair when its margin is at most
+    ``min_margin``, or when any of its samples has no reward: a failure is never a score.
+
+    Args:
+        rollouts: a table of ``rollout_schema``, in any order.
+        min_margin: least difference of the two rewards, exclusive; >= 0.
+
+    Returns:
+        a table of ``preference_schema`` in canonical order, and what became of the groups.
+    """
+    order = pc.sort_indices(rollouts, [(name, "ascending") for name in SORT_KEYS])
+    ordered = rollouts.select([*SORT_KEYS, "reward", "failure"]).take(order)
+    rewards = pc.fill_null(ordered["reward"], float("nan")).to_numpy()
+    chosen: list[int] = []
+    rejected: list[int] = []
+    tied, reasons = 0, Counter[str]()
+    for first, last in group_bounds(ordered):
+        group = rewards[first:last]
+        if not np.isfinite(group).all():
+            reasons[_reason(ordered, first + int(np.argmin(np.isfinite(group))))] += 1
+        elif group.max() - group.min() <= min_margin:
+            tied += 1
+        else:
+            chosen.append(first + int(group.argmax()))
+            rejected.append(first + int(group.argmin()))
+    counts = PairCounts(len(chosen), tied, sum(reasons.values()), dict(sorted(reasons.items())))
+    return _pair_table(rollouts, order.take(_indices(chosen)), order.take(_indices(rejected))), counts
+
+
+def check_dropped_share(counts: PairCounts, max_dropped_share: float, planned_groups: int | None = None) -> None:
+    """Stops a run whose reward model fails too often.
+
+    Args:
+        counts: the groups so far.
+        max_dropped_share: largest share of dropped groups, in [0, 1].
+        planned_groups: groups that there will be at the end, default: those counted. With it the check can be made
+            while groups arrive: it fails as soon as the share at the end must be too large.
+
+    Raises:
+        RewardError: it is larger; the message names the reasons.
+    """
+    groups = planned_groups or counts.groups
+    if counts.dropped <= max_dropped_share * groups:
+        return
+    reasons = "; ".join(f"{count} x {reason}" for reason, count in Counter(counts.reasons).most_common(3))
+    raise RewardError(
+        f"the reward failed for {counts.dropped} of {groups} groups, more than the allowed share of "
+        f"{max_dropped_share:g} (rewards.max_dropped_share): {reasons}"
+    )
+
+
+def group_bounds(ordered: pa.Table) -> Iterator[tuple[int, int]]:
+    """First row and the row after the last of every group of a table that is sorted by iteration and prompt_id."""
+    if len(ordered) == 0:
+        return
+    iteration = ordered["iteration"].to_numpy()
+    prompt_id = ordered["prompt_id"].to_numpy()
+    changes = (iteration[1:] != iteration[:-1]) | (prompt_id[1:] != prompt_id[:-1])
+    starts = [0, *(np.flatnonzero(changes) + 1).tolist(), len(ordered)]
+    yield from itertools.pairwise(starts)
+
+
+def _indices(rows: list[int]) -> pa.Array:
+    return pa.array(rows, pa.int64())
+
+
+def _reason(rollouts: pa.Table, row: int) -> str:
+    return rollouts["failure"][row].as_py() or "the reward is not a finite number"
+
+
+def _pair_table(rollouts: pa.Table, chosen: pa.Array, rejected: pa.Array) -> pa.Table:
+    best, worst = rollouts.take(chosen), rollouts.take(rejected)
+    schema = preference_schema(*latents_shape(rollouts.schema.field("latents")))
+    columns = {name: best[name] for name in schema.names if name in rollouts.column_names}
+    for name, source in (("index", "sample_index"), ("reward", "reward"), ("seed", "seed"), ("latents", "latents")):
+        columns[f"chosen_{name}"] = best[source]
+        columns[f"rejected_{name}"] = worst[source]
+    later = pc.greater(best["created_at"], worst["created_at"])
+    columns["created_at"] = pc.if_else(later, best["created_at"], worst["created_at"])
+    return pa.Table.from_arrays([columns[name] for name in schema.names], schema=schema)

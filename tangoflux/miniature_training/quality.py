@@ -1,0 +1,90 @@
+"""The miniature's quality table: is the codec intelligible, and how good are the models that CRPO starts from?"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from tangoflux.data.prompts import Prompt
+from tangoflux.pipeline import TangoFlux
+from tangoflux.rewards.protocol import Reward
+from tangoflux.sampling import SamplingParams, sample_latents
+from tangoflux.seeding import derive_seed
+from tangoflux.soundworld.detector import EventDetector
+from tangoflux.soundworld.scenes import Scene, random_scene, render
+
+Log = Callable[[str], None]
+
+_CHUNK = 16
+
+
+@dataclass(frozen=True)
+class Figure:
+    """A mean over ``n`` prompts or scenes with its standard error."""
+
+    mean: float
+    se: float
+    n: int
+
+    @classmethod
+    def of(cls, values: Sequence[float] | NDArray[np.float64]) -> Figure:
+        """The figure of some values."""
+        array = np.asarray(values, dtype=np.float64)
+        return cls(float(array.mean()), float(array.std(ddof=1) / len(array) ** 0.5), len(array))
+
+
+def codec_figures(model: TangoFlux, detector: EventDetector, n: int) -> dict[str, Figure]:
+    """The detector's exact-scene rate on held-out originals, and on what the codec makes of them."""
+    rng = np.random.default_rng(5)
+    scenes = [random_scene(rng, "test") for _ in range(n)]
+    originals = [render(scene, rng)[None] for scene in scenes]
+    decoded = [_through_the_codec(model, waveform) for waveform in originals]
+    return {
+        "exact on originals": Figure.of(_exact(detector, originals, scenes)),
+        "exact on reconstructions": Figure.of(_exact(detector, decoded, scenes)),
+    }
+
+
+def _through_the_codec(model: TangoFlux, waveform: NDArray[np.float32]) -> NDArray[np.float32]:
+    with torch.no_grad():
+        latents = model.autoencoder.encode(torch.from_numpy(waveform)[None])
+    return model.decode([latents[0]], [waveform.shape[1] / model.sample_rate_hz])[0]
+
+
+def _exact(detector: EventDetector, waveforms: Sequence[Any], scenes: Sequence[Scene]) -> list[float]:
+    heard = detector.detect(waveforms, 16_000)
+    return [float(content == scene.content) for content, scene in zip(heard, scenes, strict=True)]
+
+
+def policy_scores(
+    model: TangoFlux, prompts: Sequence[Prompt], rewards: Mapping[str, Reward], params: SamplingParams, log: Log
+) -> dict[str, NDArray[np.float64]]:
+    """One sample of each prompt, scored by every reward; the noise depends on the prompt's id alone."""
+    scores: dict[str, list[NDArray[np.float64]]] = {name: [] for name in rewards}
+    for start in range(0, len(prompts), _CHUNK):
+        chunk = prompts[start : start + _CHUNK]
+        requests = [model.request(p.text, p.duration_s, [derive_seed("quality", p.id)]) for p in chunk]
+        groups = sample_latents(model.policy, requests, params)
+        waveforms = model.decode([group[0] for group in groups], [p.duration_s for p in chunk])
+        for name, reward in rewards.items():
+            scores[name].append(reward([p.text for p in chunk], waveforms, model.sample_rate_hz))
+        log(f"sampled and scored {start + len(chunk)} of {len(prompts)} held-out prompts")
+    return {name: np.concatenate(parts) for name, parts in scores.items()}
+
+
+def table(rows: Mapping[str, Figure]) -> str:
+    """A Markdown table of figures."""
+    lines = ["| figure | mean | standard error | n |", "|---|---|---|---|"]
+    lines += [f"| {name} | {row.mean:.4f} | {row.se:.4f} | {row.n} |" for name, row in rows.items()]
+    return "\n".join(lines) + "\n"
+
+
+def directory_size(directory: Path) -> int:
+    """Bytes of all files below ``directory``."""
+    return sum(file.stat().st_size for file in directory.rglob("*") if file.is_file())

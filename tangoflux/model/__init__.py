@@ -1,0 +1,1 @@
+"""The models, the published directory layout, and reading and writing weights."""

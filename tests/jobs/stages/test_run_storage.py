@@ -1,0 +1,62 @@
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from actors.storage.object_store import Place
+from actors.storage.policy_store import PolicyStore
+from jobs.options.crpo import load_config
+from jobs.stages.retention import drop_old
+from jobs.stages.run_storage import opened
+from tangoflux.errors import ConfigError
+
+
+@pytest.fixture(autouse=True)
+def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+
+
+def test_a_local_run_lives_in_its_directory_alone(tmp_path: Path) -> None:
+    with opened(tmp_path / "run") as run:
+        assert run.root == run.local == tmp_path / "run"
+        assert run.policy(3) == tmp_path / "run" / "policies" / "v0003"
+        run.push()
+    assert not (tmp_path / "cache").exists()
+
+
+def test_what_was_pushed_is_there_again_on_the_next_start(place: Place, tmp_path: Path, tiny_policy_dir: Path) -> None:
+    with opened(place) as run:
+        assert run.local != tmp_path
+        for version in range(4):
+            PolicyStore(run.local / "policies").publish(version, tiny_policy_dir)
+        (run.local / "metrics.jsonl").write_text("one\n")
+        (run.local / "gone").write_text("soon")
+        run.push()
+        (run.local / "metrics.jsonl").write_text("one\ntwo\n")
+        (run.local / "gone").unlink()
+        run.push()
+        with pytest.raises(ConfigError, match="is in use: process"), opened(place):
+            pass
+    assert not run.local.exists()
+    place.put("rollouts/i0001/part-00000.parquet", b"large")
+    place.put("rollouts/i0001/.set_aside.json", b"[]")
+    with opened(place) as run:
+        assert (run.local / "metrics.jsonl").read_text() == "one\ntwo\n"
+        assert not (run.local / "gone").exists()
+        assert PolicyStore(run.local / "policies").versions() == [0, 2, 3]
+        assert [path.name for path in (run.local / "rollouts" / "i0001").iterdir()] == [".set_aside.json"]
+        run.push()
+    assert "rollouts/i0001/part-00000.parquet" in place.sizes()
+    assert "gone" not in place.sizes()
+
+
+def test_old_policies_are_dropped_from_the_store_too(place: Place, tiny_policy_dir: Path) -> None:
+    with opened(place) as run:
+        for version in range(4):
+            PolicyStore(run.local / "policies").publish(version, tiny_policy_dir)
+        run.push()
+        drop_old(load_config(["--keep-policies", "1"]), run, [1, 2, 3])
+        run.push()
+    kept = {name.split("/")[1] for name in place.sizes("policies")}
+    assert kept == {"v0000", "v0000.json", "v0003", "v0003.json"}

@@ -1,0 +1,131 @@
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+
+from tangoflux.data.manifest import MAX_CAPTION_CHARS, Clip
+from tangoflux.data.published_sets import load_manifest
+from tangoflux.errors import DataError
+
+ROWS: list[dict[str, Any]] = [
+    {"audio": "a.wav", "caption": "a dog barks"},
+    {"audio": "sub/b.flac", "caption": " a bell, twice ", "start": 1.5, "duration": 2, "id": "bell"},
+]
+
+
+def write(file: Path, rows: list[dict[str, Any]]) -> Path:
+    if file.suffix == ".jsonl":
+        file.write_text("\n".join(map(json.dumps, rows)))
+    elif file.suffix == ".parquet":
+        pq.write_table(pa.Table.from_pylist([{name: row.get(name) for name in ROWS[1]} for row in rows]), file)
+    else:
+        file.write_text(
+            'audio,caption,start,duration,id\na.wav,a dog barks,,,\nsub/b.flac," a bell, twice ",1.5,2,bell\n'
+        )
+    return file
+
+
+@pytest.mark.parametrize("name", ["m.jsonl", "m.csv", "m.parquet"])
+def test_a_table_of_any_kind_gives_the_same_clips(tmp_path: Path, name: str) -> None:
+    first, second = load_manifest(write(tmp_path / name, ROWS))
+    assert first == Clip("c0000001", "a.wav", str(tmp_path / "a.wav"), ("a dog barks",), 0.0, None)
+    assert second == Clip("bell", "sub/b.flac", str(tmp_path / "sub/b.flac"), ("a bell, twice",), 1.5, 2.0)
+
+
+@pytest.mark.parametrize("name", ["m.jsonl", "m.parquet"])
+def test_a_clip_may_have_several_captions(tmp_path: Path, name: str) -> None:
+    rows = [{"audio": "a.wav", "captions": ["a dog", "a bark"]}]
+    file = tmp_path / name
+    if file.suffix == ".jsonl":
+        write(file, rows)
+    else:
+        pq.write_table(pa.Table.from_pylist(rows), file)
+    assert load_manifest(file)[0].captions == ("a dog", "a bark")
+
+
+@pytest.mark.parametrize(
+    ("audio", "audio_dir", "location"),
+    [
+        ("x/a.wav", "/data", "/data/x/a.wav"),
+        ("/abs/a.wav", "/data", "/abs/a.wav"),
+        ("s3://b/a.wav", "/data", "s3://b/a.wav"),
+        ("x/a b#.wav", "gs://bucket/dir/", "gs://bucket/dir/x/a%20b%23.wav"),
+    ],
+)
+def test_paths_and_uris_are_relative_to_the_audio_directory(
+    tmp_path: Path, audio: str, audio_dir: str, location: str
+) -> None:
+    (clip,) = load_manifest(write(tmp_path / "m.jsonl", [{"audio": audio, "caption": "x"}]), audio_dir)
+    assert (clip.source, clip.location) == (audio, location)
+
+
+@pytest.mark.parametrize(
+    ("caption", "reason"),
+    [
+        ("  ", "empty caption"),
+        (None, "empty caption"),
+        (["a dog", ""], "empty caption"),
+        ("x" * (MAX_CAPTION_CHARS + 1), "huge caption"),
+        ("half \ud800", "unreadable caption"),
+    ],
+)
+def test_a_caption_that_does_not_fit_is_the_clips_problem_and_no_error(
+    tmp_path: Path, caption: object, reason: str
+) -> None:
+    (clip,) = load_manifest(write(tmp_path / "m.jsonl", [{"audio": "a.wav", "caption": caption}]))
+    assert clip.problem and clip.problem[0] == reason
+
+
+@pytest.mark.parametrize(
+    ("row", "message"),
+    [
+        ({"caption": "x", "audio": ""}, r"m.jsonl:2: audio is ''; it must be a text"),
+        ({"audio": "a", "caption": 5}, r"m.jsonl:2: caption is 5; it must be a text, or a list of texts"),
+        ({"audio": "a", "caption": "x", "start": -1}, r":2: start is -1; it must be a number of seconds of at least 0"),
+        ({"audio": "a", "caption": "x", "start": "soon"}, r":2: start is 'soon'"),
+        ({"audio": "a", "caption": "x", "duration": 0}, r":2: duration is 0; it must be a number of seconds above 0"),
+        ({"audio": "a", "caption": "x", "id": ["no"]}, r":2: id is \['no'\]"),
+        ({"audio": "a", "caption": "x", "id": "one"}, r"the id 'one' is that of more than one clip"),
+    ],
+)
+def test_a_wrong_value_is_refused_with_its_place(tmp_path: Path, row: dict[str, Any], message: str) -> None:
+    file = write(tmp_path / "m.jsonl", [{"audio": "first.wav", "caption": "x", "id": "one"}, row])
+    with pytest.raises(DataError, match=message):
+        load_manifest(file)
+
+
+def test_all_bad_rows_are_named_at_once_and_many_are_counted(tmp_path: Path) -> None:
+    rows = [{"audio": "a", "caption": "x"}, *({"audio": "", "caption": "x"} for _ in range(25))]
+    with pytest.raises(DataError, match=r"m.jsonl:2: audio .*; .*m.jsonl:21: audio .*; and 5 more$"):
+        load_manifest(write(tmp_path / "m.jsonl", rows))
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "message"),
+    [
+        ("m.txt", b"x", "is named .jsonl, .csv or .parquet"),
+        ("m.jsonl", b"", "holds no rows"),
+        ("m.csv", b"audio,caption\n", "holds no rows"),
+        ("m.csv", b"audio,caption\na.wav\n", r"m.csv:2: the row has not as many cells"),
+        ("m.csv", b"audio,caption\n\xff,x\n", "not UTF-8 text"),
+        ("m.csv", b"file,text\na,b\n", "has the columns file, text; expected audio and caption or captions or"),
+        ("m.parquet", b"PAR1", "cannot be read as Parquet"),
+        ("m.json", b"[]", 'it must be an object with "data"'),
+        ("m.json", b"{", "is not JSON"),
+    ],
+)
+def test_a_file_that_is_no_manifest_is_refused(tmp_path: Path, name: str, content: bytes, message: str) -> None:
+    (tmp_path / name).write_bytes(content)
+    with pytest.raises(DataError, match=message):
+        load_manifest(tmp_path / name)
+
+
+@pytest.mark.parametrize("name", ["m.jsonl", "m.csv", "m.parquet", "m.json"])
+def test_a_missing_file_is_refused(tmp_path: Path, name: str) -> None:
+    with pytest.raises(DataError, match="no such manifest"):
+        load_manifest(tmp_path / name)

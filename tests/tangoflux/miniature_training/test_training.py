@@ -1,0 +1,121 @@
+"""The trainings of the small models, at the size of a toy."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor, nn
+from transformers import AutoTokenizer, ClapFeatureExtractor, ClapModel
+
+from tangoflux.miniature_training import train_clap, train_detector
+from tangoflux.miniature_training.clap import TRAININGS, hard_negatives, text_embeddings, tokenise
+from tangoflux.miniature_training.clap_files import feature_extractor, make_tokenizer
+from tangoflux.miniature_training.data import augment, rendered_scenes
+from tangoflux.miniature_training.detector import DetectorTraining
+from tangoflux.miniature_training.loop import LoopConfig, run_loop
+from tangoflux.miniature_training.vae import VaeTraining, train_decoder, train_vae
+from tangoflux.model.autoencoder import Autoencoder
+from tangoflux.model.log_mel import LogMel, LogMelConfig
+from tangoflux.soundworld import Event, SceneContent, bank, random_scene, render
+from tangoflux.soundworld.detector import EventDetector
+
+
+def quiet(line: str) -> None:
+    del line
+
+
+def test_a_resumed_training_ends_where_an_unbroken_one_does(tmp_path: Path) -> None:
+    def train(stops: list[int], checkpoint: Path) -> Tensor:
+        for stop in stops:
+            torch.manual_seed(0)
+            model = nn.Linear(3, 1)
+
+            def loss_of_step(step: int, model: nn.Linear = model, stop: int = stop) -> Tensor:
+                if step == stop:
+                    raise KeyboardInterrupt
+                inputs = torch.randn(8, 3, generator=torch.Generator().manual_seed(step))
+                return (model(inputs) - inputs.sum(1, keepdim=True)).square().mean()
+
+            try:
+                run_loop(model, loss_of_step, LoopConfig(12, 0.1, warmup_steps=2), checkpoint, quiet, save_every_s=0.0)
+            except KeyboardInterrupt:
+                continue
+            return model.weight.detach()
+        raise AssertionError
+
+    assert torch.equal(train([12], tmp_path / "whole.pt"), train([5, 12], tmp_path / "broken.pt"))
+
+
+def test_rendered_scenes_are_kept_and_found_again(tmp_path: Path) -> None:
+    first = rendered_scenes("train", 5, 1, tmp_path, quiet)
+    again = rendered_scenes("train", 5, 1, tmp_path, quiet)
+    assert first.scenes == again.scenes
+    assert np.array_equal(first.log_mel, again.log_mel) and first.log_mel.shape == (5, 251, 64)
+
+
+def test_augmentation_keeps_the_padding_silent_and_depends_on_its_generator(tmp_path: Path) -> None:
+    scenes, log_mel, frames = rendered_scenes("train", 8, 2, tmp_path, quiet).select(np.arange(8))
+    changed, again = (augment(log_mel, frames, torch.Generator().manual_seed(3)) for _ in range(2))
+    assert torch.equal(changed, again)
+    assert changed.shape == log_mel.shape and changed.min() >= -100 and not torch.equal(changed, log_mel)
+    short = min(range(8), key=lambda row: scenes[row].duration_s)
+    assert changed[short, frames[short] + 12 :].max() == -100
+
+
+@pytest.mark.parametrize("text", ["a dog barks", "", "犬が吠える 🐕", "x" * 10_000])
+def test_any_text_becomes_at_most_64_tokens_without_unknown_ones(text: str) -> None:
+    ids = tokenise(make_tokenizer(1, captions=50), [text])["input_ids"][0].tolist()
+    assert len(ids) <= 64 and ids[0] == 0 and ids[-1] == 2 and 3 not in ids
+
+
+def test_hard_negatives_differ_from_the_scene_and_from_each_other() -> None:
+    content = SceneContent((Event("bark", 2), Event("siren")))
+    wrong = hard_negatives(content, 4, np.random.default_rng(0))
+    assert len({content, *wrong}) == 5
+
+
+def test_the_default_features_are_those_of_the_saved_extractor(tmp_path: Path) -> None:
+    feature_extractor().save_pretrained(tmp_path)
+    extractor = ClapFeatureExtractor.from_pretrained(tmp_path)
+    rng = np.random.default_rng(4)
+    waveform = render(random_scene(rng, "train"), rng)
+    expected = extractor(waveform, sampling_rate=16_000, return_tensors="pt")["input_features"][0, 0]
+    log_mel = LogMel(LogMelConfig())
+    features = log_mel(log_mel.fit(torch.from_numpy(waveform))[None])[0]
+    assert (features - expected)[expected > -70].abs().max() < 0.02
+
+
+def test_the_detector_is_trained_and_saved(tmp_path: Path) -> None:
+    config = DetectorTraining(scenes=16, heldout_scenes=4, batch_size=4, loop=LoopConfig(3, 1e-3))
+    quality = train_detector(tmp_path / "detector", tmp_path / "cache", quiet, config=config)
+    assert 0.0 <= quality["heldout_exact"] <= 1.0
+    assert len(EventDetector.load(tmp_path / "detector").detect([np.zeros(16_000, np.float32)], 16_000)) == 1
+    assert sum(file.stat().st_size for file in (tmp_path / "detector").iterdir()) < 1_500_000
+
+
+@pytest.mark.parametrize("role", ["reward", "judge"])
+def test_a_clap_model_is_trained_and_saved_in_the_layout_of_transformers(role: str, tmp_path: Path) -> None:
+    assert role in ("reward", "judge")
+    config = replace(TRAININGS[role], scenes=16, heldout_scenes=4, batch_size=4, loop=LoopConfig(2, 1e-3))
+    quality = train_clap(tmp_path / role, tmp_path / "cache", role, quiet, config=config)
+    assert 0.0 <= quality["heldout_retrieval_of_5"] <= 1.0
+    model = ClapModel.from_pretrained(tmp_path / role, dtype=torch.float32).eval()
+    tokenizer = AutoTokenizer.from_pretrained(tmp_path / role)
+    texts = tokenizer([prompt.text for prompt in bank("dev", 3, 0)], padding=True, return_tensors="pt")
+    assert text_embeddings(model, texts).shape == (3, 128)
+    assert sum(file.stat().st_size for file in (tmp_path / role).iterdir()) < 2_500_000
+
+
+def test_the_decoder_learns_on_while_the_latents_stay(tmp_path: Path) -> None:
+    few = VaeTraining(steps=2, scenes=2, batch_size=2)
+    train_vae(tmp_path / "vae", tmp_path / "cache", quiet, few)
+    train_decoder(tmp_path / "vae", tmp_path / "decoder", tmp_path / "cache", quiet, few)
+    before, after = Autoencoder.load(tmp_path / "vae"), Autoencoder.load(tmp_path / "decoder")
+    waveform = torch.from_numpy(render(random_scene(np.random.default_rng(0), "dev"), np.random.default_rng(0)))
+    latents = before.encode(waveform[None, None])
+    assert torch.equal(after.encode(waveform[None, None]), latents)
+    assert not torch.allclose(after.decode(latents), before.decode(latents))
