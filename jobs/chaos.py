@@ -26,7 +26,7 @@ from tangoflux.errors import ConfigError
 
 SMALL = (
     *("--iterations", "3", "--prompts-per-iteration", "48", "--rollout-chunk-prompts", "4", "--batch-size", "8"),
-    *("--heldout-num-prompts", "8", "--listening", "2", "--checkpoint-every", "2", "--epochs", "2"),
+    *("--heldout-num-prompts", "8", "--num-audio-samples", "2", "--checkpoint-every", "2", "--epochs", "2"),
 )
 """Options of both runs: many small chunks, and many checkpoints."""
 
@@ -99,7 +99,7 @@ class Driver:
             self._process.kill()
             self._process.wait()
 
-    def is_over(self) -> bool:
+    def is_done(self) -> bool:
         """Whether the run has ended well.
 
         Raises:
@@ -113,7 +113,7 @@ class Driver:
 
     def wait(self) -> float:
         """Until the end; returns the seconds since the start."""
-        while not self.is_over():
+        while not self.is_done():
             time.sleep(LOOK_S)
         return time.monotonic() - self._started
 
@@ -140,7 +140,7 @@ class Disturbance:
         source.shuffle(plan)
         kills: list[Kill] = []
         next_at = started
-        while not self.driver.is_over():
+        while not self.driver.is_done():
             time.sleep(LOOK_S)
             now = progress(self.driver.run_dir)
             if kills and kills[-1].lost_s is None:

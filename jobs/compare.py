@@ -13,7 +13,7 @@ import numpy as np
 import pyarrow as pa
 
 from actors.storage.metrics import read_history
-from actors.storage.object_store import Place, place_of
+from actors.storage.object_store import ObjectStorePath, parse_path
 from actors.storage.paths import local_file
 from actors.storage.shards import shards_at
 from jobs.reporting.formatting import with_error
@@ -31,12 +31,12 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Prints the table."""
     parser = argparse.ArgumentParser(prog="python jobs/compare.py", description=__doc__, epilog=EPILOG)
     parser.formatter_class = argparse.RawDescriptionHelpFormatter
-    parser.add_argument("runs", nargs="+", type=place_of, help="run directories or URIs of jobs/crpo.py")
+    parser.add_argument("runs", nargs="+", type=parse_path, help="run directories or URIs of jobs/crpo.py")
     print(comparison(parser.parse_args(argv).runs))
     return 0
 
 
-def comparison(runs: Sequence[Path | Place]) -> str:
+def comparison(runs: Sequence[Path | ObjectStorePath]) -> str:
     """The table as Markdown.
 
     Raises:
@@ -54,7 +54,7 @@ def comparison(runs: Sequence[Path | Place]) -> str:
     return "\n".join(lines) + f"\n\n{len(first)} held-out prompts."
 
 
-def _base_and_last(run: Path | Place) -> tuple[pa.Table, pa.Table]:
+def _base_and_last(run: Path | ObjectStorePath) -> tuple[pa.Table, pa.Table]:
     """The held-out tables of the base policy and of the last one."""
     with local_file(run / "metrics.jsonl") as file:
         iterations = read_history(file).iterations

@@ -26,23 +26,23 @@ if TYPE_CHECKING:
     from jobs.reporting.tensorboard_log import TensorboardLog
     from jobs.stages.iteration import Run
     from jobs.stages.preflight import Inputs
-    from jobs.stages.run_storage import RunPlace
+    from jobs.stages.run_storage import RunStorage
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Checks everything that can be checked first, then runs the iterations that the run directory lacks."""
     config = load_config(argv)
     # torch and Ray take seconds to import, which --help and a mistyped option need not wait for.
-    from jobs.stages.preflight import prepare
+    from jobs.stages.preflight import run_preflight
     from jobs.stages.run_storage import opened
 
-    inputs = prepare(config)
+    inputs = run_preflight(config)
     with opened(config.run_dir) as place:
         run(config, inputs, place)
     return 0
 
 
-def run(config: RunConfig, inputs: Inputs, place: RunPlace) -> None:
+def run(config: RunConfig, inputs: Inputs, place: RunStorage) -> None:
     """The run itself, in its place, which is this process's alone."""
     from actors.cluster.session import ray_session
     from actors.storage.policy_store import PolicyStore
@@ -60,20 +60,20 @@ def run(config: RunConfig, inputs: Inputs, place: RunPlace) -> None:
     with (
         resumable(f"go on with: python jobs/crpo.py --run-dir {shlex.quote(str(place.root))} --resume"),
         Display(config.iterations) as display,
-        _board(config, directory, steps_before) as board,
+        _open_trackers(config, directory, steps_before) as board,
     ):
         display.note(f"{inputs.plan}\n\nrun directory {place.root}")
         with ray_session(config.rollouts, config.rewards, config.learner):
             display.note(place_run(config))
             with open_pools(config, place.policy(0)) as pools:
-                mishaps = align(Run(config, place, inputs, pools, display, board))
+                failure_counts = align(Run(config, place, inputs, pools, display, board))
         write_report(directory)
-        summarise(place, mishaps, display)
+        summarise(place, failure_counts, display)
     # After the block: TensorBoard's files are closed.
     place.push()
 
 
-def _board(config: RunConfig, directory: Path, steps_before: int) -> TensorboardLog:
+def _open_trackers(config: RunConfig, directory: Path, steps_before: int) -> TensorboardLog:
     from jobs.reporting.tensorboard_log import TensorboardLog
     from jobs.reporting.wandb_log import WandbLog
 
@@ -97,7 +97,7 @@ def align(run: Run) -> dict[str, int]:
     return run.log_end(time.monotonic() - started)
 
 
-def summarise(place: RunPlace, mishaps: Mapping[str, int], display: Display) -> None:
+def summarise(place: RunStorage, failure_counts: Mapping[str, int], display: Display) -> None:
     """The table of base against aligned, where to look and listen, and what died on the way."""
     iterations = read_history(place.local / "metrics.jsonl").iterations
     aligned = iterations[-1]["heldout"] if len(iterations) > 1 else None
@@ -107,8 +107,8 @@ def summarise(place: RunPlace, mishaps: Mapping[str, int], display: Display) -> 
         "policy": place.policy(iterations[-1]["policy_version"]),
     }
     display.summary(iterations[0]["heldout"], aligned, paths)
-    if any(mishaps.values()):
-        words = [f"{name.replace('_', ' ')} {count}" for name, count in mishaps.items() if count]
+    if any(failure_counts.values()):
+        words = [f"{name.replace('_', ' ')} {count}" for name, count in failure_counts.items() if count]
         display.note(f"\ndied on the way: {', '.join(words)}")
 
 

@@ -11,7 +11,7 @@ from __future__ import annotations
 import argparse
 from collections.abc import Sequence
 
-from actors.storage.object_store import place_of
+from actors.storage.object_store import parse_path
 from jobs.reporting.report import write_report
 from jobs.stages.run_storage import small_files
 from tangoflux.cli import run_main
@@ -25,7 +25,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     """
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument(
-        "--run-dir", type=place_of, required=True, metavar="DIR", help="directory or URI of a run of jobs/crpo.py"
+        "--run-dir", type=parse_path, required=True, metavar="DIR", help="directory or URI of a run of jobs/crpo.py"
     )
     run_dir = parser.parse_args(argv).run_dir
     with small_files(run_dir) as directory:

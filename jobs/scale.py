@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 from actors.cluster.live_run import find_live_run
 from actors.options.pool_size import PoolSize
-from actors.storage.object_store import place_of
+from actors.storage.object_store import parse_path
 from tangoflux.cli import run_main
 from tangoflux.errors import ConfigError
 
@@ -42,9 +42,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     # Ray takes seconds to import, and asks on import how it is to log in.
     import ray
 
-    from actors.pools.live_pools import joined
+    from actors.pools.live_pools import connect_controller
 
-    with joined(live, arguments.run_dir) as controller:
+    with connect_controller(live, arguments.run_dir) as controller:
         if wishes:
             ray.get(controller.wish.remote(wishes), timeout=TAKEN_S)
         status = _wait_for(lambda: ray.get(controller.status.remote(), timeout=TAKEN_S), wishes)
@@ -90,7 +90,7 @@ def _parser() -> argparse.ArgumentParser:
         epilog=EPILOG,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    parser.add_argument("--run-dir", type=place_of, required=True, help="the run's directory or URI")
+    parser.add_argument("--run-dir", type=parse_path, required=True, help="the run's directory or URI")
     parser.add_argument("--rollouts", metavar="N|N:M", help="rollout workers")
     parser.add_argument("--rewards", metavar="N|N:M", help="reward workers")
     return parser

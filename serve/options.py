@@ -14,15 +14,15 @@ from pydantic import BeforeValidator, ConfigDict, PlainSerializer
 from actors.options.pool_size import ALLOWED, PoolSize
 from actors.options.scheduling import CustomResources, LabelSelector, label_selector_option, resources_option
 from actors.options.schema import Options, build, leaves, option
-from actors.storage.object_store import Place, place_of
+from actors.storage.object_store import ObjectStorePath, parse_path
 from tangoflux.errors import ConfigError
 from tangoflux.model.precision import Precision
 
 KEY_VARIABLE = "TANGOFLUX_API_KEY"
 
 RunDir = Annotated[
-    Path | Place | None,
-    BeforeValidator(lambda value: None if value is None else place_of(str(value))),
+    Path | ObjectStorePath | None,
+    BeforeValidator(lambda value: None if value is None else parse_path(str(value))),
     PlainSerializer(lambda value: None if value is None else str(value), return_type=str | None),
 ]
 

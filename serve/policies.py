@@ -17,7 +17,7 @@ from typing import Any
 import torch
 
 from actors.storage.metrics import read_history
-from actors.storage.object_store import Place
+from actors.storage.object_store import ObjectStorePath
 from actors.storage.paths import local_file
 from actors.storage.policy_store import PolicyStore
 from actors.storage.stored_policy import local_policy, stored_versions
@@ -50,7 +50,7 @@ class Resident:
 class Versions:
     """The versions that a source offers: those of a run, or the single one of a model."""
 
-    def __init__(self, source: Path | Place, is_run: bool) -> None:
+    def __init__(self, source: Path | ObjectStorePath, is_run: bool) -> None:
         self.source, self.is_run = source, is_run
         self._figures: tuple[int | None, dict[str, dict[str, Any]]] = (None, {})
 
@@ -62,7 +62,7 @@ class Versions:
         """
         if not self.is_run:
             return [BASE]
-        if isinstance(self.source, Place):
+        if isinstance(self.source, ObjectStorePath):
             return stored_versions(self.source / "policies")
         return [f"v{version:04d}" for version in PolicyStore(self.source / "policies").versions()]
 
@@ -88,13 +88,13 @@ class Versions:
         return self._figures[1]
 
 
-def _size(file: Path | Place) -> int | None:
-    if isinstance(file, Place):
+def _size(file: Path | ObjectStorePath) -> int | None:
+    if isinstance(file, ObjectStorePath):
         return file.size("")
     return file.stat().st_size if file.exists() else None
 
 
-def _read_figures(log: Path | Place) -> dict[str, dict[str, Any]]:
+def _read_figures(log: Path | ObjectStorePath) -> dict[str, dict[str, Any]]:
     with nullcontext(log) if isinstance(log, Path) else local_file(log) as file:
         events = read_history(file).iterations
     return {

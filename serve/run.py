@@ -12,7 +12,7 @@ from collections.abc import Mapping, Sequence
 from contextlib import redirect_stdout, suppress
 from typing import Any
 
-from actors.cluster.ray_logs import hush
+from actors.cluster.ray_logs import silence_ray_logs
 from actors.options.command_line import load_options
 from serve.options import ServeOptions, check_reachable, key_hash
 from tangoflux.cli import catch_sigterm, run_main
@@ -36,7 +36,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         ServeOptions, argv, program="python serve/run.py", description=DESCRIPTION, examples=EXAMPLES
     )
     check_reachable(options.host, key_hash(options), options.open_to_all)
-    hush(metrics=options.metrics_port is not None)
+    silence_ray_logs(metrics=options.metrics_port is not None)
     # Ray takes seconds to import, which --help and a mistyped option need not wait for.
     import ray
     from ray import serve

@@ -13,7 +13,7 @@ from typing import Any
 
 import torch
 
-from actors.storage.object_store import Place
+from actors.storage.object_store import ObjectStorePath
 from serve.engine import Engine, FullError, Job, Result
 from serve.errors import ApiError, invalid, overloaded
 from serve.options import ServeOptions
@@ -248,7 +248,7 @@ def versions_of(options: ServeOptions) -> Versions:
     """
     if options.run_dir is None:
         return Versions(find_directory(options.model), is_run=False)
-    if isinstance(options.run_dir, Place):
+    if isinstance(options.run_dir, ObjectStorePath):
         return Versions(options.run_dir, is_run=True)
     directory = options.run_dir.expanduser().resolve()
     if not directory.is_dir():

@@ -18,7 +18,7 @@ os.environ.setdefault("HF_HUB_OFFLINE", "1")
 from tests.tiny import tiny_model
 
 if TYPE_CHECKING:
-    from actors.storage.object_store import Place
+    from actors.storage.object_store import ObjectStorePath
     from tests.object_store import Proxy
 
 
@@ -63,10 +63,10 @@ def proxy(s3_url: str) -> Iterator[Proxy]:
 
 
 @pytest.fixture
-def place(proxy: Proxy, monkeypatch: pytest.MonkeyPatch) -> Place:
+def place(proxy: Proxy, monkeypatch: pytest.MonkeyPatch) -> ObjectStorePath:
     """An empty prefix in it, whose spoilt requests are soon repeated."""
     from actors.storage import object_store as storage
-    from actors.storage.object_store import Place
+    from actors.storage.object_store import ObjectStorePath
 
     monkeypatch.setattr(storage, "PAUSES_S", (0.05, 0.05))
-    return Place(f"s3://bucket/run/{uuid.uuid4().hex}?endpoint_override={proxy.url}")
+    return ObjectStorePath(f"s3://bucket/run/{uuid.uuid4().hex}?endpoint_override={proxy.url}")

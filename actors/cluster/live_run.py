@@ -8,8 +8,8 @@ import socket
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-from actors.storage.object_store import Place
-from actors.storage.paths import content_of, whole
+from actors.storage.object_store import ObjectStorePath
+from actors.storage.paths import atomic_write, content_of
 from tangoflux.errors import ConfigError
 
 POOLS = "pools.json"
@@ -28,17 +28,17 @@ class LiveRun:
     controller: str
     auth_mode: str
 
-    def write(self, run_dir: Path | Place) -> None:
+    def write(self, run_dir: Path | ObjectStorePath) -> None:
         """Tells others.
 
         Raises:
             ResourceError: the directory cannot be written.
         """
-        with whole(run_dir / POOLS) as temporary:
+        with atomic_write(run_dir / POOLS) as temporary:
             temporary.write_text(json.dumps(asdict(self)) + "\n")
 
 
-def find_live_run(run_dir: Path | Place) -> LiveRun:
+def find_live_run(run_dir: Path | ObjectStorePath) -> LiveRun:
     """Where a run is live; this process can then join its cluster. To be called before Ray is imported.
 
     Raises:
@@ -59,6 +59,6 @@ def find_live_run(run_dir: Path | Place) -> LiveRun:
     return live
 
 
-def gone(run_dir: Path | Place) -> ConfigError:
+def gone(run_dir: Path | ObjectStorePath) -> ConfigError:
     """The error for a run whose driver ended without a word."""
     return ConfigError(f"no run is live in {run_dir}: its driver is gone; go on with --resume")

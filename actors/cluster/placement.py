@@ -44,7 +44,7 @@ class Request:
     labels: Mapping[str, str] = field(default_factory=dict[str, str])
 
     def __str__(self) -> str:
-        return f"{self.count} x {self.name} ({in_words(self.needs)})"
+        return f"{self.count} x {self.name} ({format_resources(self.needs)})"
 
 
 def place(requests: Iterable[Request], nodes: Sequence[Nodes]) -> dict[str, Counter[str]]:
@@ -86,7 +86,7 @@ def matches(labels: Mapping[str, str] | None, selector: Mapping[str, str]) -> bo
     return True
 
 
-def in_words(resources: Mapping[str, float]) -> str:
+def format_resources(resources: Mapping[str, float]) -> str:
     """``2 CPU, 1 GPU``; what is zero, and what Ray adds on its own, is left out."""
     shown = [
         f"{amount:g} {name}"
@@ -108,7 +108,9 @@ def _fits(request: Request, shape: Nodes, room: Mapping[str, float]) -> bool:
 
 
 def _lacking(request: Request, nodes: Sequence[Nodes]) -> str:
-    there = "; ".join(f"{shape.count} x {shape.name} ({in_words(shape.resources)})" for shape in nodes) or "no node"
+    there = (
+        "; ".join(f"{shape.count} x {shape.name} ({format_resources(shape.resources)})" for shape in nodes) or "no node"
+    )
     fitting = [shape for shape in nodes if matches(shape.labels, request.labels)]
     if not fitting:
         wanted = ", ".join(f"{name}={value}" for name, value in request.labels.items())

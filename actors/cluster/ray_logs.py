@@ -16,7 +16,7 @@ NO_METRICS = {
 }
 
 
-def hush(metrics: bool = False) -> None:
+def silence_ray_logs(metrics: bool = False) -> None:
     """Sets it, but for what is set already; to be called before Ray is started.
 
     Args:

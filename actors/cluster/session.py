@@ -12,7 +12,7 @@ import ray
 import torch
 
 from actors.cluster.join import join
-from actors.cluster.ray_logs import hush
+from actors.cluster.ray_logs import silence_ray_logs
 from actors.options.pool_size import PoolSize
 from actors.options.scheduling import Processes
 from tangoflux.cli import catch_sigterm
@@ -39,7 +39,7 @@ def ray_session(*kinds: Processes) -> Generator[None]:
         join(address)
     else:
         _check_gpus(kinds)
-        hush()
+        silence_ray_logs()
         ray.init(
             num_cpus=_logical_cpus(kinds), include_dashboard=False, log_to_driver=False, logging_level=logging.ERROR
         )

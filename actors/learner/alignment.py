@@ -53,11 +53,11 @@ class Alignment:
         """See ``learner_objective.means``."""
         return means(sums)
 
-    def before(self, policy: Policy) -> dict[str, Any]:
+    def initial_metrics(self, policy: Policy) -> dict[str, Any]:
         """Losses and gradient norms at the start, and how many pairs there are."""
         return {"start": self._measure(policy), "pairs": len(self.rows)}
 
-    def after(self, load_new: Callable[[], Policy]) -> dict[str, Any]:
+    def final_metrics(self, load_new: Callable[[], Policy]) -> dict[str, Any]:
         """The same at the end, and the share of unseen pairs that the new policy ranks as the reward did."""
         policy, accuracy = load_new(), None
         if self.heldout_rows:

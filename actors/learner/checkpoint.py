@@ -24,27 +24,27 @@ import torch.distributed as dist
 from safetensors.torch import save_file
 from torch import Tensor
 
-from actors.storage.object_store import Place
-from actors.storage.paths import local_file, remove_below, whole
+from actors.storage.object_store import ObjectStorePath
+from actors.storage.paths import atomic_write, local_file, remove_below
 from tangoflux.model.checkpoint import read_json, read_weights
 
 STATE = "state.json"
 
 
-def latest_checkpoint(directory: Path | Place) -> Path | Place | None:
+def latest_checkpoint(directory: Path | ObjectStorePath) -> Path | ObjectStorePath | None:
     """The checkpoint of the highest step that is whole; None without one."""
     last = max((name for name in _names(directory) if re.fullmatch(rf"step-\d+/{STATE}", name)), default=None)
     return directory / last.partition("/")[0] if last else None
 
 
 @contextmanager
-def local_checkpoint(checkpoint: Path | Place | None) -> Generator[Path | None]:
+def local_checkpoint(checkpoint: Path | ObjectStorePath | None) -> Generator[Path | None]:
     """A checkpoint as a local directory as long as the block lasts.
 
     Raises:
         ResourceError: the store does not answer, or the disk is full.
     """
-    if not isinstance(checkpoint, Place):
+    if not isinstance(checkpoint, ObjectStorePath):
         yield checkpoint
         return
     with tempfile.TemporaryDirectory(prefix="tangoflux-") as directory:
@@ -59,16 +59,16 @@ class Progress:
 
     Attributes:
         step: optimiser steps that are done.
-        before: what was measured on the policy at the training's start.
+        initial_metrics: what was measured on the policy at the training's start.
         events: of all steps so far.
     """
 
     step: int = 0
-    before: dict[str, Any] = field(default_factory=dict[str, Any])
+    initial_metrics: dict[str, Any] = field(default_factory=dict[str, Any])
     events: list[dict[str, Any]] = field(default_factory=list[dict[str, Any]])
 
 
-def checkpoint_progress(checkpoint: Path | Place | None) -> Progress:
+def checkpoint_progress(checkpoint: Path | ObjectStorePath | None) -> Progress:
     """What is done at a checkpoint; nothing without one."""
     if checkpoint is None:
         return Progress()
@@ -87,7 +87,7 @@ def checkpoint_moments(checkpoint: Path) -> list[dict[str, Tensor]]:
     return [read_weights(file) for file in sorted(checkpoint.glob("optimizer-*.safetensors"))]
 
 
-def load_tensors(file: Path | Place) -> dict[str, Tensor]:
+def load_tensors(file: Path | ObjectStorePath) -> dict[str, Tensor]:
     """The tensors of a safetensors file.
 
     Raises:
@@ -99,7 +99,7 @@ def load_tensors(file: Path | Place) -> dict[str, Tensor]:
 
 
 def save_checkpoint(
-    directory: Path | Place,
+    directory: Path | ObjectStorePath,
     progress: Progress,
     rank: int,
     moments: Mapping[str, Tensor],
@@ -124,7 +124,7 @@ def save_checkpoint(
         _save(weights, target / "weights.safetensors")
     dist.barrier()
     if weights:
-        with whole(target / STATE) as temporary:
+        with atomic_write(target / STATE) as temporary:
             temporary.write_text(json.dumps(asdict(progress)) + "\n")
         steps = {name.partition("/")[0] for name in _names(directory) if name.startswith("step-")}
         for old in sorted(steps):
@@ -132,12 +132,12 @@ def save_checkpoint(
                 remove_below(directory / old)
 
 
-def _save(tensors: Mapping[str, Tensor], file: Path | Place) -> None:
-    with whole(file) as temporary:
+def _save(tensors: Mapping[str, Tensor], file: Path | ObjectStorePath) -> None:
+    with atomic_write(file) as temporary:
         save_file(dict(tensors), temporary)
 
 
-def _names(directory: Path | Place) -> list[str]:
-    if isinstance(directory, Place):
+def _names(directory: Path | ObjectStorePath) -> list[str]:
+    if isinstance(directory, ObjectStorePath):
         return list(directory.sizes())
     return [path.relative_to(directory).as_posix() for path in directory.glob("step-*/*")]

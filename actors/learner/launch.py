@@ -22,14 +22,14 @@ from ray.exceptions import RayActorError
 from ray.train.torch import TorchTrainer
 
 from actors.cluster.nodes import this_node
-from actors.cluster.placement import in_words
+from actors.cluster.placement import format_resources
 from actors.learner.checkpoint import checkpoint_progress, latest_checkpoint
 from actors.learner.mailbox import MailboxActor
 from actors.learner.pairs import fingerprint, read_pairs
 from actors.learner.rank import run_rank
 from actors.learner.settings import LearnerJob, LearnerResult, LearnerSettings, Pretraining, PretrainingResult
-from actors.pools.worker_slot import START_S, WorkerError, first_line
-from actors.storage.object_store import Place
+from actors.pools.worker_slot import START_TIMEOUT_S, WorkerError, first_line
+from actors.storage.object_store import ObjectStorePath
 from actors.storage.paths import absolute, remove, remove_below
 from actors.storage.shards import shards_at
 from tangoflux.errors import ResourceError, TangoFluxError
@@ -65,9 +65,9 @@ class _HungError(Exception):
 
 
 def train(
-    preferences_dir: Path | Place,
-    policy_dir: Path | Place,
-    output_dir: Path | Place,
+    preferences_dir: Path | ObjectStorePath,
+    policy_dir: Path | ObjectStorePath,
+    output_dir: Path | ObjectStorePath,
     settings: LearnerSettings,
     iteration: int,
     seed: int,
@@ -173,7 +173,7 @@ def _attempt(job: LearnerJob, datasets: dict[str, ray.data.Dataset], on_event: O
     fit = _in_thread(lambda: _fit(trainer, job.weights.parent))
     ranks: list[Any] = []
     timeout_s = job.settings.timeout_s
-    heard, patience_s = time.monotonic(), max(timeout_s, START_S)
+    heard, patience_s = time.monotonic(), max(timeout_s, START_TIMEOUT_S)
     try:
         while True:
             over = fit.done()
@@ -194,10 +194,10 @@ def _attempt(job: LearnerJob, datasets: dict[str, ray.data.Dataset], on_event: O
 
 
 def _no_place(settings: LearnerSettings, seconds: float) -> str:
-    needs = in_words({"CPU": settings.num_cpus, "GPU": settings.num_gpus, **settings.resources})
+    needs = format_resources({"CPU": settings.num_cpus, "GPU": settings.num_gpus, **settings.resources})
     return (
         f"the learner found no place within {seconds:g} s: it needs {settings.workers} x ({needs}), the cluster has "
-        f"{in_words(ray.cluster_resources())}: ask for less, or add nodes and resume"
+        f"{format_resources(ray.cluster_resources())}: ask for less, or add nodes and resume"
     )
 
 
@@ -241,15 +241,15 @@ def _trainer(datasets: dict[str, ray.data.Dataset], job: LearnerJob, mailbox: An
     )
 
 
-def _storage(output: Path | Place) -> dict[str, Any]:
+def _storage(output: Path | ObjectStorePath) -> dict[str, Any]:
     """Where Ray Train keeps what it notes down, as ``ray.train.RunConfig`` takes it."""
-    if isinstance(output, Place):
+    if isinstance(output, ObjectStorePath):
         return {"storage_path": output.path, "storage_filesystem": output.filesystem}
     output.mkdir(parents=True, exist_ok=True)
     return {"storage_path": str(output)}
 
 
-def _fit(trainer: TorchTrainer, output: Path | Place) -> Any:
+def _fit(trainer: TorchTrainer, output: Path | ObjectStorePath) -> Any:
     """Runs the training, and raises what a rank raised on purpose as it is."""
     try:
         return trainer.fit().return_value

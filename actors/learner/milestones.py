@@ -14,7 +14,7 @@ from actors.learner.moments import own_moments
 from actors.learner.pretraining import FlowMatching
 from actors.learner.samples import Sampler
 from actors.learner.settings import LearnerJob
-from actors.learner.task import Task
+from actors.learner.task import TrainingTask
 from actors.storage.stored_policy import local_policy
 from tangoflux.model.policy import Policy
 
@@ -22,7 +22,9 @@ from tangoflux.model.policy import Policy
 class Milestones:
     """Validates and samples with the weights that would be stored, on rank 0, and writes checkpoints on all ranks."""
 
-    def __init__(self, job: LearnerJob, task: Task, policy: Policy, average: dict[str, Tensor], rank: int) -> None:
+    def __init__(
+        self, job: LearnerJob, task: TrainingTask, policy: Policy, average: dict[str, Tensor], rank: int
+    ) -> None:
         """Takes the policy that is trained, and on rank 0 its average where one is kept."""
         self.plan, self.settings, self.checkpoints = job.pretraining, job.settings, job.checkpoints
         self.task, self.policy, self.average, self.rank = task, policy, average, rank

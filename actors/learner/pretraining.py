@@ -58,11 +58,11 @@ class FlowMatching:
         total, count = sums.tolist()
         return {"loss": total / count}
 
-    def before(self, policy: Policy) -> dict[str, Any]:
+    def initial_metrics(self, policy: Policy) -> dict[str, Any]:
         """Nothing but how many clips there are: what is measured, is so on the way."""
         return {"clips": len(self.rows)}
 
-    def after(self, load_new: Callable[[], Policy]) -> dict[str, Any]:
+    def final_metrics(self, load_new: Callable[[], Policy]) -> dict[str, Any]:
         """Nothing more: the last step is validated."""
         return {}
 

@@ -33,8 +33,8 @@ from actors.learner.milestones import Milestones
 from actors.learner.moments import set_moments
 from actors.learner.pretraining import FlowMatching
 from actors.learner.settings import LearnerJob
-from actors.learner.task import Task
-from actors.storage.paths import whole
+from actors.learner.task import TrainingTask
+from actors.storage.paths import atomic_write
 from actors.storage.stored_policy import local_policy
 from tangoflux.errors import ConfigError
 from tangoflux.model.layout import fresh_policy, load_lora_policy, load_policy
@@ -85,7 +85,7 @@ class Rank:
     def run(self) -> dict[str, Any] | None:
         """Trains; on rank 0 writes events and weights and returns the measurements."""
         if self.rank == 0 and self.checkpoint is None:
-            self.progress = Progress(before=self.task.before(self.policy))
+            self.progress = Progress(initial_metrics=self.task.initial_metrics(self.policy))
         self.log.write(*self.progress.events)
         engine = start_deepspeed(self.policy, self.masters, self.settings)
         with local_checkpoint(self.checkpoint) as checkpoint:
@@ -96,10 +96,14 @@ class Rank:
         engine.destroy()
         if self.rank != 0:
             return None
-        with whole(self.job.weights) as temporary:
+        with atomic_write(self.job.weights) as temporary:
             save_file(weights, temporary)
         self.log.flush()
-        return {"steps": steps, **self.progress.before, **self.task.after(lambda: self._stored_policy(weights))}
+        return {
+            "steps": steps,
+            **self.progress.initial_metrics,
+            **self.task.final_metrics(lambda: self._stored_policy(weights)),
+        }
 
     def _load_policy(self) -> Policy:
         """The policy at the start of the training, what is not trained frozen."""
@@ -121,7 +125,7 @@ class Rank:
         fill_trained(policy, weights)
         return policy.to(self.device, self.dtype)
 
-    def _make_task(self, data: PairData | ClipData) -> Task:
+    def _make_task(self, data: PairData | ClipData) -> TrainingTask:
         if isinstance(data, PairData):
             return Alignment(self.job, data, make_reference(self.policy))
         assert self.job.pretraining is not None
@@ -141,7 +145,7 @@ class Rank:
             if self.settings.ema_decay and step % self.settings.ema_every == 0:
                 self._update_average(step)
             self.log.write(*milestones.reached(step, steps))
-            milestones.save(Progress(step, self.progress.before, self.log.events), steps, engine)
+            milestones.save(Progress(step, self.progress.initial_metrics, self.log.events), steps, engine)
         return steps
 
     def _global_batches(self) -> Iterator[tuple[NoiseKey, list[int]]]:

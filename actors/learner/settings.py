@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
 
-from actors.storage.object_store import Place
+from actors.storage.object_store import ObjectStorePath
 from tangoflux.errors import ConfigError
 from tangoflux.model.lora import LoraSettings
 
@@ -153,9 +153,9 @@ class LearnerJob:
         checkpoints: directory of the states to go on from.
     """
 
-    policy_dir: Path | Place
-    weights: Path | Place
-    checkpoints: Path | Place
+    policy_dir: Path | ObjectStorePath
+    weights: Path | ObjectStorePath
+    checkpoints: Path | ObjectStorePath
     settings: LearnerSettings
     seed: int
     iteration: int
@@ -179,7 +179,7 @@ class LearnerResult:
         seconds: from start to end, start-up of the ranks included.
     """
 
-    weights: Path | Place
+    weights: Path | ObjectStorePath
     start: dict[str, float]
     end: dict[str, float]
     grad_norm: dict[str, dict[str, float]]

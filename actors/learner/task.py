@@ -14,7 +14,7 @@ Velocity = Callable[..., Tensor]
 """``Policy.forward``, or a DeepSpeed engine around it."""
 
 
-class Task(Protocol):
+class TrainingTask(Protocol):
     """Rows of data, and the loss on them."""
 
     rows: list[int]
@@ -36,10 +36,10 @@ class Task(Protocol):
         """Sums, added over batches and ranks, as named means; one of them is ``loss``."""
         ...
 
-    def before(self, policy: Policy) -> dict[str, Any]:
+    def initial_metrics(self, policy: Policy) -> dict[str, Any]:
         """What is measured on rank 0 before the training."""
         ...
 
-    def after(self, load_new: Callable[[], Policy]) -> dict[str, Any]:
+    def final_metrics(self, load_new: Callable[[], Policy]) -> dict[str, Any]:
         """What is measured on rank 0 with the new policy as it is stored, which ``load_new`` loads."""
         ...

@@ -81,7 +81,7 @@ class Processes(Protocol):
     def num_gpus(self) -> float: ...  # noqa: D102
 
 
-class PlacedProcesses(Processes, Protocol):
+class ScheduledWorkerOptions(Processes, Protocol):
     """The options of workers that may ask for nodes of a kind."""
 
     @property
@@ -90,7 +90,7 @@ class PlacedProcesses(Processes, Protocol):
     def label_selector(self) -> dict[str, str]: ...  # noqa: D102
 
 
-class PoolOptions(PlacedProcesses, Protocol):
+class PoolOptions(ScheduledWorkerOptions, Protocol):
     """The options of workers that make a pool."""
 
     @property

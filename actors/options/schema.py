@@ -115,7 +115,7 @@ class Leaf:
     @property
     def allowed(self) -> str:
         """The allowed values in words."""
-        words = self.extra("allowed") or _in_words(self.type, self.field)
+        words = self.extra("allowed") or _describe_type(self.type, self.field)
         return f"{words}, or none" if self.is_optional else words
 
     @property
@@ -211,7 +211,7 @@ def _shown(value: object) -> str:
     return str(value) or "empty"
 
 
-def _in_words(kind: Any, field: FieldInfo) -> str:
+def _describe_type(kind: Any, field: FieldInfo) -> str:
     if get_origin(kind) is Literal:
         return "one of " + ", ".join(map(str, get_args(kind)))
     noun = {int: "a whole number", float: "a number", bool: "true or false", Path: "a path"}.get(kind, "text")

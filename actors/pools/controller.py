@@ -20,7 +20,7 @@ from actors.options.pool_size import PoolSize
 from actors.pools.pool import Pool
 from actors.pools.status import PoolStatus
 from actors.pools.telemetry import Telemetry
-from actors.pools.worker_slot import DEATHS, first_line, is_over
+from actors.pools.worker_slot import DEATHS, first_line, is_done
 
 logger = logging.getLogger(__name__)
 
@@ -31,21 +31,21 @@ EXCHANGE_S = 0.5
 
 
 class PoolController:
-    """Holds the latest status and the wishes. A plain class; ``ControllerActor`` is the actor."""
+    """Holds the latest status and the requests. A plain class; ``ControllerActor`` is the actor."""
 
     def __init__(self) -> None:
         self._status: Mapping[str, PoolStatus] = {}
-        self._wishes: dict[str, PoolSize] = {}
+        self._resize_requests: dict[str, PoolSize] = {}
 
     def exchange(self, status: Mapping[str, PoolStatus]) -> dict[str, PoolSize]:
         """For the driver: takes the pools' status, gives the sizes that were wished for since the last exchange."""
         self._status = status
-        wishes, self._wishes = self._wishes, {}
-        return wishes
+        requests, self._resize_requests = self._resize_requests, {}
+        return requests
 
-    def wish(self, sizes: Mapping[str, PoolSize]) -> None:
+    def request_resize(self, sizes: Mapping[str, PoolSize]) -> None:
         """For others: asks for other sizes of some pools."""
-        self._wishes |= sizes
+        self._resize_requests |= sizes
 
     def status(self) -> Mapping[str, PoolStatus]:
         """For others: the pools as they were at the last exchange."""
@@ -55,7 +55,7 @@ class PoolController:
 ControllerActor: Any = ray.remote(PoolController)
 
 
-class Controls:
+class ControllerClient:
     """The driver's side: keeps a controller alive, tells it of the pools and does what is wished there."""
 
     def __init__(self, name: str, pools: Mapping[str, Pool], telemetry: Telemetry | None = None) -> None:
@@ -67,11 +67,11 @@ class Controls:
         self._answer: ObjectRef[Any] | None = None
         self._asked_at = 0.0
         for pool in pools.values():
-            pool.on_tend = self.tick
+            pool.on_poll = self.tick
 
     def tick(self) -> None:
         """One exchange, if it is time; waits for nothing."""
-        if self._answer is not None and is_over(self._answer):
+        if self._answer is not None and is_done(self._answer):
             self._take_answer(self._answer)
             self._answer = None
         if self._answer is None and time.monotonic() - self._asked_at >= EXCHANGE_S:
@@ -87,7 +87,7 @@ class Controls:
     def close(self) -> None:
         """Ends the controller."""
         for pool in self._pools.values():
-            pool.on_tend = None
+            pool.on_poll = None
         if self._actor is not None:
             ray.kill(self._actor)
 
@@ -100,10 +100,10 @@ class Controls:
 
     def _take_answer(self, answer: ObjectRef[Any]) -> None:
         try:
-            wishes: Mapping[str, PoolSize] = ray.get(answer)
+            requests: Mapping[str, PoolSize] = ray.get(answer)
         except DEATHS as error:
             logger.warning("the controller of the pools died and is replaced: %s", first_line(error))
             self._actor = None
         else:
-            for name, size in wishes.items():
+            for name, size in requests.items():
                 self._pools[name].resize(size)

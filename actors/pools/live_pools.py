@@ -14,11 +14,11 @@ import ray
 from ray.exceptions import GetTimeoutError
 
 from actors.cluster.live_run import AUTH_MODE, POOLS, LiveRun, gone
-from actors.pools.controller import NAMESPACE, Controls
+from actors.pools.controller import NAMESPACE, ControllerClient
 from actors.pools.pool import Pool
 from actors.pools.telemetry import Telemetry
 from actors.pools.worker_slot import DEATHS
-from actors.storage.object_store import Place
+from actors.storage.object_store import ObjectStorePath
 from actors.storage.paths import absolute, remove
 from tangoflux.errors import ConfigError
 
@@ -27,27 +27,27 @@ REPLACED_S = 5.0
 
 
 @contextmanager
-def announced(
-    run_dir: Path | Place, pools: Mapping[str, Pool], telemetry: Telemetry | None = None
-) -> Generator[Controls]:
+def publish_pools(
+    run_dir: Path | ObjectStorePath, pools: Mapping[str, Pool], telemetry: Telemetry | None = None
+) -> Generator[ControllerClient]:
     """Lets other processes see and scale the pools as long as the block lasts.
 
     Raises:
         ResourceError: the directory cannot be written.
     """
     name = f"pools-{hashlib.sha256(str(absolute(run_dir)).encode()).hexdigest()[:16]}"
-    controls = Controls(name, pools, telemetry)
+    client = ControllerClient(name, pools, telemetry)
     address = ray.get_runtime_context().gcs_address
     LiveRun(address, name, os.environ.get(AUTH_MODE, "")).write(run_dir)
     try:
-        yield controls
+        yield client
     finally:
-        controls.close()
+        client.close()
         remove(run_dir / POOLS)
 
 
 @contextmanager
-def joined(live: LiveRun, run_dir: Path | Place) -> Generator[Any]:
+def connect_controller(live: LiveRun, run_dir: Path | ObjectStorePath) -> Generator[Any]:
     """The controller, in another process than the run's.
 
     Raises:

@@ -6,7 +6,7 @@ import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from actors.pools.worker_slot import Seat
+from actors.pools.worker_slot import WorkerSlot
 
 
 @dataclass(frozen=True)
@@ -20,7 +20,7 @@ class PoolStatus:
         queued: tasks that wait for an actor, as far as it is known.
         deaths: actors that died since the run began.
         redone: tasks that were begun again, because their actor died or their result was lost.
-        set_aside: tasks that were given up.
+        failed: tasks that were given up.
         done: samples since then; of inputs that hold none, the inputs.
         per_second: of these, in the time in which the pool had work.
         idle_share: of the ready actors' time while the pool had work.
@@ -34,7 +34,7 @@ class PoolStatus:
     queued: int
     deaths: int
     redone: int
-    set_aside: int
+    failed: int
     done: int
     per_second: float
     idle_share: float
@@ -46,18 +46,18 @@ class Usage:
 
     deaths: int = 0
     redone: int = 0
-    set_aside: int = 0
+    failed: int = 0
     done: int = 0
     seconds: float = 0.0
     ready: float = 0.0
     busy: float = 0.0
     noted_at: float = 0.0
 
-    def note(self, seats: Sequence[Seat], working: bool) -> None:
-        """Adds the time since the last note; the seats are taken to have been then as they are now."""
+    def note(self, slots: Sequence[WorkerSlot], working: bool) -> None:
+        """Adds the time since the last note; the slots are taken to have been then as they are now."""
         now = time.monotonic()
         passed, self.noted_at = now - self.noted_at, now
         if working and passed < now:
             self.seconds += passed
-            self.ready += passed * sum(seat.ready for seat in seats)
-            self.busy += passed * sum(seat.ready and bool(seat.flights) for seat in seats)
+            self.ready += passed * sum(slot.ready for slot in slots)
+            self.busy += passed * sum(slot.ready and bool(slot.in_flight) for slot in slots)

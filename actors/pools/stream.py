@@ -6,21 +6,19 @@ import time
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from operator import length_hint
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import Any, TypeVar
 
 import ray
 from ray import ObjectRef
 from ray.exceptions import ObjectLostError, RayTaskError
 
-from actors.pools.worker_slot import DEATHS, Seat, Task, first_line, is_over
+from actors.pools.protocol import StreamingPool
+from actors.pools.worker_slot import DEATHS, WorkerSlot, WorkItem, first_line, is_done
 from tangoflux.errors import TangoFluxError
-
-if TYPE_CHECKING:
-    from actors.pools.pool import Pool
 
 T = TypeVar("T")
 
-ANY: Task[None] = Task(None, None)
+ANY: WorkItem[None] = WorkItem(None, None)
 """Stands for a task that has not been taken yet."""
 
 MAX_IN_FLIGHT = 2
@@ -33,7 +31,7 @@ POLL_S = 1.0
 """Longest wait before a stream looks at what no reference tells it: back-off and start-up times."""
 
 
-SetAside = Callable[[T, TangoFluxError], None]
+OnGiveUp = Callable[[T, TangoFluxError], None]
 """Takes an input that was given up, and why."""
 
 
@@ -46,21 +44,21 @@ class Stream(Iterator[tuple[T, ObjectRef[Any]]]):
 
     def __init__(
         self,
-        pool: Pool,
+        pool: StreamingPool,
         method: str,
         inputs: Iterable[T] | Stream[T],
         args: tuple[Any, ...],
-        set_aside: SetAside[T] | None,
+        on_give_up: OnGiveUp[T] | None,
     ) -> None:
         self._pool = pool
         self._method = method
         self._args = args
-        self._set_aside = set_aside
+        self._on_give_up = on_give_up
         self._upstream = inputs if isinstance(inputs, Stream) else None
         self._inputs: Iterator[T] = iter(()) if isinstance(inputs, Stream) else iter(inputs)
         self._exhausted = False
         self.over = False
-        self._again: deque[Task[T]] = deque()
+        self._retries: deque[WorkItem[T]] = deque()
         self._done: deque[tuple[T, ObjectRef[Any]]] = deque()
 
     def __next__(self) -> tuple[T, ObjectRef[Any]]:
@@ -85,14 +83,14 @@ class Stream(Iterator[tuple[T, ObjectRef[Any]]]):
     def backlog(self) -> int:
         """Inputs that could be worked on now and are not, as far as it is known."""
         waiting = len(self._upstream._done) if self._upstream else length_hint(self._inputs)
-        return len(self._again) + waiting
+        return len(self._retries) + waiting
 
     def _advance(self) -> None:
         """Does all that needs no waiting."""
         if self._upstream:
             self._upstream._advance()
         if not self._is_over():
-            self._pool.tend()
+            self._pool.poll()
             self._collect()
             self._feed()
 
@@ -102,11 +100,11 @@ class Stream(Iterator[tuple[T, ObjectRef[Any]]]):
         return result
 
     def _is_over(self) -> bool:
-        self.over = self.over or (self._exhausted and not (self._again or self._done or self._flying()))
+        self.over = self.over or (self._exhausted and not (self._retries or self._done or self._in_flight()))
         return self.over
 
-    def _flying(self) -> int:
-        return sum(len(seat.flights) for seat in self._pool.seats_of(self))
+    def _in_flight(self) -> int:
+        return sum(len(slot.in_flight) for slot in self._pool.slots_of(self))
 
     def _wait(self) -> None:
         pending = self._pending()
@@ -118,51 +116,51 @@ class Stream(Iterator[tuple[T, ObjectRef[Any]]]):
     def _pending(self) -> list[ObjectRef[Any]]:
         if self._is_over():
             return []
-        own = [reference for seat in self._pool.seats_of(self) for reference in seat.pending]
+        own = [reference for slot in self._pool.slots_of(self) for reference in slot.pending]
         return own + (self._upstream._pending() if self._upstream else [])
 
     def _collect(self) -> None:
-        for seat in self._pool.seats_of(self):
-            while seat.flights and is_over(seat.flights[0].receipt):
-                self._land(seat)
-            self._pool.end_hung(seat)
+        for slot in self._pool.slots_of(self):
+            while slot.in_flight and is_done(slot.in_flight[0].receipt):
+                self._complete(slot)
+            self._pool.end_if_hung(slot)
 
-    def _land(self, seat: Seat) -> None:
-        """Takes in the first flight of a seat, which is over."""
-        task = seat.flights[0].task
+    def _complete(self, slot: WorkerSlot) -> None:
+        """Takes in the first task of a slot, which is over."""
+        task = slot.in_flight[0].task
         try:
-            ray.get(seat.flights[0].receipt)
+            ray.get(slot.in_flight[0].receipt)
         except ObjectLostError as error:
-            seat.land()
+            slot.complete()
             self._make_again(task.key, error)
         except RayTaskError as error:
-            seat.land()
+            slot.complete()
             if not isinstance(error.cause, ObjectLostError):
                 raise self._pool.error(f"{task.key} failed in {self._method}", error) from error
             self._make_again(task.key, error.cause)
         except DEATHS as error:
-            self._mourn(seat, error)
+            self._on_worker_death(slot, error)
         else:
-            self._done.append((task.key, seat.land().result))
-            self._pool.landed(task)
-            seat.deaths = 0
+            self._done.append((task.key, slot.complete().result))
+            self._pool.record_done(task)
+            slot.deaths = 0
 
-    def _mourn(self, seat: Seat, error: Exception) -> None:
+    def _on_worker_death(self, slot: WorkerSlot, error: Exception) -> None:
         """An actor died: the task that it ran is charged with it, those that waited behind are not."""
-        self._pool.bury(seat, error)
-        running, *queued = [flight.task for flight in seat.flights]
-        seat.flights.clear()
+        self._pool.on_death(slot, error)
+        running, *queued = [task.task for task in slot.in_flight]
+        slot.in_flight.clear()
         running.deaths += 1
-        self._again.extendleft(reversed(queued))
+        self._retries.extendleft(reversed(queued))
         if running.deaths < MAX_DEATHS:
-            self._pool.redo(running.key, f"its {self._pool.name} died")
-            self._again.append(running)
+            self._pool.record_retry(running.key, f"its {self._pool.name} died")
+            self._retries.append(running)
             return
         failure = self._pool.error(f"{running.key} was given up after {running.deaths} workers; the last", error)
-        if self._set_aside is None:
+        if self._on_give_up is None:
             raise failure from error
-        self._pool.gave_up()
-        self._set_aside(running.key, failure)
+        self._pool.record_failed()
+        self._on_give_up(running.key, failure)
 
     def _make_again(self, key: T, error: Exception) -> None:
         """A result was lost with the node that held it: its input starts again at the first pool, without blame."""
@@ -170,39 +168,39 @@ class Stream(Iterator[tuple[T, ObjectRef[Any]]]):
         if self._upstream:
             self._upstream._make_again(key, error)
         else:
-            self._pool.redo(key, first_line(error))
-            self._again.append(Task(key, key))
+            self._pool.record_retry(key, first_line(error))
+            self._retries.append(WorkItem(key, key))
 
     def _feed(self) -> None:
         """Hands out tasks: first those to try again, then new ones."""
-        seats = self._pool.seats_of(self)
-        for task in [self._again.popleft() for _ in range(len(self._again))]:
-            self._hand_out(task, seats)
-        while not self._again and len(self._done) + self._flying() < MAX_IN_FLIGHT * len(seats):
-            task = self._next_task() if any(seat.takes(ANY, MAX_IN_FLIGHT) for seat in seats) else None
+        slots = self._pool.slots_of(self)
+        for task in [self._retries.popleft() for _ in range(len(self._retries))]:
+            self._hand_out(task, slots)
+        while not self._retries and len(self._done) + self._in_flight() < MAX_IN_FLIGHT * len(slots):
+            task = self._next_task() if any(slot.accepts(ANY, MAX_IN_FLIGHT) for slot in slots) else None
             if task is None:
                 return
-            self._hand_out(task, seats)
+            self._hand_out(task, slots)
 
-    def _hand_out(self, task: Task[T], seats: Sequence[Seat]) -> None:
+    def _hand_out(self, task: WorkItem[T], slots: Sequence[WorkerSlot]) -> None:
         """To the actor that has the least to do, or back to those that wait."""
-        free = [seat for seat in seats if seat.takes(task, MAX_IN_FLIGHT)]
-        for seat in free:
-            if not seat.fresh:
-                seat.set_up("__ray_ready__")
-        free = [seat for seat in free if seat.ready]
+        free = [slot for slot in slots if slot.accepts(task, MAX_IN_FLIGHT)]
+        for slot in free:
+            if not slot.recently_alive:
+                slot.set_up("__ray_ready__")
+        free = [slot for slot in free if slot.ready]
         if free:
-            min(free, key=lambda seat: len(seat.flights)).fly(task, self._method, self._args)
+            min(free, key=lambda slot: len(slot.in_flight)).submit(task, self._method, self._args)
         else:
-            self._again.append(task)
+            self._retries.append(task)
 
-    def _next_task(self) -> Task[T] | None:
+    def _next_task(self) -> WorkItem[T] | None:
         if self._upstream is None:
             for value in self._inputs:
-                return Task(value, value)
+                return WorkItem(value, value)
             self._exhausted = True
         elif self._upstream._done:
-            return Task(*self._upstream._take())
+            return WorkItem(*self._upstream._take())
         else:
             self._exhausted = self._upstream._is_over()
         return None

@@ -12,7 +12,7 @@ COUNTERS = {
     "samples": "samples that a pool is done with",
     "worker_deaths": "workers that died",
     "chunks_redone": "chunks that were begun again",
-    "chunks_set_aside": "chunks that were given up",
+    "chunks_failed": "chunks that were given up",
     "dropped_groups": "prompts without a preference pair for want of a reward",
     "learner_steps": "optimiser steps",
     "learner_restarts": "times that the learner died and went on from a checkpoint",
@@ -55,7 +55,7 @@ class Telemetry:
             self.count("samples", now.done - (before.done if before else 0), name)
             self.count("worker_deaths", now.deaths - (before.deaths if before else 0), name)
             self.count("chunks_redone", now.redone - (before.redone if before else 0), name)
-            self.count("chunks_set_aside", now.set_aside - (before.set_aside if before else 0), name)
+            self.count("chunks_failed", now.failed - (before.failed if before else 0), name)
             self.show("workers_ready", now.ready, name)
             self.show("workers_target", now.target, name)
             self.show("queued_chunks", now.queued, name)

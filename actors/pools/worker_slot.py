@@ -1,4 +1,4 @@
-"""The parts of a worker pool: a seat with its actor, and the tasks that the actor was given."""
+"""The parts of a worker pool: a slot with its actor, and the tasks that the actor was given."""
 
 from __future__ import annotations
 
@@ -16,20 +16,20 @@ from tangoflux.errors import TangoFluxError
 
 T = TypeVar("T")
 
-BACK_OFF_S = (0.0, 1.0, 5.0, 15.0, 30.0)
-"""Seconds before a replacement starts, by how many actors of its seat died since one of them finished a task."""
+BACKOFF_S = (0.0, 1.0, 5.0, 15.0, 30.0)
+"""Seconds before a replacement starts, by how many actors of its slot died since one of them finished a task."""
 
 DEATHS = (RayActorError, OutOfMemoryError, RuntimeEnvSetupError, ActorUnschedulableError)
 """What a call raises when its actor is dead, out of reach, or could never be made on its node."""
 
 
-START_S = 1800.0
+START_TIMEOUT_S = 1800.0
 """Processes that nobody has heard of yet have so long: they wait for nodes, which a cloud must find, and load."""
 
-FRESH_S = 1.0
+RECENT_S = 1.0
 """An actor that did nothing for longer must answer before it is given a task, or its death would be blamed on that."""
 
-ALONE_AFTER = 2
+ISOLATE_AFTER = 2
 """A task that ended so many actors is given to an actor that has no other."""
 
 
@@ -38,7 +38,7 @@ class WorkerError(TangoFluxError):
 
 
 @dataclass(eq=False)
-class Task(Generic[T]):
+class WorkItem(Generic[T]):
     """An input of a stream, what the method is called with for it, and how many workers died that had it."""
 
     key: T
@@ -47,16 +47,16 @@ class Task(Generic[T]):
 
 
 @dataclass(eq=False)
-class Flight(Generic[T]):
+class InFlightTask(Generic[T]):
     """A task that an actor was given. The receipt tells how it went; the result stays where it is made."""
 
-    task: Task[T]
+    task: WorkItem[T]
     receipt: ObjectRef[Any]
     result: ObjectRef[Any]
 
 
 @dataclass(eq=False)
-class Seat:
+class WorkerSlot:
     """A place of the pool.
 
     Attributes:
@@ -64,24 +64,24 @@ class Seat:
         setup: calls that must end before the actor is ready.
         setup_since: when the first of them ended, and so the actor was there; None before that.
         was_ready: the actor was ready at least once.
-        flights: its tasks, in the order in which it runs them.
+        in_flight: its tasks, in the order in which it runs them.
         deaths: actors that died here since one finished a task.
         failed_starts: actors that died here, one after another, before they were ready.
         start_at: when the replacement may start, in ``time.monotonic()`` seconds.
         busy_since: when the first of its tasks became the first, or when it had no more tasks.
-        leaving: it is given no more tasks, and ends after those that it has.
+        draining: it is given no more tasks, and ends after those that it has.
     """
 
     actor: Any = None
     setup: list[ObjectRef[Any]] = field(default_factory=list)
     setup_since: float | None = None
     was_ready: bool = False
-    flights: deque[Flight[Any]] = field(default_factory=deque)
+    in_flight: deque[InFlightTask[Any]] = field(default_factory=deque)
     deaths: int = 0
     failed_starts: int = 0
     start_at: float = 0.0
     busy_since: float = 0.0
-    leaving: bool = False
+    draining: bool = False
 
     @property
     def ready(self) -> bool:
@@ -91,7 +91,7 @@ class Seat:
     @property
     def pending(self) -> list[ObjectRef[Any]]:
         """The reference to wait for, if any; an actor's calls end in order, so one is enough."""
-        return [flight.receipt for flight in list(self.flights)[:1]] or self.setup[-1:]
+        return [task.receipt for task in list(self.in_flight)[:1]] or self.setup[-1:]
 
     def start(self, actor: Any, calls: Iterable[tuple[str, Sequence[Any]]]) -> None:
         """Takes a new actor, which is ready after ``calls``."""
@@ -109,7 +109,7 @@ class Seat:
 
     def seconds_of_setup(self) -> float:
         """For how long an actor that is there has not become ready."""
-        if self.setup_since is None and self.setup and is_over(self.setup[0]):
+        if self.setup_since is None and self.setup and is_done(self.setup[0]):
             self.setup_since = time.monotonic()
         return time.monotonic() - self.setup_since if self.setup and self.setup_since is not None else 0.0
 
@@ -120,36 +120,36 @@ class Seat:
         self.failed_starts = 0
         self.busy_since = time.monotonic()
 
-    def fly(self, task: Task[Any], method: str, args: Sequence[Any]) -> None:
+    def submit(self, task: WorkItem[Any], method: str, args: Sequence[Any]) -> None:
         """Gives the actor a task."""
-        if not self.flights:
+        if not self.in_flight:
             self.busy_since = time.monotonic()
-        self.flights.append(Flight(task, *call(self.actor, method, task.value, *args)))
+        self.in_flight.append(InFlightTask(task, *call(self.actor, method, task.value, *args)))
 
-    def land(self) -> Flight[Any]:
+    def complete(self) -> InFlightTask[Any]:
         """Takes its first task out."""
         self.busy_since = time.monotonic()
-        return self.flights.popleft()
+        return self.in_flight.popleft()
 
     @property
-    def fresh(self) -> bool:
+    def recently_alive(self) -> bool:
         """Whether the actor lived a moment ago."""
-        return bool(self.flights) or time.monotonic() - self.busy_since < FRESH_S
+        return bool(self.in_flight) or time.monotonic() - self.busy_since < RECENT_S
 
-    def takes(self, task: Task[Any], most: int) -> bool:
+    def accepts(self, task: WorkItem[Any], most: int) -> bool:
         """Whether the actor may be given a task beside those that it has; one that ended two actors flies alone."""
-        alone = task.deaths >= ALONE_AFTER or any(flight.task.deaths >= ALONE_AFTER for flight in self.flights)
-        return self.ready and not self.leaving and len(self.flights) < (1 if alone else most)
+        alone = task.deaths >= ISOLATE_AFTER or any(task.task.deaths >= ISOLATE_AFTER for task in self.in_flight)
+        return self.ready and not self.draining and len(self.in_flight) < (1 if alone else most)
 
     def empty(self) -> None:
-        """Ends the actor, if it still lives, and sets when the next one may start. The flights stay."""
+        """Ends the actor, if it still lives, and sets when the next one may start. The in_flight stay."""
         if self.actor is not None:
             ray.kill(self.actor)
         self.deaths += 1
         self.failed_starts += not self.was_ready
         self.actor = None
         self.setup = []
-        self.start_at = time.monotonic() + BACK_OFF_S[min(self.deaths, len(BACK_OFF_S)) - 1]
+        self.start_at = time.monotonic() + BACKOFF_S[min(self.deaths, len(BACKOFF_S)) - 1]
 
 
 def call(actor: Any, method: str, *args: Any) -> tuple[ObjectRef[Any], ObjectRef[Any]]:
@@ -157,7 +157,7 @@ def call(actor: Any, method: str, *args: Any) -> tuple[ObjectRef[Any], ObjectRef
     return actor.__ray_call__.options(num_returns=2).remote(_with_receipt, method, *args)
 
 
-def is_over(reference: ObjectRef[Any]) -> bool:
+def is_done(reference: ObjectRef[Any]) -> bool:
     """Whether a call ended, well or not; fetches nothing."""
     return bool(ray.wait([reference], timeout=0, fetch_local=False)[0])
 

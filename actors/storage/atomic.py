@@ -12,14 +12,14 @@ from tangoflux.errors import ResourceError
 
 
 @contextmanager
-def whole_file(path: Path) -> Generator[Path]:
+def atomic_file(path: Path) -> Generator[Path]:
     """Gives a hidden temporary path beside ``path``; on leaving without an error it is on disk under its name.
 
     Raises:
         ResourceError: the disk is full or the directory cannot be written.
     """
     temporary = path.with_name(f".{path.name}.tmp")
-    with clear_disk_errors(path):
+    with explain_disk_errors(path):
         try:
             yield temporary
             sync(temporary)
@@ -30,14 +30,14 @@ def whole_file(path: Path) -> Generator[Path]:
 
 
 @contextmanager
-def whole_directory(path: Path) -> Generator[Path]:
-    """As ``whole_file``, for a directory with all its files; the temporary one is made empty.
+def atomic_directory(path: Path) -> Generator[Path]:
+    """As ``atomic_file``, for a directory with all its files; the temporary one is made empty.
 
     Raises:
         ResourceError: the disk is full or the parent cannot be written.
     """
     temporary = path.with_name(f".{path.name}.tmp")
-    with clear_disk_errors(path):
+    with explain_disk_errors(path):
         shutil.rmtree(temporary, ignore_errors=True)
         temporary.mkdir(parents=True)
         try:
@@ -51,7 +51,7 @@ def whole_directory(path: Path) -> Generator[Path]:
 
 
 @contextmanager
-def clear_disk_errors(path: Path) -> Generator[None]:
+def explain_disk_errors(path: Path) -> Generator[None]:
     """Turns the operating system's errors while ``path`` is written into one line that says what to do."""
     try:
         yield

@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from actors.storage.atomic import clear_disk_errors
+from actors.storage.atomic import explain_disk_errors
 from tangoflux.errors import DataError
 
 
@@ -17,7 +17,7 @@ class JsonLines:
 
     def __init__(self, path: Path) -> None:
         self.path = path
-        with clear_disk_errors(path):
+        with explain_disk_errors(path):
             path.parent.mkdir(parents=True, exist_ok=True)
             _cut_torn_tail(path)
 
@@ -31,7 +31,7 @@ class JsonLines:
         """
         plain = _plain(row)
         line = json.dumps(plain, allow_nan=False)
-        with clear_disk_errors(self.path), self.path.open("a", encoding="utf-8", newline="\n") as file:
+        with explain_disk_errors(self.path), self.path.open("a", encoding="utf-8", newline="\n") as file:
             file.write(line + "\n")
         return plain
 

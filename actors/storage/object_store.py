@@ -40,7 +40,7 @@ COPY_BYTES = 8 << 20
 SCHEMES = ("s3", "gs")
 
 
-class Place:
+class ObjectStorePath:
     """A prefix in a bucket. Like a path it is joined with ``/`` and can be sent to other processes.
 
     Args:
@@ -59,21 +59,21 @@ class Place:
         if self.scheme not in SCHEMES or not self.bucket or not self.prefix:
             raise ConfigError(f"{uri} is no place for a run: give s3://bucket/prefix, gs://bucket/prefix or a path")
 
-    def __truediv__(self, name: str) -> Place:
+    def __truediv__(self, name: str) -> ObjectStorePath:
         base, mark, query = self.uri.partition("?")
-        return Place(f"{base.rstrip('/')}/{name}{mark}{query}")
+        return ObjectStorePath(f"{base.rstrip('/')}/{name}{mark}{query}")
 
     @property
-    def parent(self) -> Place:
+    def parent(self) -> ObjectStorePath:
         """The prefix that this one is directly below."""
         base, mark, query = self.uri.partition("?")
-        return Place(f"{base.rstrip('/').rpartition('/')[0]}{mark}{query}")
+        return ObjectStorePath(f"{base.rstrip('/').rpartition('/')[0]}{mark}{query}")
 
     def __str__(self) -> str:
         return self.uri
 
     def __eq__(self, other: object) -> bool:
-        return isinstance(other, Place) and other.uri == self.uri
+        return isinstance(other, ObjectStorePath) and other.uri == self.uri
 
     def __hash__(self) -> int:
         return hash(self.uri)
@@ -274,7 +274,7 @@ class Place:
         return f"{self.query.get('scheme', 'https')}://{endpoint}"
 
 
-def place_of(text: str) -> Path | Place:
+def parse_path(text: str) -> Path | ObjectStorePath:
     """A local path or ``file://`` URI as a path, any other URI as a place.
 
     Raises:
@@ -282,4 +282,4 @@ def place_of(text: str) -> Path | Place:
     """
     if text.startswith("file://"):
         return Path(unquote(urlsplit(text).path))
-    return Place(text) if ":/" in text else Path(text).expanduser()
+    return ObjectStorePath(text) if ":/" in text else Path(text).expanduser()

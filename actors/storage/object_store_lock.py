@@ -9,34 +9,34 @@ import socket
 import threading
 from types import TracebackType
 
-from actors.storage.object_store import Place
-from actors.storage.run_lock import HEARTBEAT_S, LOCK, STALE_S, in_words, is_alive, my_name
+from actors.storage.object_store import ObjectStorePath
+from actors.storage.run_lock import HEARTBEAT_S, LOCK, STALE_S, describe_holder, is_alive, my_identity
 from tangoflux.errors import ConfigError, ResourceError
 
 
-class PlaceLock:
+class ObjectStoreLock:
     """Held as long as the block lasts.
 
     Holders have numbers: ``.lock/00000001``, ... are objects that are made only where there is none, so that of several
     drivers that want to be next, one is. Each puts its object again as a sign of life.
     """
 
-    def __init__(self, place: Place) -> None:
+    def __init__(self, place: ObjectStorePath) -> None:
         self._run, self._place = place, place / LOCK
         self._over = threading.Event()
 
-    def __enter__(self) -> PlaceLock:
+    def __enter__(self) -> ObjectStoreLock:
         """Takes the lock.
 
         Raises:
             ConfigError: another driver has it; names it.
             ResourceError: the store does not answer.
         """
-        self._content = my_name()
+        self._content = my_identity()
         last = max(self._place.sizes(), default="0")
         holder = self._place.find(last)
         if holder is not None and not self._is_stale(last, holder):
-            raise ConfigError(f"{self._run} is in use: {in_words(holder)}; end that run first")
+            raise ConfigError(f"{self._run} is in use: {describe_holder(holder)}; end that run first")
         self._mine = f"{int(last) + 1:08d}"
         if not self._place.create(self._mine, self._content):
             raise ConfigError(f"{self._run} was taken by another driver just now")

@@ -13,7 +13,7 @@ from safetensors import safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
-from actors.storage.atomic import clear_disk_errors, whole_directory, whole_file
+from actors.storage.atomic import atomic_directory, atomic_file, explain_disk_errors
 from tangoflux.errors import CheckpointError
 from tangoflux.model.adapter_files import base_directory, with_adapter, write_adapter
 from tangoflux.model.checkpoint import read_json, read_shapes, read_weights
@@ -74,7 +74,7 @@ class PolicyStore:
             else:
                 self._publish_whole(target, base, _new_weights(source, weights, lora))
         if version >= self._pointed():
-            with whole_file(self.directory / POINTER) as temporary:
+            with atomic_file(self.directory / POINTER) as temporary:
                 temporary.write_text(json.dumps({"version": version, "directory": target.name}) + "\n")
         return target
 
@@ -88,7 +88,7 @@ class PolicyStore:
         if version in (0, self._pointed()) or not directory.is_dir():
             return
         leaving = directory.with_name(f".{directory.name}.dropped")
-        with clear_disk_errors(directory):
+        with explain_disk_errors(directory):
             directory.rename(leaving)
             shutil.rmtree(leaving)
 
@@ -146,13 +146,13 @@ class PolicyStore:
 
     def _publish_adapter(self, target: Path, base: Path, trained: Mapping[str, Tensor], settings: LoraSettings) -> None:
         check_trained(read_shapes(base / WEIGHTS), trained, settings, "what was trained")
-        with whole_directory(target) as temporary:
+        with atomic_directory(target) as temporary:
             for name in CONFIGS:
                 _take(base / name, temporary / name, link=True)
             write_adapter(temporary, f"../{base.resolve().name}", settings, trained)
 
     def _publish_whole(self, target: Path, base: Path, weights: Mapping[str, Tensor] | None) -> None:
-        with whole_directory(target) as temporary:
+        with atomic_directory(target) as temporary:
             for name in FROZEN if weights else (*FROZEN, WEIGHTS):
                 _take(base / name, temporary / name, self._holds(base))
             if weights:

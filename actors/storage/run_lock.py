@@ -15,7 +15,7 @@ from typing import Any
 
 import psutil
 
-from actors.storage.atomic import clear_disk_errors, whole_file
+from actors.storage.atomic import atomic_file, explain_disk_errors
 from tangoflux.errors import ConfigError
 
 LOCK = ".lock"
@@ -45,9 +45,9 @@ class RunLock:
             ConfigError: another driver has it; names it.
             ResourceError: the directory cannot be written.
         """
-        with clear_disk_errors(self._path):
+        with explain_disk_errors(self._path):
             self._path.parent.mkdir(parents=True, exist_ok=True)
-            self._content = my_name()
+            self._content = my_identity()
             if not _create(self._path, self._content):
                 self._take_over()
         threading.Thread(target=self._beat, name="run lock", daemon=True).start()
@@ -66,7 +66,7 @@ class RunLock:
         if content is None:
             raise ConfigError(f"{self._path.parent} was in use until just now; try again")
         if not self._is_stale(content):
-            raise ConfigError(f"{self._path.parent} is in use: {in_words(content)}; end that run first")
+            raise ConfigError(f"{self._path.parent} is in use: {describe_holder(content)}; end that run first")
         marker = self._path.with_name(f"{LOCK}.{hashlib.sha256(content).hexdigest()[:12]}")
         if not _create(marker, self._content):
             if time.time() - marker.stat().st_mtime > STALE_S:
@@ -75,7 +75,7 @@ class RunLock:
         try:
             if _read(self._path) != content:
                 raise ConfigError(f"{self._path.parent} was taken over by another driver just now")
-            with whole_file(self._path) as temporary:
+            with atomic_file(self._path) as temporary:
                 temporary.write_bytes(self._content)
         finally:
             marker.unlink(missing_ok=True)
@@ -98,7 +98,7 @@ class RunLock:
                 continue  # a file system that does not answer; the next sign of life may come through
 
 
-def my_name() -> bytes:
+def my_identity() -> bytes:
     """Who holds a lock, as JSON."""
     name = {"host": socket.gethostname(), "pid": os.getpid(), "started": psutil.Process().create_time()}
     return json.dumps({**name, "since": time.strftime("%Y-%m-%d %H:%M:%S %z")}).encode()
@@ -137,7 +137,7 @@ def _read(path: Path) -> bytes | None:
     return b'{"host": "unknown", "pid": 0, "started": 0, "since": "unknown"}'
 
 
-def in_words(content: bytes) -> str:
+def describe_holder(content: bytes) -> str:
     """The holder of a lock, for people."""
     name = json.loads(content)
     return f"process {name['pid']} on {name['host']} works there since {name['since']}"

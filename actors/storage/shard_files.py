@@ -13,8 +13,8 @@ from typing import Any, Protocol
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from actors.storage.atomic import clear_disk_errors, whole_file
-from actors.storage.object_store import Place
+from actors.storage.atomic import atomic_file, explain_disk_errors
+from actors.storage.object_store import ObjectStorePath
 from tangoflux.errors import DataError
 
 MANIFEST = ".manifest.jsonl"
@@ -77,9 +77,9 @@ class LocalShardFiles:
 
     def save(self, file: str, table: pa.Table, options: Mapping[str, Any]) -> pa.Buffer:  # noqa: D102
         path = self.directory / file
-        with clear_disk_errors(path):
+        with explain_disk_errors(path):
             self.directory.mkdir(parents=True, exist_ok=True)
-        with whole_file(path) as temporary:
+        with atomic_file(path) as temporary:
             pq.write_table(table, temporary, **options)
         return self.load(file)
 
@@ -92,7 +92,7 @@ class LocalShardFiles:
 
     def enter(self, shard: Shard) -> None:  # noqa: D102
         path = self.directory / MANIFEST
-        with clear_disk_errors(path), path.open("a+b") as file:
+        with explain_disk_errors(path), path.open("a+b") as file:
             file.seek(0)
             file.truncate(file.read().rfind(b"\n") + 1)
             file.write(json.dumps(asdict(shard)).encode() + b"\n")
@@ -118,7 +118,7 @@ class LocalShardFiles:
 class StoredShardFiles:
     """A prefix in an object store with one manifest object a shard."""
 
-    def __init__(self, place: Place) -> None:
+    def __init__(self, place: ObjectStorePath) -> None:
         self.place = place
 
     def save(self, file: str, table: pa.Table, options: Mapping[str, Any]) -> pa.Buffer:  # noqa: D102
@@ -160,16 +160,16 @@ def whole_shards(files: ShardFiles) -> dict[int, Shard]:
     return {part: entries[part] for part in sorted(entries) if sizes.get(entries[part].file) == entries[part].bytes}
 
 
-def shard_files(directory: Path | Place) -> ShardFiles:
+def shard_files(directory: Path | ObjectStorePath) -> ShardFiles:
     """By what the directory is."""
-    return StoredShardFiles(directory) if isinstance(directory, Place) else LocalShardFiles(directory)
+    return StoredShardFiles(directory) if isinstance(directory, ObjectStorePath) else LocalShardFiles(directory)
 
 
 def _entry_name(part: int) -> str:
     return f"{MANIFEST_OBJECTS}/{part:05d}.json"
 
 
-def _parsed(line: bytes, source: Path | Place) -> Shard:
+def _parsed(line: bytes, source: Path | ObjectStorePath) -> Shard:
     try:
         return Shard(**json.loads(line))
     except (ValueError, TypeError) as error:

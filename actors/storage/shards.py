@@ -11,7 +11,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from typing_extensions import TypeVar
 
-from actors.storage.object_store import Place
+from actors.storage.object_store import ObjectStorePath
 from actors.storage.shard_files import Shard, shard_files, whole_shards
 from tangoflux.data.records import is_latents
 from tangoflux.errors import DataError
@@ -19,7 +19,7 @@ from tangoflux.errors import DataError
 FULL, SLIM = "part-{:05d}.parquet", "part-{:05d}-slim.parquet"
 """The file of a shard, as it was written and when it has lost columns."""
 
-Directory = TypeVar("Directory", Path, Place, default=Path)
+Directory = TypeVar("Directory", Path, ObjectStorePath, default=Path)
 
 
 class ShardWriter(Generic[Directory]):
@@ -127,10 +127,10 @@ class ShardWriter(Generic[Directory]):
         self._files.enter(Shard(part, file, len(table), content.size, hashlib.sha256(content).hexdigest()))
 
 
-Shards = ShardWriter[Path] | ShardWriter[Place]
+Shards = ShardWriter[Path] | ShardWriter[ObjectStorePath]
 
 
-def shards_at(directory: Path | Place) -> Shards:
+def shards_at(directory: Path | ObjectStorePath) -> Shards:
     """The shards of a directory or place."""
     shards: Any = ShardWriter[Any](directory)  # a union is no value of the type variable
     return shards

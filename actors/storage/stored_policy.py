@@ -15,7 +15,7 @@ import time
 import uuid
 from pathlib import Path
 
-from actors.storage.object_store import Place
+from actors.storage.object_store import ObjectStorePath
 from actors.storage.paths import cache_dir
 from tangoflux.errors import CheckpointError
 from tangoflux.model.adapter_files import BASE
@@ -25,7 +25,7 @@ UNUSED_S = 3600.0
 """Seconds after which a copy that nobody asks for may be removed."""
 
 
-def put_version(directory: Path, place: Place) -> None:
+def put_version(directory: Path, place: ObjectStorePath) -> None:
     """Puts a version's directory to ``place`` (``.../policies/v0003``), unless it is there.
 
     Raises:
@@ -41,7 +41,7 @@ def put_version(directory: Path, place: Place) -> None:
     store.put(f"{name}.json", json.dumps({"id": uuid.uuid4().hex, "files": sizes}).encode())
 
 
-def drop_version(place: Place) -> None:
+def drop_version(place: ObjectStorePath) -> None:
     """Removes a version, its commit first.
 
     Raises:
@@ -52,7 +52,7 @@ def drop_version(place: Place) -> None:
         place.delete(name)
 
 
-def stored_versions(store: Place) -> list[str]:
+def stored_versions(store: ObjectStorePath) -> list[str]:
     """The names of the whole versions in order.
 
     Raises:
@@ -61,7 +61,7 @@ def stored_versions(store: Place) -> list[str]:
     return sorted(name.removesuffix(".json") for name in store.sizes() if re.fullmatch(r"v\d{4,}\.json", name))
 
 
-def fetch_version(place: Place, directory: Path) -> None:
+def fetch_version(place: ObjectStorePath, directory: Path) -> None:
     """Copies a version to ``directory``, which is there whole or not at all; one that is there stays as it is.
 
     Raises:
@@ -84,7 +84,7 @@ def fetch_version(place: Place, directory: Path) -> None:
         shutil.rmtree(temporary, ignore_errors=True)
 
 
-def local_policy(policy: Path | Place) -> Path:
+def local_policy(policy: Path | ObjectStorePath) -> Path:
     """A directory of this machine with the policy: ``policy`` itself, or a copy of the version, made once a machine.
 
     An adapter's base is copied beside it.

@@ -22,7 +22,7 @@ class FakeRollout:
 class FakeReward:
     """In the place of a ``RewardWorker``."""
 
-    def tabulate(self, chunk: Chunk, schema: pa.Schema) -> Chunk:
+    def score_to_rows(self, chunk: Chunk, schema: pa.Schema) -> Chunk:
         """The chunk as it came."""
         return chunk
 

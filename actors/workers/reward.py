@@ -88,7 +88,7 @@ class RewardWorker:
         """
         return scored_batch(batch, {role: _score(self._rewards[role], batch) for role in roles}, keep_waveforms)
 
-    def tabulate(self, batch: RolloutBatch, schema: pa.Schema) -> ShardRows:
+    def score_to_rows(self, batch: RolloutBatch, schema: pa.Schema) -> ShardRows:
         """Scores the chunk for training: its rows as ``rollout_schema`` has them, for a ``WriterWorker``."""
         return ShardRows(batch.chunk.index, rollout_table(self.score(batch, ("reward",)), schema))
 

@@ -17,7 +17,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from actors.storage.object_store import Place
+from actors.storage.object_store import ObjectStorePath
 from actors.storage.policy_store import is_trained
 from actors.storage.stored_policy import local_policy
 from actors.workers.chunk import Chunk
@@ -55,7 +55,7 @@ class RolloutWorker:
 
     def __init__(
         self,
-        policy_dir: Path | Place,
+        policy_dir: Path | ObjectStorePath,
         params: SamplingParams,
         threads: int = 1,
         latents_dtype: LatentsDtype = "float32",

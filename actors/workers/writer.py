@@ -8,7 +8,7 @@ from pathlib import Path
 import pyarrow as pa
 import ray
 
-from actors.storage.object_store import Place
+from actors.storage.object_store import ObjectStorePath
 from actors.storage.shards import shards_at
 from tangoflux.data.preferences import PairCounts, make_pairs
 
@@ -32,7 +32,7 @@ class Written:
 class WriterWorker:
     """Writes shards. One that was written already stays as it is, so that a chunk may come twice."""
 
-    def write(self, shard: ShardRows, directory: Path | Place) -> Written:
+    def write(self, shard: ShardRows, directory: Path | ObjectStorePath) -> Written:
         """Writes a shard of rollouts.
 
         Raises:

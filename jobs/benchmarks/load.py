@@ -36,7 +36,7 @@ from tangoflux.sampling import SamplingParams, sample_latents
 PROMPT = "a dog barks twice then a bell rings"
 SECONDS, STEPS, SHORT, LONG_CLIENTS, BATCH = 3.0, 50, 4, 8, 16
 MIXED_STEPS, MIXED_SECONDS = (8, 12, 25, 50), (1.0, 2.0, 3.0, 4.0)
-START_S = 120.0
+START_TIMEOUT_S = 120.0
 OPEN_SHARE = 0.7
 """Of what 16 clients got, as the rate of the open loop."""
 
@@ -196,7 +196,7 @@ def _load(seconds: float, answers: Sequence[tuple[float, float] | None]) -> Load
 
 
 async def _wait_until_healthy(url: str) -> None:
-    until = time.monotonic() + START_S
+    until = time.monotonic() + START_TIMEOUT_S
     async with _client(url) as client:
         while time.monotonic() < until:
             try:
@@ -205,7 +205,7 @@ async def _wait_until_healthy(url: str) -> None:
             except httpx.TransportError:
                 pass  # it is not listening yet
             await asyncio.sleep(0.5)
-    raise ResourceError(f"{url} did not become healthy within {START_S:.0f} s")
+    raise ResourceError(f"{url} did not become healthy within {START_TIMEOUT_S:.0f} s")
 
 
 @contextmanager

@@ -18,7 +18,7 @@ from actors.cluster.session import ray_session
 from actors.workers.chunk import Chunk, rollout_chunks
 from jobs.options.crpo import RunConfig, load_config
 from jobs.stages.pools import Pools, open_pools
-from jobs.stages.preflight import Inputs, prepare
+from jobs.stages.preflight import Inputs, run_preflight
 from tangoflux.data.prompts import draw_prompts
 from tangoflux.data.records import rollout_schema
 from tangoflux.errors import ConfigError
@@ -31,7 +31,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         raise ConfigError(f"--rounds {arguments.rounds}: give 1 or more")
     with tempfile.TemporaryDirectory() as folder:
         config = load_config([*options, "--run-dir", str(Path(folder) / "run")])
-        inputs = prepare(config)
+        inputs = run_preflight(config)
         with ray_session(config.rollouts, config.rewards), open_pools(config, inputs.policy_dir) as pools:
             ratios = [measure(pools, config, inputs, number) for number in range(1, arguments.rounds + 1)]
     print(

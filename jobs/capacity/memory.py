@@ -9,7 +9,7 @@ from actors.options.pool_size import PoolSize
 from jobs.capacity.model_facts import ModelFacts
 from jobs.options.crpo import RunConfig
 from jobs.options.sections import LearnerOptions
-from jobs.reporting.formatting import in_words
+from jobs.reporting.formatting import format_bytes
 from tangoflux.model.conditioning import TRAINING_MAX_TOKENS
 from tangoflux.sampling import SAMPLING_FLOATS
 
@@ -164,9 +164,9 @@ def gpu_memory(config: RunConfig, facts: ModelFacts) -> list[Memory]:
 
 def _learner_detail(learner: LearnerOptions, rank: LearnerMemory) -> str:
     return (
-        f"2 policies of {in_words(rank.policy)}, reference {in_words(rank.reference)}, optimiser (ZeRO "
-        f"{learner.zero_stage}) {in_words(rank.optimizer)}, gradients {in_words(rank.gradients)}, activations "
-        f"{in_words(rank.activations)} for {pairs_at_once(learner)} pairs"
+        f"2 policies of {format_bytes(rank.policy)}, reference {format_bytes(rank.reference)}, optimiser (ZeRO "
+        f"{learner.zero_stage}) {format_bytes(rank.optimizer)}, gradients {format_bytes(rank.gradients)}, activations "
+        f"{format_bytes(rank.activations)} for {pairs_at_once(learner)} pairs"
     )
 
 

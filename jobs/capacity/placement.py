@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from actors.cluster.nodes import cluster_nodes, may_grow_unseen
 from actors.cluster.placement import Request, place
 from actors.options.pool_size import PoolSize
-from actors.options.scheduling import PlacedProcesses
+from actors.options.scheduling import ScheduledWorkerOptions
 from jobs.options.crpo import RunConfig
 from jobs.options.sections import TrainingOptions
 
@@ -22,12 +22,12 @@ def place_run(config: RunConfig) -> str:
         ResourceError: something can never find a place; says what is lacking.
     """
     pools = [request("rollout workers", config.rollouts), request("reward workers", config.rewards)]
-    return in_words([pools, [learner_request(config.learner)]])
+    return describe_placement([pools, [learner_request(config.learner)]])
 
 
 def place_learner(learner: TrainingOptions) -> str:
     """The same of a job that only trains."""
-    return in_words([[learner_request(learner)]])
+    return describe_placement([[learner_request(learner)]])
 
 
 def learner_request(learner: TrainingOptions) -> Request:
@@ -35,13 +35,13 @@ def learner_request(learner: TrainingOptions) -> Request:
     return request("learner ranks", learner)
 
 
-def request(name: str, workers: PlacedProcesses) -> Request:
+def request(name: str, workers: ScheduledWorkerOptions) -> Request:
     """The fewest workers that the options ask for."""
     needs = {"CPU": workers.num_cpus, "GPU": workers.num_gpus, **workers.resources}
     return Request(name, PoolSize.parse(workers.workers).least, needs, workers.label_selector)
 
 
-def in_words(phases: Sequence[Sequence[Request]]) -> str:
+def describe_placement(phases: Sequence[Sequence[Request]]) -> str:
     """A line for each kind of workers; those of a phase run at the same time."""
     if may_grow_unseen():
         return "placement: left to Kubernetes, whose autoscaler may add nodes that cannot be seen from here"

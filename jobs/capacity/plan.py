@@ -11,11 +11,11 @@ from pathlib import Path
 
 import psutil
 
-from actors.storage.object_store import Place
+from actors.storage.object_store import ObjectStorePath
 from jobs.capacity.memory import LEARNER, Memory, gpu_memory, machine_memory
 from jobs.capacity.model_facts import ModelFacts
 from jobs.options.crpo import RunConfig
-from jobs.reporting.formatting import in_words
+from jobs.reporting.formatting import format_bytes
 from tangoflux.errors import ResourceError
 
 ROW_BYTES = 350
@@ -66,13 +66,15 @@ class Plan:
         return max(learner, sum(part.total for part in self.gpu) - learner)
 
     def __str__(self) -> str:
-        disk = [(part.name, in_words(part.each_iteration), in_words(part.total), part.detail) for part in self.disk]
-        rows = [("disk", "an iteration", "whole run", ""), *disk, ("", "", in_words(self.disk_bytes), "")]
-        rows += [("memory", "each", "all", ""), *map(_row, self.memory), ("", "", in_words(self.memory_bytes), "")]
+        disk = [
+            (part.name, format_bytes(part.each_iteration), format_bytes(part.total), part.detail) for part in self.disk
+        ]
+        rows = [("disk", "an iteration", "whole run", ""), *disk, ("", "", format_bytes(self.disk_bytes), "")]
+        rows += [("memory", "each", "all", ""), *map(_row, self.memory), ("", "", format_bytes(self.memory_bytes), "")]
         if self.gpu:
             at_once = "the learner's turn, or that of the others"
             rows += [("GPU memory", "each", "one GPU", ""), *map(_row, self.gpu)]
-            rows += [("", "", in_words(self.gpu_bytes), at_once)]
+            rows += [("", "", format_bytes(self.gpu_bytes), at_once)]
         return _table(rows)
 
 
@@ -85,7 +87,7 @@ def make_plan(config: RunConfig, facts: ModelFacts) -> Plan:
     )
 
 
-def check_plan(plan: Plan, run_dir: Path | Place) -> None:
+def check_plan(plan: Plan, run_dir: Path | ObjectStorePath) -> None:
     """Whether this machine has what the plan needs; in a cluster of several, only the disk is looked at.
 
     Raises:
@@ -102,8 +104,8 @@ def check_plan(plan: Plan, run_dir: Path | Place) -> None:
     if plan.memory_bytes > available and "RAY_ADDRESS" not in os.environ:
         largest = max(plan.memory, key=lambda part: part.total)
         raise ResourceError(
-            f"the run needs {in_words(plan.memory_bytes)} of memory, but {in_words(available)} are available; the "
-            f"{largest.name} need {in_words(largest.total)} of it: lower {largest.options}"
+            f"the run needs {format_bytes(plan.memory_bytes)} of memory, but {format_bytes(available)} are available; "
+            f"the {largest.name} need {format_bytes(largest.total)} of it: lower {largest.options}"
         )
 
 
@@ -119,7 +121,7 @@ def check_disk(needed: int, directory: Path, advice: str) -> None:
     free = shutil.disk_usage(place).free
     if needed > free:
         raise ResourceError(
-            f"the run needs {in_words(needed)} of disk, but {in_words(free)} are free at {place}: {advice}"
+            f"the run needs {format_bytes(needed)} of disk, but {format_bytes(free)} are free at {place}: {advice}"
         )
 
 
@@ -130,7 +132,7 @@ def _disk(config: RunConfig, facts: ModelFacts) -> list[Disk]:
     collected = config.iterations if config.data == "online" else 1
     shards = math.ceil(prompts / config.rollouts.chunk_prompts) * SHARD_BYTES
     shape = f"{facts.audio_seq_len} frames x {facts.latent_channels} channels, {config.rollouts.latents_dtype}"
-    audio = config.heldout.listening * facts.max_duration_s * facts.sample_rate_hz * facts.audio_channels * 2
+    audio = config.heldout.num_audio_samples * facts.max_duration_s * facts.sample_rate_hz * facts.audio_channels * 2
     trained = facts.trained_with(config.learner.lora_rank)
     version = 4 * trained + (0 if config.learner.lora_rank else _bytes_of(facts, facts.text_encoder))
     return [
@@ -152,7 +154,13 @@ def _disk(config: RunConfig, facts: ModelFacts) -> list[Disk]:
             "its weights; at most two checkpoints at a time",
         ),
         # As FLAC, and once more in the TensorBoard log and the report.
-        Disk("audio", round(3 * audio), round(3 * audio), config.iterations, f"{config.heldout.listening} prompts"),
+        Disk(
+            "audio",
+            round(3 * audio),
+            round(3 * audio),
+            config.iterations,
+            f"{config.heldout.num_audio_samples} prompts",
+        ),
     ]
 
 
@@ -183,7 +191,7 @@ def _available_memory() -> int:
 
 
 def _row(part: Memory) -> tuple[str, str, str, str]:
-    return part.name, f"{part.processes} x {in_words(part.each)}", in_words(part.total), part.detail
+    return part.name, f"{part.processes} x {format_bytes(part.each)}", format_bytes(part.total), part.detail
 
 
 def _table(rows: Sequence[tuple[str, str, str, str]]) -> str:

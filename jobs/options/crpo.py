@@ -13,7 +13,7 @@ from pydantic import BeforeValidator, ConfigDict, PlainSerializer, field_validat
 
 from actors.options.command_line import load_options
 from actors.options.schema import Options, option
-from actors.storage.object_store import Place, place_of
+from actors.storage.object_store import ObjectStorePath, parse_path
 from actors.storage.paths import cache_dir
 from jobs.options.sections import (
     LOCAL_PATH,
@@ -51,7 +51,7 @@ class HeldoutOptions(Options):
 
     num_prompts: int = option(64, "held-out prompts", flag="heldout-num-prompts", unit="prompts", ge=1)
     seed: int = option(1234, "seed of held-out prompts and their noise", flag="heldout-seed", ge=0)
-    listening: int = option(12, "held-out prompts whose audio is kept and shown", unit="prompts", ge=0)
+    num_audio_samples: int = option(12, "held-out prompts whose audio is kept and shown", unit="prompts", ge=0)
 
 
 def _new_run_dir() -> Path:
@@ -59,8 +59,8 @@ def _new_run_dir() -> Path:
 
 
 RunDir = Annotated[
-    Path | Place,
-    BeforeValidator(lambda value: place_of(str(value))),
+    Path | ObjectStorePath,
+    BeforeValidator(lambda value: parse_path(str(value))),
     PlainSerializer(str, return_type=str),
 ]
 
@@ -172,7 +172,7 @@ def shipped_configs(*names: str) -> dict[str, Path]:
     return {name: CONFIGS / f"{name}.yaml" for name in names}
 
 
-def stored_config(run_dir: Path | Place) -> Path | None:
+def stored_config(run_dir: Path | ObjectStorePath) -> Path | None:
     """A run's config.yaml, from an object store as a copy; None where there is no run.
 
     Raises:
@@ -191,7 +191,7 @@ def stored_config(run_dir: Path | Place) -> Path | None:
 def _config_to_resume(arguments: Mapping[str, Any]) -> Path | None:
     if arguments.get("resume") is not True or "run_dir" not in arguments:
         return None
-    return stored_config(place_of(str(arguments["run_dir"])))
+    return stored_config(parse_path(str(arguments["run_dir"])))
 
 
 def _contradictions(config: RunConfig) -> Iterator[str]:
@@ -215,8 +215,8 @@ def _contradictions(config: RunConfig) -> Iterator[str]:
             f"({learner.epochs} epochs of {config.training_pairs} pairs in batches of {learner.batch_size}), so the "
             "learning rate would never be reached; lower it, or raise --epochs"
         )
-    if config.heldout.listening > config.heldout.num_prompts:
+    if config.heldout.num_audio_samples > config.heldout.num_prompts:
         yield (
-            f"--listening {config.heldout.listening} is more than the {config.heldout.num_prompts} held-out prompts; "
-            "lower it, or raise --heldout-num-prompts"
+            f"--num-audio-samples {config.heldout.num_audio_samples} is more than the "
+            f"{config.heldout.num_prompts} held-out prompts; lower it, or raise --heldout-num-prompts"
         )

@@ -67,7 +67,7 @@ class PretrainJob(Options):
     )
     validate_every: int = option(200, "steps from one validation to the next", unit="steps", ge=1, may_change=True)
     sample_every: int = option(200, "steps from one set of samples to the next", unit="steps", ge=1, may_change=True)
-    listening: int = option(4, "captions of held-out clips that are sampled to listen to", unit="prompts", ge=0)
+    num_audio_samples: int = option(4, "captions of held-out clips that are sampled to listen to", unit="prompts", ge=0)
     sampling: SamplingOptions = SamplingOptions()
     learner: PretrainingOptions = PretrainingOptions()
 

@@ -60,7 +60,7 @@ def seconds(value: float | None) -> str:
     return f"{minutes} min {rest} s" if minutes < 60 else f"{minutes // 60} h {minutes % 60} min"
 
 
-def in_words(size: float) -> str:
+def format_bytes(size: float) -> str:
     """A number of bytes as people write it, in powers of 1000."""
     for unit in ("B", "kB", "MB", "GB"):
         if size < 999.5:

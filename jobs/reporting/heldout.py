@@ -11,7 +11,7 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
-from actors.storage.object_store import Place
+from actors.storage.object_store import ObjectStorePath
 from actors.storage.shards import shards_at
 from tangoflux.data.prompts import Prompt
 
@@ -27,7 +27,7 @@ FACTS = ["iteration", "prompt_id", "prompt", "duration_s"]
 class HeldoutScores:
     """The scores of every held-out prompt at every iteration, as Parquet in ``heldout/``."""
 
-    def __init__(self, directory: Path | Place, prompts: Sequence[Prompt]) -> None:
+    def __init__(self, directory: Path | ObjectStorePath, prompts: Sequence[Prompt]) -> None:
         self._writer = shards_at(directory)
         self._prompts = prompts
 

@@ -7,15 +7,15 @@ from collections import Counter
 from pathlib import Path
 from typing import Any
 
-from actors.storage.paths import whole
+from actors.storage.paths import atomic_write
 from actors.workers.chunk import Chunk
 from tangoflux.data.preferences import PairCounts
 
-FILE = ".set_aside.json"
+FILE = ".failed_chunks.json"
 """Beside the shards' manifest; hidden, because readers of a Parquet directory take every visible file for a shard."""
 
 
-class SetAside:
+class FailedChunks:
     """The record of one iteration. While no policy was trained without them, a resumed run tries its chunks again."""
 
     def __init__(self, directory: Path) -> None:
@@ -32,7 +32,7 @@ class SetAside:
             ResourceError: the disk is full or the directory cannot be written.
         """
         prompts = [{"prompt_id": prompt.id, "prompt": prompt.text} for prompt in chunk.prompts]
-        with whole(self.path) as temporary:
+        with atomic_write(self.path) as temporary:
             rows = [*self._rows(), {"part": chunk.index, "reason": str(error), "prompts": prompts}]
             temporary.write_text(json.dumps(rows, ensure_ascii=False, indent=1) + "\n", encoding="utf-8")
 

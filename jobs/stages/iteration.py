@@ -15,8 +15,8 @@ from actors.learner.checkpoint import load_tensors
 from actors.learner.launch import train
 from actors.learner.settings import LearnerResult
 from actors.storage.metrics import MetricsLog, read_history
-from actors.storage.object_store import Place
-from actors.storage.paths import remove, remove_below, whole
+from actors.storage.object_store import ObjectStorePath
+from actors.storage.paths import atomic_write, remove, remove_below
 from actors.storage.policy_store import PolicyStore
 from actors.storage.shards import Shards, shards_at
 from actors.workers.chunk import Chunk, heldout_chunks, rollout_chunks
@@ -27,11 +27,11 @@ from jobs.reporting.heldout import HeldoutScores, heldout_figures
 from jobs.reporting.machine import machine_facts
 from jobs.reporting.samples import SampleFolder
 from jobs.reporting.tensorboard_log import TensorboardLog
-from jobs.stages.failed_chunks import SetAside
+from jobs.stages.failed_chunks import FailedChunks
 from jobs.stages.pools import Pools, learner_settings, make_room_for_learner
 from jobs.stages.preflight import Inputs
 from jobs.stages.retention import drop_old
-from jobs.stages.run_storage import RunPlace
+from jobs.stages.run_storage import RunStorage
 from tangoflux.data.health import HealthMeter
 from tangoflux.data.preferences import PairCounts, check_dropped_share, make_pairs
 from tangoflux.data.prompts import draw_prompts
@@ -45,7 +45,7 @@ class Run:
     def __init__(
         self,
         config: RunConfig,
-        place: RunPlace,
+        place: RunStorage,
         inputs: Inputs,
         pools: Pools,
         display: Display,
@@ -70,9 +70,9 @@ class Run:
 
     def log_end(self, seconds: float) -> dict[str, int]:
         """The event of a run that went to its end; returns what went wrong since its last start, and was mended."""
-        mishaps = {**self.pools.mishaps(), "learner_restarts": self._learner_restarts}
-        self.metrics.write("end", seconds=round(seconds, 2), iterations=self.config.iterations, **mishaps)
-        return mishaps
+        failure_counts = {**self.pools.failure_counts(), "learner_restarts": self._learner_restarts}
+        self.metrics.write("end", seconds=round(seconds, 2), iterations=self.config.iterations, **failure_counts)
+        return failure_counts
 
     def is_finished(self, iteration: int) -> bool:
         """Whether an earlier start of this run did the whole iteration."""
@@ -98,7 +98,7 @@ class Run:
         chunks = rollout_chunks(
             prompts, iteration, config.seed, config.samples_per_prompt, config.rollouts.chunk_prompts
         )
-        done, failures, aside = rollouts.parts(), PairCounts(), self._set_aside(iteration)
+        done, failures, aside = rollouts.parts(), PairCounts(), self._failed_chunks(iteration)
         if iteration in self.store.versions():
             done |= aside.parts()  # too late for the policy that was trained without them
         else:
@@ -120,7 +120,7 @@ class Run:
     def _pair(self, iteration: int, rollouts: Shards) -> dict[str, Any]:
         """Writes the pairs shard by shard, and measures the samples' health."""
         preferences = shards_at(self._preferences(iteration))
-        counts, health = self._set_aside(iteration).counts(), HealthMeter()
+        counts, health = self._failed_chunks(iteration).counts(), HealthMeter()
         for part, table in rollouts.tables():
             pairs, of_part = make_pairs(table, self.config.rewards.min_margin)
             preferences.write(part, pairs)
@@ -151,7 +151,7 @@ class Run:
         return json.loads(figures.read_text())
 
     def _train(
-        self, iteration: int, output: Path | Place, on_step: Callable[[Mapping[str, Any]], None]
+        self, iteration: int, output: Path | ObjectStorePath, on_step: Callable[[Mapping[str, Any]], None]
     ) -> LearnerResult:
         return train(
             self._preferences(1 if self.config.data == "offline" else iteration),
@@ -164,7 +164,7 @@ class Run:
         )
 
     def _on_step(self, stage: Stage, step: Mapping[str, Any]) -> None:
-        self.pools.tend()
+        self.pools.poll()
         if (step["iteration"], step["step"]) in self._steps_logged:
             stage.skip(1)
             return
@@ -211,7 +211,7 @@ class Run:
         drop_old(self.config, self.place, [iteration])
 
     def _listening(self) -> tuple[str, ...]:
-        return tuple(prompt.id for prompt in self.inputs.heldout[: self.config.heldout.listening])
+        return tuple(prompt.id for prompt in self.inputs.heldout[: self.config.heldout.num_audio_samples])
 
     def _keep_audio(self, chunk: Chunk, scored: ScoredBatch, scores: Mapping[str, Mapping[str, float]]) -> None:
         """Stores the audio of the prompts to listen to; an iteration that is done again replaces it."""
@@ -226,11 +226,11 @@ class Run:
         self.pools.rollouts.broadcast("set_policy", version, ray.put(self.store.state(version)))
         self.pools.telemetry.show("policy_version", version)
 
-    def _preferences(self, iteration: int) -> Path | Place:
+    def _preferences(self, iteration: int) -> Path | ObjectStorePath:
         return self.place.root / "preferences" / _folder(iteration)
 
-    def _set_aside(self, iteration: int) -> SetAside:
-        return SetAside(self.directory / "rollouts" / _folder(iteration))
+    def _failed_chunks(self, iteration: int) -> FailedChunks:
+        return FailedChunks(self.directory / "rollouts" / _folder(iteration))
 
 
 def _folder(iteration: int) -> str:
@@ -256,5 +256,5 @@ def _figures_of(result: LearnerResult) -> dict[str, Any]:
 
 
 def _write_json(path: Path, values: Mapping[str, Any]) -> None:
-    with whole(path) as temporary:
+    with atomic_write(path) as temporary:
         temporary.write_text(json.dumps(values) + "\n")

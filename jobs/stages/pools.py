@@ -15,11 +15,11 @@ from actors.cluster.placement import Request, place
 from actors.learner.settings import LearnerSettings
 from actors.options.pool_size import PoolSize
 from actors.options.scheduling import PoolOptions, Processes
-from actors.pools.live_pools import announced
+from actors.pools.live_pools import publish_pools
 from actors.pools.pool import Pool
-from actors.pools.stream import SetAside
+from actors.pools.stream import OnGiveUp
 from actors.pools.telemetry import Telemetry
-from actors.storage.object_store import Place
+from actors.storage.object_store import ObjectStorePath
 from actors.storage.paths import absolute
 from actors.workers.chunk import Chunk
 from actors.workers.reward import RewardActor, ScoredBatch
@@ -49,47 +49,47 @@ class Pools:
     telemetry: Telemetry = field(default_factory=Telemetry)
 
     def collect(
-        self, chunks: Sequence[Chunk], directory: Path | Place, schema: pa.Schema, set_aside: SetAside[Chunk]
+        self, chunks: Sequence[Chunk], directory: Path | ObjectStorePath, schema: pa.Schema, on_give_up: OnGiveUp[Chunk]
     ) -> Iterator[tuple[Chunk, Written]]:
         """Samples the chunks, ranks them and writes each as a shard of ``directory``, as they finish.
 
         Args:
-            set_aside: takes a chunk that ended three workers.
+            on_give_up: takes a chunk that ended three workers.
         """
-        sampled = self.rollouts.stream("sample", chunks, set_aside=set_aside)
-        ranked = self.rewards.stream("tabulate", sampled, schema, set_aside=set_aside)
-        yield from self.writer.stream("write", ranked, absolute(directory), set_aside=set_aside).values()
+        sampled = self.rollouts.stream("sample", chunks, on_give_up=on_give_up)
+        ranked = self.rewards.stream("score_to_rows", sampled, schema, on_give_up=on_give_up)
+        yield from self.writer.stream("write", ranked, absolute(directory), on_give_up=on_give_up).values()
 
     def score(
-        self, chunks: Sequence[Chunk], roles: Sequence[str], keep: Collection[str], set_aside: SetAside[Chunk]
+        self, chunks: Sequence[Chunk], roles: Sequence[str], keep: Collection[str], on_give_up: OnGiveUp[Chunk]
     ) -> Iterator[tuple[Chunk, ScoredBatch]]:
         """Samples the chunks and scores them, as they finish.
 
         Args:
             roles: which of the reward models hear them.
             keep: ids of the prompts whose waveforms come back.
-            set_aside: takes a chunk that ended three workers.
+            on_give_up: takes a chunk that ended three workers.
         """
-        sampled = self.rollouts.stream("sample", chunks, set_aside=set_aside)
-        yield from self.rewards.stream("score", sampled, tuple(roles), tuple(keep), set_aside=set_aside).values()
+        sampled = self.rollouts.stream("sample", chunks, on_give_up=on_give_up)
+        yield from self.rewards.stream("score", sampled, tuple(roles), tuple(keep), on_give_up=on_give_up).values()
 
-    def mishaps(self) -> dict[str, int]:
+    def failure_counts(self) -> dict[str, int]:
         """What went wrong in this process's time, and was mended or left out."""
         status = [pool.status() for pool in (self.rollouts, self.rewards, self.writer)]
         return {
             "worker_deaths": sum(pool.deaths for pool in status),
             "chunks_redone": sum(pool.redone for pool in status),
-            "chunks_set_aside": sum(pool.set_aside for pool in status),
+            "chunks_failed": sum(pool.failed for pool in status),
         }
 
-    def tend(self) -> None:
+    def poll(self) -> None:
         """Looks after the pools while no stream does."""
         for pool in (self.rollouts, self.rewards, self.writer):
-            pool.tend()
+            pool.poll()
 
 
 @contextmanager
-def open_pools(config: RunConfig, policy_dir: Path | Place) -> Generator[Pools]:
+def open_pools(config: RunConfig, policy_dir: Path | ObjectStorePath) -> Generator[Pools]:
     """Starts the pools; they live until the block ends."""
     sampler = rollout_args(policy_dir, config.sampling, config.rollouts)
     with (
@@ -98,7 +98,7 @@ def open_pools(config: RunConfig, policy_dir: Path | Place) -> Generator[Pools]:
         _writer_pool() as writer,
     ):
         pools = Pools(rollouts, rewards, writer)
-        with announced(config.run_dir, {"rollouts": rollouts, "rewards": rewards}, pools.telemetry):
+        with publish_pools(config.run_dir, {"rollouts": rollouts, "rewards": rewards}, pools.telemetry):
             yield pools
 
 
@@ -124,7 +124,7 @@ def _writer_pool() -> AbstractContextManager[Pool]:
 
 
 def rollout_args(
-    policy_dir: Path | Place, sampling: SamplingOptions, rollouts: RolloutOptions, policy_version: int = 0
+    policy_dir: Path | ObjectStorePath, sampling: SamplingOptions, rollouts: RolloutOptions, policy_version: int = 0
 ) -> tuple[Any, ...]:
     """What a ``RolloutWorker`` is made with."""
     params = SamplingParams(sampling.num_steps, sampling.guidance_scale, sampling.negative_prompt)
@@ -149,7 +149,7 @@ def learner_settings(objective: Objective, learner: LearnerOptions) -> LearnerSe
 
 def make_room_for_learner(config: RunConfig, pools: Pools) -> None:
     """Gives the pools' resources back unless the learner fits beside them; their next stream takes them again."""
-    pools.tend()
+    pools.poll()
     # Workers that are only starting will yet take what looks free.
     if pools.rollouts.status().pending or pools.rewards.status().pending or not _fits(config.learner):
         pools.rollouts.release()

@@ -37,7 +37,7 @@ class Inputs:
     plan: Plan
 
 
-def prepare(config: RunConfig) -> Inputs:
+def run_preflight(config: RunConfig) -> Inputs:
     """Checks options, files, machine and run directory, and reads the prompts; writes nothing.
 
     Raises:

@@ -15,10 +15,10 @@ from actors.storage.run_lock import RunLock
 from actors.storage.shards import ShardWriter
 from actors.workers.prepare import DECODING_CPUS, EXTRA_COLUMNS, CodecFacts, Encoding, encoded_clips
 from jobs.capacity.plan import ROW_BYTES, SHARD_BYTES, check_disk
-from jobs.capacity.plan import in_words as bytes_in_words
 from jobs.options.prepare import PrepareJob
 from jobs.reporting.display import Display
-from jobs.reporting.formatting import seconds as in_words
+from jobs.reporting.formatting import format_bytes
+from jobs.reporting.formatting import seconds as format_seconds
 from jobs.stages.output_dir import FLAG
 from jobs.stages.prepare_settings import PREPARED_FILE, SETTINGS_FILE, check_settings, settings_of, write_json
 from jobs.stages.quarantine import Quarantine
@@ -193,10 +193,10 @@ def summary(output: Path, prepared: Mapping[str, Any], spent: Mapping[str, float
     """What there is now, and where."""
     bad: Mapping[str, int] = prepared["quarantined"]
     size = sum(file.stat().st_size for file in output.rglob("*") if file.is_file())
-    pace = "".join(f" · {in_words(seconds)}" for seconds in spent.values())
+    pace = "".join(f" · {format_seconds(seconds)}" for seconds in spent.values())
     reasons = ", ".join(f"{count} {reason}" for reason, count in bad.items()) or "none"
     return (
-        f"{prepared['clips']} clips, {prepared['hours']:.2f} h of audio · {bytes_in_words(size)}{pace}\n"
+        f"{prepared['clips']} clips, {prepared['hours']:.2f} h of audio · {format_bytes(size)}{pace}\n"
         f"quarantined: {reasons}\n\n"
         f"latents     {output / 'latents'}\n"
         f"quarantine  {output / 'quarantine.jsonl'}"

@@ -25,7 +25,7 @@ from jobs.capacity.plan import check_disk
 from jobs.options.pretrain import PretrainJob
 from jobs.reporting.display import Display, Stage
 from jobs.reporting.formatting import number
-from jobs.reporting.formatting import seconds as in_words
+from jobs.reporting.formatting import seconds as format_seconds
 from jobs.reporting.machine import machine_facts
 from jobs.reporting.pretrain_report import write_pretrain_report
 from jobs.reporting.tensorboard_log import TensorboardLog
@@ -95,7 +95,7 @@ def read_inputs(config: PretrainJob) -> Inputs:
             f"--warmup-steps {config.learner.warmup_steps} is not below the {steps} steps of the training, so the "
             "learning rate would never be reached; lower it, or raise --epochs or --max-steps"
         )
-    prompts = tuple((data.captions[row][0], data.duration_s[row]) for row in heldout[: config.listening])
+    prompts = tuple((data.captions[row][0], data.duration_s[row]) for row in heldout[: config.num_audio_samples])
     return Inputs(policy_dir, len(rows), sum(data.duration_s) / 3600, steps, prompts)
 
 
@@ -200,7 +200,7 @@ def summary(config: PretrainJob, result: PretrainingResult) -> str:
     losses = [event["loss"]["mean"] for event in events if event["event"] == "validation"]
     curve = f"validation loss {number(losses[0])} -> {number(losses[-1])}\n" if losses else ""
     return (
-        f"{result.clips} clips, {result.steps} steps, {in_words(result.seconds)}\n{curve}\n"
+        f"{result.clips} clips, {result.steps} steps, {format_seconds(result.seconds)}\n{curve}\n"
         f"report       {config.output / 'report.html'}\n"
         f"policy       {config.output / 'policy'}\n"
         f"samples      {config.output / 'samples'}\n"

@@ -7,12 +7,12 @@ from collections.abc import Iterable
 from actors.storage.policy_store import PolicyStore
 from actors.storage.shards import shards_at
 from jobs.options.crpo import RunConfig
-from jobs.stages.run_storage import RunPlace
+from jobs.stages.run_storage import RunStorage
 
 LATENTS = ("latents", "chosen_latents", "rejected_latents")
 
 
-def drop_old(config: RunConfig, place: RunPlace, finished: Iterable[int]) -> None:
+def drop_old(config: RunConfig, place: RunStorage, finished: Iterable[int]) -> None:
     """Drops what the rule does not keep once these iterations are finished.
 
     Of policies the base and the last ``keep_policies`` stay, of latents those of the last ``keep_latents`` iterations,

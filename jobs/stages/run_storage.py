@@ -14,8 +14,8 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from actors.cluster.live_run import POOLS
-from actors.storage.object_store import Place
-from actors.storage.object_store_lock import PlaceLock
+from actors.storage.object_store import ObjectStorePath
+from actors.storage.object_store_lock import ObjectStoreLock
 from actors.storage.paths import cache_dir
 from actors.storage.run_lock import LOCK, RunLock
 from actors.storage.stored_policy import drop_version, fetch_version, put_version, stored_versions
@@ -27,14 +27,14 @@ NOT_COPIED = (f"{LOCK}/", POOLS, f"{POLICIES}/", "rollouts/", "preferences/", "h
 """What others write, or what has its own way; of the learner only the results are."""
 
 
-class RunPlace:
+class RunStorage:
     """One run's. ``root`` is what all machines see; ``local`` is this machine's, and the same where that is a disk."""
 
-    def __init__(self, root: Path | Place, local: Path) -> None:
+    def __init__(self, root: Path | ObjectStorePath, local: Path) -> None:
         self.root, self.local = root, local
         self._put: dict[str, tuple[int, int]] = {}
 
-    def policy(self, version: int) -> Path | Place:
+    def policy(self, version: int) -> Path | ObjectStorePath:
         """A version of the policy, as workers on any machine load it."""
         return self.root / POLICIES / f"v{version:04d}"
 
@@ -82,12 +82,12 @@ class RunPlace:
             ResourceError: the store does not answer.
         """
         place = self.policy(version)
-        if isinstance(place, Place) and place.name in stored_versions(place.parent):
+        if isinstance(place, ObjectStorePath) and place.name in stored_versions(place.parent):
             drop_version(place)
 
 
 @contextmanager
-def opened(run_dir: Path | Place) -> Generator[RunPlace]:
+def opened(run_dir: Path | ObjectStorePath) -> Generator[RunStorage]:
     """The run's place, for this process alone as long as the block lasts.
 
     Raises:
@@ -96,13 +96,13 @@ def opened(run_dir: Path | Place) -> Generator[RunPlace]:
     """
     if isinstance(run_dir, Path):
         with RunLock(run_dir):
-            yield RunPlace(run_dir, run_dir)
+            yield RunStorage(run_dir, run_dir)
         return
     key = hashlib.sha256(str(run_dir).encode()).hexdigest()[:16]
     local = cache_dir() / "runs" / key / run_dir.name
-    with PlaceLock(run_dir):
+    with ObjectStoreLock(run_dir):
         shutil.rmtree(local, ignore_errors=True)  # what a driver that was killed left
-        place = RunPlace(run_dir, local)
+        place = RunStorage(run_dir, local)
         try:
             place.pull()
             yield place
@@ -111,7 +111,7 @@ def opened(run_dir: Path | Place) -> Generator[RunPlace]:
 
 
 @contextmanager
-def small_files(run_dir: Path | Place) -> Generator[Path]:
+def small_files(run_dir: Path | ObjectStorePath) -> Generator[Path]:
     """What the driver writes but for policies, as a local directory as long as the block lasts. Takes no lock.
 
     Raises:
@@ -126,7 +126,7 @@ def small_files(run_dir: Path | Place) -> Generator[Path]:
         yield local
 
 
-def _copy_small_files(place: Place, directory: Path) -> list[str]:
+def _copy_small_files(place: ObjectStorePath, directory: Path) -> list[str]:
     names = [name for name in place.sizes() if _is_copied(name)]
     for name in names:
         place.fetch(name, directory / name)

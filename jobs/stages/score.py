@@ -52,7 +52,7 @@ def run(config: ScoreJob) -> None:
                 score(config, inputs, missing, scored, display)
         with display.stage(0, "pairs"):
             counts = pair(scored, preferences, config.rewards)
-        display.note(in_words(counts))
+        display.note(describe_counts(counts))
         display.note(f"rollouts     {scored.directory}\npreferences  {preferences.directory}")
 
 
@@ -163,7 +163,7 @@ def pair(scored: ShardWriter, preferences: ShardWriter, rewards: ScoringOptions)
     return counts
 
 
-def in_words(counts: PairCounts) -> str:
+def describe_counts(counts: PairCounts) -> str:
     """``pairs made 90, tied 2, dropped 4 (4 x ValueError: ...)``."""
     reasons = "; ".join(f"{count} x {reason}" for reason, count in counts.reasons.items())
     return f"pairs made {counts.made}, tied {counts.tied}, dropped {counts.dropped}" + (

@@ -15,7 +15,7 @@ from actors.cluster.session import ray_session
 from actors.learner.checkpoint import load_tensors
 from actors.learner.launch import train
 from actors.learner.settings import LearnerResult
-from actors.storage.atomic import clear_disk_errors
+from actors.storage.atomic import explain_disk_errors
 from actors.storage.json_lines import JsonLines
 from actors.storage.policy_store import PolicyStore
 from actors.storage.run_lock import RunLock
@@ -182,7 +182,7 @@ def publish(config: TrainJob, inputs: Inputs, result: LearnerResult, directory: 
     options = config.model_dump(mode="json", exclude={"output"})
     (policy / "training.json").write_text(json.dumps({"options": options, **measured}, indent=2) + "\n")
     (directory / STEPS).rename(policy / STEPS)
-    with clear_disk_errors(config.output):
+    with explain_disk_errors(config.output):
         policy.rename(config.output)
 
 

@@ -43,9 +43,9 @@ def test_a_run_of_which_anything_dies_has_the_same_data_and_policy(tmp_path: Pat
     assert re.search(r"^all +4$", said, re.MULTILINE)
     calm, disturbed = output / "undisturbed", output / "disturbed"
     next((disturbed / "heldout").iterdir()).write_text("")
-    (disturbed / "rollouts" / "i0001" / ".set_aside.json").write_text("[]")
+    (disturbed / "rollouts" / "i0001" / ".failed_chunks.json").write_text("[]")
     first, second = differences(calm, disturbed)
-    assert first.endswith(".set_aside.json") and re.fullmatch(r"heldout/.* differs", second)
+    assert first.endswith(".failed_chunks.json") and re.fullmatch(r"heldout/.* differs", second)
 
 
 @pytest.mark.slow

@@ -48,7 +48,7 @@ def options(policy: Path, prompts: Path, run_dir: Path, *more: str) -> list[str]
         "--duration-s": 0.5,
         "--rollout-chunk-prompts": 3,
         "--heldout-num-prompts": 4,
-        "--listening": 2,
+        "--num-audio-samples": 2,
         "--epochs": 2,
         "--batch-size": 4,
         "--warmup-steps": 1,

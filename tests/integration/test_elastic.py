@@ -16,7 +16,7 @@ from actors.pools.worker_slot import WorkerError
 from actors.storage.shards import ShardWriter
 from actors.workers.chunk import Chunk
 from jobs.crpo import main
-from jobs.stages.failed_chunks import FILE, SetAside
+from jobs.stages.failed_chunks import FILE, FailedChunks
 from tangoflux.data.prompts import Prompt
 from tests.integration.test_crpo import REPOSITORY, before_close, events, options, prompts, table  # pyright: ignore
 
@@ -81,7 +81,7 @@ def test_what_was_set_aside_is_not_tried_again_once_a_policy_was_trained_without
     some = options(tiny_policy_dir, prompts, run_dir, "--judge", "none", "--max-dropped-share", "0.5")
     assert main(some) == 0
     rollouts = run_dir / "rollouts" / "i0001"
-    record = SetAside(rollouts)
+    record = FailedChunks(rollouts)
     chunk = Chunk(2, 1, (Prompt(id="p", text="a prompt", duration_s=0.5),), ((0, 1, 2),))
     record.add(chunk, WorkerError("it ended its workers"))
     (rollouts / "part-00002.parquet").unlink()

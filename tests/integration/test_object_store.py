@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 from safetensors.torch import load_file
 
-from actors.storage.object_store import Place
+from actors.storage.object_store import ObjectStorePath
 from actors.storage.shards import shards_at
 from actors.storage.stored_policy import local_policy, stored_versions
 from jobs.compare import comparison
@@ -25,7 +25,7 @@ pytestmark = [pytest.mark.ray, pytest.mark.slow]
 
 
 def test_a_run_in_an_object_store_is_killed_resumed_and_equal_to_one_on_a_disk(
-    tiny_policy_dir: Path, prompts: Path, place: Place, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    tiny_policy_dir: Path, prompts: Path, place: ObjectStorePath, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
     monkeypatch.setenv("PYTHONPATH", str(REPOSITORY))
@@ -54,7 +54,7 @@ def test_a_run_in_an_object_store_goes_on_where_only_the_end_of_an_iteration_is_
     ray_session: None,
     tiny_policy_dir: Path,
     prompts: Path,
-    place: Place,
+    place: ObjectStorePath,
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:

@@ -39,7 +39,7 @@ SMALL = {
     "--epochs": 1,
     "--warmup-steps": 1,
     "--heldout-num-prompts": 3,
-    "--listening": 1,
+    "--num-audio-samples": 1,
     "--lora-rank": 4,
 }
 

@@ -20,7 +20,7 @@ pytestmark = [pytest.mark.ray, pytest.mark.slow]
 
 SMALL = (
     *("--iterations", "1", "--prompts-per-iteration", "16", "--samples-per-prompt", "2", "--num-steps", "2"),
-    *("--rollout-chunk-prompts", "2", "--heldout-num-prompts", "4", "--listening", "1", "--epochs", "1"),
+    *("--rollout-chunk-prompts", "2", "--heldout-num-prompts", "4", "--num-audio-samples", "1", "--epochs", "1"),
     *("--batch-size", "4", "--warmup-steps", "1", "--learner-threads", "1"),
 )
 

@@ -36,7 +36,7 @@ CONFIG: dict[str, Any] = {
     "rollouts": {"workers": 2, "chunk_prompts": 16, "threads": 1, "latents_dtype": "float32"},
     "rewards": {"name": "miniature-clap", "judge": "miniature-judge", "detector": "miniature-detector"},
     "learner": {"beta": 2000.0, "learning_rate": 4e-05, "batch_size": 16, "epochs": 8, "adam_betas": [0.9, 0.95]},
-    "heldout": {"num_prompts": 128, "seed": 1234, "listening": 12},
+    "heldout": {"num_prompts": 128, "seed": 1234, "num_audio_samples": 12},
 }
 
 

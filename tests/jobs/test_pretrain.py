@@ -46,7 +46,7 @@ def test_clips_become_a_policy_that_generates(
     clips_dir: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     output = tmp_path / "pretrained"
-    arguments = ["--clips", str(clips_dir), "--output", str(output), *FAST, "--epochs", "2", "--listening", "1"]
+    arguments = ["--clips", str(clips_dir), "--output", str(output), *FAST, "--epochs", "2", "--num-audio-samples", "1"]
     arguments += ["--learning-rate", "1e-4", "--sample-every", "3", "--validate-every", "3", "--num-steps", "2"]
     assert pretrain.main(arguments) == 0
     events = MetricsLog(output / "metrics.jsonl").read()

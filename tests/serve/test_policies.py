@@ -7,7 +7,7 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from actors.storage.object_store import Place
+from actors.storage.object_store import ObjectStorePath
 from actors.storage.policy_store import PolicyStore
 from actors.storage.stored_policy import put_version
 from serve.policies import BusyError, Policies, Versions
@@ -174,7 +174,7 @@ def test_a_single_model_is_both_base_and_latest(tiny_policy_dir: Path) -> None:
 
 
 def test_a_run_in_an_object_store_is_followed(
-    run: Path, place: Place, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    run: Path, place: ObjectStorePath, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
     store = PolicyStore(run / "policies")
@@ -193,7 +193,7 @@ def test_a_run_in_an_object_store_is_followed(
 
 
 def test_a_store_that_does_not_answer_is_told_and_the_policy_serves_on(
-    run: Path, place: Place, proxy: Proxy, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    run: Path, place: ObjectStorePath, proxy: Proxy, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
     put_version(PolicyStore(run / "policies").path(0), place / "policies" / "v0000")

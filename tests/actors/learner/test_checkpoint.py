@@ -14,19 +14,19 @@ from actors.learner.checkpoint import (
     local_checkpoint,
     save_checkpoint,
 )
-from actors.storage.object_store import Place
+from actors.storage.object_store import ObjectStorePath
 from tangoflux.errors import ResourceError
 from tests.object_store import Fault, Proxy
 
 
-def save(directory: Path | Place, step: int) -> None:
+def save(directory: Path | ObjectStorePath, step: int) -> None:
     tensors = {"a": torch.full((3,), float(step))}
     save_checkpoint(directory, Progress(step, {"loss": 1.0}), 0, tensors, tensors, tensors)
 
 
 @pytest.mark.parametrize("where", ["disk", "store"])
 def test_the_last_checkpoint_is_kept_on_a_disk_and_in_a_store_alike(
-    where: str, place: Place, tmp_path: Path, process_group: None
+    where: str, place: ObjectStorePath, tmp_path: Path, process_group: None
 ) -> None:
     directory = tmp_path if where == "disk" else place
     assert latest_checkpoint(directory) is None
@@ -42,7 +42,9 @@ def test_the_last_checkpoint_is_kept_on_a_disk_and_in_a_store_alike(
         assert [tensors["a"][0].item() for tensors in (weights, average, *checkpoint_moments(checkpoint))] == [10] * 3
 
 
-def test_a_checkpoint_that_was_not_put_whole_does_not_count(place: Place, proxy: Proxy, process_group: None) -> None:
+def test_a_checkpoint_that_was_not_put_whole_does_not_count(
+    place: ObjectStorePath, proxy: Proxy, process_group: None
+) -> None:
     save(place, 9)
     faults: list[Fault | None] = [None, None, *["error" for _ in range(30)]]
     proxy.spoil(*faults, methods=("PUT", "POST"))

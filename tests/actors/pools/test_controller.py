@@ -1,4 +1,4 @@
-"""Pools that grow and shrink, by themselves and by wishes from elsewhere."""
+"""Pools that grow and shrink, by themselves and by requests from elsewhere."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ import actors.pools.pool
 from actors.cluster.live_run import POOLS, LiveRun
 from actors.options.pool_size import PoolSize
 from actors.pools.controller import NAMESPACE, ControllerActor
-from actors.pools.live_pools import announced
+from actors.pools.live_pools import publish_pools
 from actors.pools.pool import Pool
 from actors.pools.status import PoolStatus
 
@@ -54,7 +54,7 @@ def tend_until(pool: Pool, number: int) -> bool:
     """Whether the pool comes to that many ready actors, and no others."""
     until = time.monotonic() + 30
     while time.monotonic() < until:
-        pool.tend()
+        pool.poll()
         status = pool.status()
         if (status.ready, status.pending) == (number, 0):
             return True
@@ -84,11 +84,11 @@ def test_a_smaller_pool_finishes_what_its_actors_were_given(pool: Pool) -> None:
 
 
 def test_a_controller_that_dies_is_replaced_and_wishes_are_done(pool: Pool, tmp_path: Path) -> None:
-    with announced(tmp_path, {"rollouts": pool}) as controls:
+    with publish_pools(tmp_path, {"rollouts": pool}) as client:
         assert tend_until(pool, 1)
         for size in (PoolSize(2, 2), PoolSize(3, 3)):
-            controller = named(pool, controls.name)
-            ray.get(controller.wish.remote({"rollouts": size}))
+            controller = named(pool, client.name)
+            ray.get(controller.request_resize.remote({"rollouts": size}))
             assert tend_until(pool, size.most)
             assert told(pool, controller, str(size))
             ray.kill(controller)
@@ -97,16 +97,16 @@ def test_a_controller_that_dies_is_replaced_and_wishes_are_done(pool: Pool, tmp_
 
 
 def test_a_controller_waits_until_its_name_is_free_again(pool: Pool, tmp_path: Path) -> None:
-    with announced(tmp_path / "a", {"rollouts": pool}) as controls:
-        last = named(pool, controls.name)
-        with announced(tmp_path / "a", {"rollouts": pool}) as controls:  # as of a driver that was killed and resumed
-            pool.tend()
-            assert named(pool, controls.name) == last
+    with publish_pools(tmp_path / "a", {"rollouts": pool}) as client:
+        last = named(pool, client.name)
+        with publish_pools(tmp_path / "a", {"rollouts": pool}) as client:  # as of a driver that was killed and resumed
+            pool.poll()
+            assert named(pool, client.name) == last
             ray.kill(last)
             until = time.monotonic() + 20
-            while named(pool, controls.name) == last:
+            while named(pool, client.name) == last:
                 assert time.monotonic() < until, "there is no new controller"
-            assert "rollouts" in ray.get(named(pool, controls.name).status.remote())
+            assert "rollouts" in ray.get(named(pool, client.name).status.remote())
 
 
 @pytest.mark.parametrize(
@@ -142,7 +142,7 @@ def told(pool: Pool, controller: Any, size: str) -> bool:
     """Whether the controller comes to know the pool's size, at the next exchange."""
     until = time.monotonic() + 20
     while time.monotonic() < until:
-        pool.tend()
+        pool.poll()
         status: dict[str, PoolStatus] = ray.get(controller.status.remote())
         if status["rollouts"].size == size:
             return True
@@ -154,7 +154,7 @@ def named(pool: Pool, name: str) -> Any:
     """The controller, once the driver has made it (again)."""
     until = time.monotonic() + 20
     while True:
-        pool.tend()
+        pool.poll()
         try:
             return ray.get_actor(name, "tangoflux")
         except ValueError:

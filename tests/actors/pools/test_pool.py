@@ -144,7 +144,7 @@ def test_an_input_that_ends_three_workers_is_named_and_no_other(pool: Pool) -> N
 
 def test_an_input_that_ends_three_workers_is_set_aside_and_the_rest_goes_on(pool: Pool) -> None:
     aside: dict[int, str] = {}
-    stream = pool.stream("die", range(6), set_aside=lambda number, error: aside.update({number: str(error)}))
+    stream = pool.stream("die", range(6), on_give_up=lambda number, error: aside.update({number: str(error)}))
     assert sorted(number for number, _ in stream) == [0, 2, 3, 4, 5]
     assert list(aside) == [1] and "was given up after 3 workers" in aside[1]
 
@@ -159,7 +159,7 @@ def test_a_worker_that_hangs_is_replaced(tmp_path: Path) -> None:
 def test_the_deaths_of_idle_workers_are_not_blamed_on_the_next_input() -> None:
     pool = Pool(SquarerActor, (), PoolSize(3, 3), CPU, "squarer")
     while pool.status().ready < 3:
-        pool.tend()
+        pool.poll()
         time.sleep(0.05)
     for pid in {pid for _, pid in pool.stream("pid", range(60)).values()}:
         os.kill(pid, signal.SIGKILL)

@@ -6,12 +6,12 @@ from pathlib import Path
 
 import pytest
 
-from actors.storage.object_store import Place, place_of
+from actors.storage.object_store import ObjectStorePath, parse_path
 from tangoflux.errors import ConfigError, DataError, ResourceError
 from tests.object_store import Fault, Proxy
 
 
-def test_objects_are_put_found_listed_and_deleted(place: Place, tmp_path: Path) -> None:
+def test_objects_are_put_found_listed_and_deleted(place: ObjectStorePath, tmp_path: Path) -> None:
     sent = pickle.loads(pickle.dumps(place / "part"))
     sent.put("a/b", b"one")
     (tmp_path / "file").write_bytes(bytes(7 << 20))
@@ -29,14 +29,14 @@ def test_objects_are_put_found_listed_and_deleted(place: Place, tmp_path: Path) 
         place.get("nothing")
 
 
-def test_of_two_that_create_an_object_one_does(place: Place) -> None:
+def test_of_two_that_create_an_object_one_does(place: ObjectStorePath) -> None:
     assert place.create("lock", b"first")
     assert not place.create("lock", b"second")
     assert place.get("lock") == b"first"
 
 
 @pytest.mark.parametrize("fault", ["error", "slow", "cut", "answer lost"])
-def test_a_spoilt_request_is_repeated(place: Place, proxy: Proxy, fault: Fault) -> None:
+def test_a_spoilt_request_is_repeated(place: ObjectStorePath, proxy: Proxy, fault: Fault) -> None:
     for method, request in {
         "PUT": lambda: place.put("a", bytes(100_000)),
         "GET": lambda: place.get("a"),
@@ -48,12 +48,12 @@ def test_a_spoilt_request_is_repeated(place: Place, proxy: Proxy, fault: Fault) 
     assert place.get("a") == bytes(100_000)
 
 
-def test_an_object_whose_creation_was_not_answered_is_known_as_ones_own(place: Place, proxy: Proxy) -> None:
+def test_an_object_whose_creation_was_not_answered_is_known_as_ones_own(place: ObjectStorePath, proxy: Proxy) -> None:
     proxy.spoil("answer lost", methods=("PUT",))
     assert place.create("lock", b"mine")
 
 
-def test_a_store_that_fails_for_good_ends_in_one_line_with_uri_and_cause(place: Place, proxy: Proxy) -> None:
+def test_a_store_that_fails_for_good_ends_in_one_line_with_uri_and_cause(place: ObjectStorePath, proxy: Proxy) -> None:
     started = time.monotonic()
     faults: list[Fault] = ["error"] * 100
     proxy.spoil(*faults)
@@ -64,17 +64,17 @@ def test_a_store_that_fails_for_good_ends_in_one_line_with_uri_and_cause(place: 
 
 
 def test_a_run_is_at_a_path_or_in_a_bucket() -> None:
-    assert place_of("runs/a") == Path("runs/a")
-    assert place_of("file:///runs/a%20b") == Path("/runs/a b")
-    assert place_of("s3://b/runs/a").name == "a"
-    assert str(Place("s3://b/a?region=x") / "c") == "s3://b/a/c?region=x"
+    assert parse_path("runs/a") == Path("runs/a")
+    assert parse_path("file:///runs/a%20b") == Path("/runs/a b")
+    assert parse_path("s3://b/runs/a").name == "a"
+    assert str(ObjectStorePath("s3://b/a?region=x") / "c") == "s3://b/a/c?region=x"
     for wrong in ("s3://bucket", "ftp://host/a", "s3:/b/a"):
         with pytest.raises(ConfigError, match="is no place for a run"):
-            place_of(wrong)
+            parse_path(wrong)
 
 
-def test_a_bucket_that_is_not_there_is_named(place: Place) -> None:
-    elsewhere = Place(str(place).replace("s3://bucket", "s3://nowhere"))
+def test_a_bucket_that_is_not_there_is_named(place: ObjectStorePath) -> None:
+    elsewhere = ObjectStorePath(str(place).replace("s3://bucket", "s3://nowhere"))
     with pytest.raises(ResourceError, match=r"s3://nowhere/\S+ cannot be written: there is no bucket nowhere"):
         elsewhere.create("lock", b"")
     with pytest.raises(ResourceError, match=r"s3://nowhere/\S+ cannot be written"):

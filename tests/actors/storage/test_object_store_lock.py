@@ -10,72 +10,74 @@ import time
 import pytest
 
 from actors.storage import object_store_lock as place_lock
-from actors.storage.object_store import Place
-from actors.storage.object_store_lock import PlaceLock
+from actors.storage.object_store import ObjectStorePath
+from actors.storage.object_store_lock import ObjectStoreLock
 from actors.storage.run_lock import LOCK, STALE_S
 from tangoflux.errors import ConfigError
 from tests.actors.storage.test_run_lock import REPOSITORY
 
 HOLDER = """\
 import sys, time
-from actors.storage.object_store import Place
-from actors.storage.object_store_lock import PlaceLock
+from actors.storage.object_store import ObjectStorePath
+from actors.storage.object_store_lock import ObjectStoreLock
 """
 
 
-def python(code: str, place: Place) -> subprocess.Popen[str]:
+def python(code: str, place: ObjectStorePath) -> subprocess.Popen[str]:
     command = [sys.executable, "-c", HOLDER + code, place.uri]
     return subprocess.Popen(command, cwd=REPOSITORY, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
 
 
-def of_another_host(place: Place) -> None:
+def of_another_host(place: ObjectStorePath) -> None:
     name = {"host": "elsewhere", "pid": 7, "started": 1.0, "since": "2026-01-01"}
     assert (place / LOCK).create("00000001", json.dumps(name).encode())
 
 
-def test_the_second_driver_is_refused_and_a_killed_ones_lock_is_taken_over_at_once(place: Place) -> None:
-    first = python("with PlaceLock(Place(sys.argv[1])): print('held', flush=True); time.sleep(60)", place)
+def test_the_second_driver_is_refused_and_a_killed_ones_lock_is_taken_over_at_once(place: ObjectStorePath) -> None:
+    first = python(
+        "with ObjectStoreLock(ObjectStorePath(sys.argv[1])): print('held', flush=True); time.sleep(60)", place
+    )
     assert first.stdout and first.stdout.readline() == "held\n"
     with pytest.raises(ConfigError, match=rf"is in use: process {first.pid} on \S+ works there since \d{{4}}-"):
-        PlaceLock(place).__enter__()
+        ObjectStoreLock(place).__enter__()
     first.kill()
     first.communicate()
-    with PlaceLock(place):
+    with ObjectStoreLock(place):
         assert json.loads((place / LOCK).get("00000002"))["pid"] == os.getpid()
     assert place.sizes() == {}
 
 
 def test_another_hosts_lock_is_taken_over_when_its_heartbeat_has_stopped_for_long(
-    place: Place, monkeypatch: pytest.MonkeyPatch
+    place: ObjectStorePath, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     of_another_host(place)
     with pytest.raises(ConfigError, match="process 7 on elsewhere"):
-        PlaceLock(place).__enter__()
+        ObjectStoreLock(place).__enter__()
     monkeypatch.setattr(place_lock, "STALE_S", 0.5)
     time.sleep(1.5)
-    with PlaceLock(place):
+    with ObjectStoreLock(place):
         assert "00000002" in (place / LOCK).sizes()
     assert STALE_S == 60
 
 
-def test_of_several_that_take_over_one_does(place: Place) -> None:
-    first = python("PlaceLock(Place(sys.argv[1])).__enter__()", place)
+def test_of_several_that_take_over_one_does(place: ObjectStorePath) -> None:
+    first = python("ObjectStoreLock(ObjectStorePath(sys.argv[1])).__enter__()", place)
     first.communicate()
     code = (
         f"time.sleep({time.time() + 3} - time.time())\n"
-        "with PlaceLock(Place(sys.argv[1])): print('held', flush=True); time.sleep(3)"
+        "with ObjectStoreLock(ObjectStorePath(sys.argv[1])): print('held', flush=True); time.sleep(3)"
     )
     ended = [process.communicate() for process in [python(code, place) for _ in range(4)]]
     assert sorted(output for output, _ in ended) == ["", "", "", "held\n"]
     assert sum("ConfigError" in error for _, error in ended) == 3
 
 
-def test_a_driver_whose_lock_was_taken_ends_itself(place: Place, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_driver_whose_lock_was_taken_ends_itself(place: ObjectStorePath, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(place_lock, "HEARTBEAT_S", 0.1)
     ended: list[int] = []
     old = signal.signal(signal.SIGTERM, lambda signum, frame: ended.append(signum))
     try:
-        with PlaceLock(place):
+        with ObjectStoreLock(place):
             time.sleep(0.5)
             assert not ended
             assert (place / LOCK).create("00000002", b"{}")

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 from safetensors.torch import load_file
 
-from actors.storage.object_store import Place
+from actors.storage.object_store import ObjectStorePath
 from actors.storage.policy_store import PolicyStore
 from actors.storage.stored_policy import drop_version, local_policy, put_version, stored_versions
 from tangoflux.errors import CheckpointError, ResourceError
@@ -20,13 +20,13 @@ def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return tmp_path / "cache" / "tangoflux" / "policies"
 
 
-def put_all(store: PolicyStore, place: Place) -> None:
+def put_all(store: PolicyStore, place: ObjectStorePath) -> None:
     for version in store.versions():
         put_version(store.path(version), place / f"v{version:04d}")
 
 
 def test_a_version_is_copied_once_to_a_machine_and_loads(
-    place: Place, proxy: Proxy, tiny_policy_dir: Path, tmp_path: Path
+    place: ObjectStorePath, proxy: Proxy, tiny_policy_dir: Path, tmp_path: Path
 ) -> None:
     store = PolicyStore(tmp_path / "policies")
     store.publish(0, tiny_policy_dir)
@@ -35,13 +35,13 @@ def test_a_version_is_copied_once_to_a_machine_and_loads(
     directory = local_policy(place / "v0000")
     before = (directory / "tangoflux.safetensors").stat().st_ino
     TangoFlux.from_pretrained(directory)
-    assert local_policy(Place(str(place / "v0000"))) == directory
+    assert local_policy(ObjectStorePath(str(place / "v0000"))) == directory
     assert (directory / "tangoflux.safetensors").stat().st_ino == before
     assert local_policy(tiny_policy_dir) == tiny_policy_dir
 
 
 def test_of_many_versions_the_last_two_and_those_in_use_stay_on_a_machine(
-    place: Place, tiny_policy_dir: Path, tmp_path: Path
+    place: ObjectStorePath, tiny_policy_dir: Path, tmp_path: Path
 ) -> None:
     store = PolicyStore(tmp_path / "policies")
     for version in range(4):
@@ -55,7 +55,7 @@ def test_of_many_versions_the_last_two_and_those_in_use_stay_on_a_machine(
 
 
 def test_another_run_at_the_same_place_is_not_taken_for_the_first(
-    place: Place, tiny_policy_dir: Path, tmp_path: Path
+    place: ObjectStorePath, tiny_policy_dir: Path, tmp_path: Path
 ) -> None:
     store = PolicyStore(tmp_path / "policies")
     store.publish(0, tiny_policy_dir)
@@ -73,7 +73,7 @@ def test_another_run_at_the_same_place_is_not_taken_for_the_first(
 
 
 def test_a_version_that_was_not_put_whole_is_not_there(
-    place: Place, proxy: Proxy, tiny_policy_dir: Path, tmp_path: Path
+    place: ObjectStorePath, proxy: Proxy, tiny_policy_dir: Path, tmp_path: Path
 ) -> None:
     store = PolicyStore(tmp_path / "policies")
     store.publish(0, tiny_policy_dir)

@@ -3,19 +3,19 @@ from __future__ import annotations
 import pyarrow as pa
 import pytest
 
-from actors.storage.object_store import Place
+from actors.storage.object_store import ObjectStorePath
 from actors.storage.shards import ShardWriter
 from tangoflux.errors import DataError, ResourceError
 from tests.actors.storage.test_shards import table_of
 from tests.object_store import Fault, Proxy
 
 
-def test_shards_are_read_back_in_order_by_anyone_who_knows_the_uri(place: Place) -> None:
+def test_shards_are_read_back_in_order_by_anyone_who_knows_the_uri(place: ObjectStorePath) -> None:
     writer = ShardWriter(place / "rollouts")
     assert writer.parts() == set()
     for part in (1, 0):
         assert str(writer.write(part, table_of(part))).startswith(f"s3://bucket/{place.prefix}/rollouts/part-0000")
-    reader = ShardWriter(Place(str(writer.directory)))
+    reader = ShardWriter(ObjectStorePath(str(writer.directory)))
     table = reader.read(verify=True)
     expected = pa.concat_tables([table_of(0), table_of(1)]).drop_columns("created_at")
     assert table.drop_columns("created_at").equals(expected)
@@ -25,14 +25,14 @@ def test_shards_are_read_back_in_order_by_anyone_who_knows_the_uri(place: Place)
         reader.read_part(2)
 
 
-def test_a_shard_that_is_there_is_not_written_again(place: Place) -> None:
+def test_a_shard_that_is_there_is_not_written_again(place: ObjectStorePath) -> None:
     writer = ShardWriter(place)
     writer.write(0, table_of(0))
     writer.write(0, table_of(7))
     assert writer.read()["prompt_id"].to_pylist() == ["p0"] * 3
 
 
-def test_a_columns_drop_leaves_one_whole_shard(place: Place) -> None:
+def test_a_columns_drop_leaves_one_whole_shard(place: ObjectStorePath) -> None:
     writer = ShardWriter(place)
     writer.write(0, table_of(0))
     for _ in range(2):
@@ -42,7 +42,9 @@ def test_a_columns_drop_leaves_one_whole_shard(place: Place) -> None:
         place.put("part-00000.parquet", b"left by a driver that was killed before it deleted this")
 
 
-def test_the_requests_for_all_shards_grow_with_their_number_and_not_with_its_square(place: Place, proxy: Proxy) -> None:
+def test_the_requests_for_all_shards_grow_with_their_number_and_not_with_its_square(
+    place: ObjectStorePath, proxy: Proxy
+) -> None:
     writer, requests = ShardWriter(place), list[int]()
     for part in range(8):
         writer.write(part, table_of(part))
@@ -57,7 +59,9 @@ def test_the_requests_for_all_shards_grow_with_their_number_and_not_with_its_squ
 
 
 @pytest.mark.parametrize("passed_on", [0, 1])
-def test_a_shard_whose_writing_fails_for_good_is_in_no_manifest(place: Place, proxy: Proxy, passed_on: int) -> None:
+def test_a_shard_whose_writing_fails_for_good_is_in_no_manifest(
+    place: ObjectStorePath, proxy: Proxy, passed_on: int
+) -> None:
     """The first request puts the shard, the second one its manifest object."""
     writer = ShardWriter(place)
     writer.write(0, table_of(0))
@@ -73,7 +77,7 @@ def test_a_shard_whose_writing_fails_for_good_is_in_no_manifest(place: Place, pr
 
 
 @pytest.mark.parametrize("fault", ["error", "cut", "answer lost"])
-def test_spoilt_requests_leave_no_trace(place: Place, proxy: Proxy, fault: Fault) -> None:
+def test_spoilt_requests_leave_no_trace(place: ObjectStorePath, proxy: Proxy, fault: Fault) -> None:
     writer = ShardWriter(place)
     for part in range(2):
         proxy.spoil(fault, None, fault)
@@ -82,7 +86,7 @@ def test_spoilt_requests_leave_no_trace(place: Place, proxy: Proxy, fault: Fault
     assert len(writer.read(verify=True)) == 6
 
 
-def test_an_object_of_another_size_than_entered_does_not_count(place: Place) -> None:
+def test_an_object_of_another_size_than_entered_does_not_count(place: ObjectStorePath) -> None:
     writer = ShardWriter(place)
     writer.write(0, table_of(0))
     place.put("part-00000.parquet", b"half")

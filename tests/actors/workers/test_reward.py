@@ -120,7 +120,7 @@ def test_an_unknown_reward_is_named() -> None:
 def test_what_is_for_training_comes_as_the_rows_of_its_shard_and_is_written_once(
     worker: RewardWorker, batch: RolloutBatch, tmp_path: Path
 ) -> None:
-    rows = worker.tabulate(batch, SCHEMA)
+    rows = worker.score_to_rows(batch, SCHEMA)
     assert canonical(rows.table) == canonical(rollout_table(worker.score(batch, ("reward",)), SCHEMA))
     written = [WriterWorker().write(rows, tmp_path) for _ in range(2)]
     assert written[0] == written[1]

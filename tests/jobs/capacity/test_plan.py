@@ -9,8 +9,9 @@ import pytest
 from actors.storage.shards import ShardWriter
 from jobs.capacity.memory import Memory
 from jobs.capacity.model_facts import ModelFacts, read_model_facts
-from jobs.capacity.plan import Disk, Plan, check_plan, in_words, make_plan
+from jobs.capacity.plan import Disk, Plan, check_plan, make_plan
 from jobs.options.crpo import RunConfig, load_config
+from jobs.reporting.formatting import format_bytes
 from tangoflux.data.records import build_table, rollout_schema
 from tangoflux.errors import CheckpointError, ResourceError
 from tangoflux.pipeline import TangoFlux
@@ -78,7 +79,7 @@ def test_rollouts_of_the_paper_take_what_they_take() -> None:
     )
     rollouts = disk(plan)["rollouts"]
     assert rollouts.each_iteration == pytest.approx(100_000 * 645 * 64 * 4, rel=0.01)
-    assert in_words(rollouts.each_iteration) == "16.6 GB"
+    assert format_bytes(rollouts.each_iteration) == "16.6 GB"
     assert rollouts.total == 5 * rollouts.each_iteration
 
 
@@ -135,7 +136,7 @@ def test_plan_of_a_run_with_a_gpu_says_what_one_gpu_holds() -> None:
     place = next(number for number, line in enumerate(lines) if line.startswith("GPU memory"))
     assert [line.split("  ")[0] for line in lines[place + 1 : -1]] == ["rollout workers", "learner ranks"]
     assert plan.gpu_bytes == max(part.total for part in plan.gpu)
-    assert in_words(plan.gpu_bytes) in lines[-1]
+    assert format_bytes(plan.gpu_bytes) in lines[-1]
     assert "GPU" not in str(make_plan(config(), PAPER))
 
 

@@ -7,7 +7,7 @@ import yaml
 
 from actors.options.schema import leaf_values, leaves
 from actors.options.yaml_files import load_file
-from actors.storage.object_store import Place
+from actors.storage.object_store import ObjectStorePath
 from jobs.options.crpo import CONFIGS, RunConfig, load_config
 from jobs.stages.run_dir import check_run_dir, open_run_dir
 from tangoflux.errors import ConfigError
@@ -126,7 +126,7 @@ def test_none_switches_the_judge_off_and_is_kept() -> None:
         (["--learner-workers", "4", "--batch-size", "2"], "--batch-size 2 is less than one pair"),
         (["--prompts-per-iteration", "1", "--learner-workers", "2"], "gives at most 1 pairs to train on"),
         (["--warmup-steps", "48"], "--warmup-steps 48 is not below the 24 steps"),
-        (["--listening", "129"], "--listening 129 is more than the 64"),
+        (["--num-audio-samples", "129"], "--num-audio-samples 129 is more than the 64"),
     ],
 )
 def test_bad_arguments_are_refused_in_one_line(arguments: list[str], said: str) -> None:
@@ -268,7 +268,7 @@ def test_a_file_may_extend_another_one_beside_it(tmp_path: Path) -> None:
             load_config(["--config", yaml_file(tmp_path, f"extends: {name}")])
 
 
-def test_a_run_in_an_object_store_is_resumed_with_its_own_config(place: Place, tmp_path: Path) -> None:
+def test_a_run_in_an_object_store_is_resumed_with_its_own_config(place: ObjectStorePath, tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="holds no run"):
         check_run_dir(load_config(["--run-dir", str(place), "--resume"]))
     config = load_config(["--run-dir", str(place), "--beta", "7"])

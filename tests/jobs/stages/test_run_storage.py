@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from actors.storage.object_store import Place
+from actors.storage.object_store import ObjectStorePath
 from actors.storage.policy_store import PolicyStore
 from jobs.options.crpo import load_config
 from jobs.stages.retention import drop_old
@@ -25,7 +25,9 @@ def test_a_local_run_lives_in_its_directory_alone(tmp_path: Path) -> None:
     assert not (tmp_path / "cache").exists()
 
 
-def test_what_was_pushed_is_there_again_on_the_next_start(place: Place, tmp_path: Path, tiny_policy_dir: Path) -> None:
+def test_what_was_pushed_is_there_again_on_the_next_start(
+    place: ObjectStorePath, tmp_path: Path, tiny_policy_dir: Path
+) -> None:
     with opened(place) as run:
         assert run.local != tmp_path
         for version in range(4):
@@ -40,18 +42,18 @@ def test_what_was_pushed_is_there_again_on_the_next_start(place: Place, tmp_path
             pass
     assert not run.local.exists()
     place.put("rollouts/i0001/part-00000.parquet", b"large")
-    place.put("rollouts/i0001/.set_aside.json", b"[]")
+    place.put("rollouts/i0001/.failed_chunks.json", b"[]")
     with opened(place) as run:
         assert (run.local / "metrics.jsonl").read_text() == "one\ntwo\n"
         assert not (run.local / "gone").exists()
         assert PolicyStore(run.local / "policies").versions() == [0, 2, 3]
-        assert [path.name for path in (run.local / "rollouts" / "i0001").iterdir()] == [".set_aside.json"]
+        assert [path.name for path in (run.local / "rollouts" / "i0001").iterdir()] == [".failed_chunks.json"]
         run.push()
     assert "rollouts/i0001/part-00000.parquet" in place.sizes()
     assert "gone" not in place.sizes()
 
 
-def test_old_policies_are_dropped_from_the_store_too(place: Place, tiny_policy_dir: Path) -> None:
+def test_old_policies_are_dropped_from_the_store_too(place: ObjectStorePath, tiny_policy_dir: Path) -> None:
     with opened(place) as run:
         for version in range(4):
             PolicyStore(run.local / "policies").publish(version, tiny_policy_dir)
