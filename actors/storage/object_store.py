@@ -274,7 +274,11 @@ class ObjectStorePath:
         return f"{self.query.get('scheme', 'https')}://{endpoint}"
 
 
-def parse_path(text: str) -> Path | ObjectStorePath:
+Location = Path | ObjectStorePath
+"""A file or directory on a disk or in an object store."""
+
+
+def parse_path(text: str) -> Location:
     """A local path or ``file://`` URI as a path, any other URI as a place.
 
     Raises:
