@@ -23,7 +23,7 @@ from jobs.reporting.display import Display
 from tangoflux.cli import resumable, run_main
 
 if TYPE_CHECKING:
-    from jobs.reporting.tensorboard_log import TensorboardLog
+    from jobs.reporting.trackers import Trackers
     from jobs.stages.iteration import Run
     from jobs.stages.preflight import Inputs
     from jobs.stages.run_storage import RunStorage
@@ -60,26 +60,28 @@ def run(config: RunConfig, inputs: Inputs, place: RunStorage) -> None:
     with (
         resumable(f"go on with: python jobs/crpo.py --run-dir {shlex.quote(str(place.root))} --resume"),
         Display(config.iterations) as display,
-        _open_trackers(config, directory, steps_before) as board,
+        _open_trackers(config, directory, steps_before) as trackers,
     ):
         display.note(f"{inputs.plan}\n\nrun directory {place.root}")
         with ray_session(config.rollouts, config.rewards, config.learner):
             display.note(place_run(config))
             with open_pools(config, place.policy(0)) as pools:
-                failure_counts = align(Run(config, place, inputs, pools, display, board))
+                failure_counts = align(Run(config, place, inputs, pools, display, trackers))
         write_report(directory)
         summarise(place, failure_counts, display)
     # After the block: TensorBoard's files are closed.
     place.push()
 
 
-def _open_trackers(config: RunConfig, directory: Path, steps_before: int) -> TensorboardLog:
-    from jobs.reporting.tensorboard_log import TensorboardLog
-    from jobs.reporting.wandb_log import WandbLog
+def _open_trackers(config: RunConfig, directory: Path, steps_before: int) -> Trackers:
+    from jobs.reporting.tensorboard_tracker import TensorboardTracker
+    from jobs.reporting.trackers import Tracker, Trackers
+    from jobs.reporting.wandb_tracker import WandbTracker
 
+    trackers: list[Tracker] = [TensorboardTracker(directory / "tensorboard")]
     if config.wandb_project:
-        return WandbLog(directory, steps_before, config.wandb_project, config.model_dump(mode="json"))
-    return TensorboardLog(directory / "tensorboard", steps_before)
+        trackers.append(WandbTracker(directory, config.wandb_project, config.model_dump(mode="json")))
+    return Trackers(*trackers, steps_before=steps_before)
 
 
 def align(run: Run) -> dict[str, int]:
@@ -98,7 +100,7 @@ def align(run: Run) -> dict[str, int]:
 
 
 def summarise(place: RunStorage, failure_counts: Mapping[str, int], display: Display) -> None:
-    """The table of base against aligned, where to look and listen, and what died on the way."""
+    """The table of base against aligned, where to look and listen, and the failures it recovered from."""
     iterations = read_history(place.local / "metrics.jsonl").iterations
     aligned = iterations[-1]["heldout"] if len(iterations) > 1 else None
     paths = {
@@ -109,7 +111,7 @@ def summarise(place: RunStorage, failure_counts: Mapping[str, int], display: Dis
     display.summary(iterations[0]["heldout"], aligned, paths)
     if any(failure_counts.values()):
         words = [f"{name.replace('_', ' ')} {count}" for name, count in failure_counts.items() if count]
-        display.note(f"\ndied on the way: {', '.join(words)}")
+        display.note(f"\nrecovered failures: {', '.join(words)}")
 
 
 if __name__ == "__main__":

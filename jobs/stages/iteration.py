@@ -26,7 +26,7 @@ from jobs.reporting.display import Display, Stage
 from jobs.reporting.heldout import HeldoutScores, heldout_figures
 from jobs.reporting.machine import machine_facts
 from jobs.reporting.samples import SampleFolder
-from jobs.reporting.tensorboard_log import TensorboardLog
+from jobs.reporting.trackers import Trackers
 from jobs.stages.failed_chunks import FailedChunks
 from jobs.stages.pools import Pools, learner_settings, make_room_for_learner
 from jobs.stages.preflight import Inputs
@@ -49,9 +49,9 @@ class Run:
         inputs: Inputs,
         pools: Pools,
         display: Display,
-        board: TensorboardLog,
+        trackers: Trackers,
     ) -> None:
-        self.config, self.inputs, self.pools, self.display, self.board = config, inputs, pools, display, board
+        self.config, self.inputs, self.pools, self.display, self.trackers = config, inputs, pools, display, trackers
         self.place, self.directory = place, place.local
         self.metrics = MetricsLog(self.directory / "metrics.jsonl")
         self.store = PolicyStore(self.directory / "policies")
@@ -170,7 +170,7 @@ class Run:
             return
         self.pools.telemetry.count("learner_steps")
         self.pools.telemetry.show("learner_steps_per_second", 1 / max(step["seconds"], 1e-6))
-        self.board.step(self.metrics.write(**step))
+        self.trackers.step(self.metrics.write(**step))
         stage.advance(loss=step["loss"], margin=step["margin"])
 
     def evaluate(self, iteration: int, figures: Mapping[str, Any]) -> None:
@@ -205,7 +205,7 @@ class Run:
         event = self.metrics.write(
             "iteration", iteration=iteration, policy_version=iteration, **figures, seconds=seconds
         )
-        self.board.iteration(event)
+        self.trackers.iteration(event)
         # First what says that the iteration is finished: a driver that dies in between must not miss what is dropped.
         self.place.push()
         drop_old(self.config, self.place, [iteration])
@@ -220,7 +220,7 @@ class Run:
             for waveform in scored.waveforms.get(prompt.id, []):
                 finite = {role: value if np.isfinite(value) else None for role, value in scores[prompt.id].items()}
                 self.samples.write(chunk.iteration, prompt.id, prompt.text, prompt.duration_s, waveform, rate, finite)
-                self.board.audio(f"samples/{prompt.id}", waveform, rate, chunk.iteration)
+                self.trackers.audio(f"samples/{prompt.id}", waveform, rate, chunk.iteration)
 
     def _use_policy(self, version: int) -> None:
         self.pools.rollouts.broadcast("set_policy", version, ray.put(self.store.state(version)))

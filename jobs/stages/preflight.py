@@ -9,7 +9,7 @@ from pathlib import Path
 from jobs.capacity.model_facts import read_model_facts
 from jobs.capacity.plan import Plan, check_plan, make_plan
 from jobs.options.crpo import RunConfig
-from jobs.reporting.wandb_log import check_wandb
+from jobs.reporting.wandb_tracker import check_wandb
 from jobs.stages.pools import learner_settings
 from jobs.stages.run_dir import check_run_dir
 from tangoflux.data.prompts import Prompt, PromptFile, draw_prompts

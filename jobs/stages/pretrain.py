@@ -28,7 +28,8 @@ from jobs.reporting.formatting import number
 from jobs.reporting.formatting import seconds as format_seconds
 from jobs.reporting.machine import machine_facts
 from jobs.reporting.pretrain_report import write_pretrain_report
-from jobs.reporting.tensorboard_log import TensorboardLog
+from jobs.reporting.tensorboard_tracker import TensorboardTracker
+from jobs.reporting.trackers import Trackers
 from jobs.stages.output_dir import check_output, open_output
 from jobs.stages.prepare_settings import PREPARED_FILE, codec_hashes
 from tangoflux.errors import ConfigError, DataError
@@ -135,14 +136,15 @@ def train(config: PretrainJob, inputs: Inputs, display: Display) -> PretrainingR
     logged = {(event["event"], event["step"]) for event in metrics.read() if "step" in event}
     facts = {"clips": inputs.clips, "hours": inputs.hours, "prompts": inputs.prompts, "machine": machine_facts()}
     metrics.write("run", command=sys.argv, config=config.model_dump(mode="json"), **facts)
+    steps_before = len([kind for kind, _ in logged if kind == "step"])
     with (
-        TensorboardLog(config.output / "tensorboard", len([kind for kind, _ in logged if kind == "step"])) as board,
+        Trackers(TensorboardTracker(config.output / "tensorboard"), steps_before=steps_before) as trackers,
         display.stage(0, "pretraining", inputs.steps, "steps") as stage,
     ):
 
         def on_event(event: Mapping[str, Any]) -> None:
             if (event["event"], event["step"]) not in logged:
-                show(metrics.write(**event), stage, display, board)
+                show(metrics.write(**event), stage, display, trackers)
             elif event["event"] == "step":  # of an earlier start of the job
                 stage.skip(1)
             if event["event"] == "samples":
@@ -171,13 +173,13 @@ def pretraining(config: PretrainJob, inputs: Inputs) -> Pretraining:
     )
 
 
-def show(event: Mapping[str, Any], stage: Stage, display: Display, board: TensorboardLog) -> None:
+def show(event: Mapping[str, Any], stage: Stage, display: Display, trackers: Trackers) -> None:
     """What people see of an event."""
     if event["event"] == "step":
-        board.step(dict(event))
+        trackers.step(dict(event))
         stage.advance(loss=event["loss"])
     elif event["event"] == "validation":
-        board.scalars("validation", event["loss"], event["step"])
+        trackers.validation(dict(event))
         display.figures(validation=event["loss"]["mean"])
         display.note(f"step {event['step']}: validation loss {number(event['loss']['mean'])}")
     elif event["event"] == "samples":
