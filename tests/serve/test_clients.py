@@ -1,4 +1,4 @@
-"""The README's clients, as they stand there."""
+"""The HTTP clients of docs/serving.md, as they stand there."""
 
 from __future__ import annotations
 
@@ -15,15 +15,14 @@ from tests.serve.served import deploy
 
 pytestmark = pytest.mark.ray
 
-REPOSITORY = Path(__file__).resolve().parents[2]
+PAGE = Path(__file__).resolve().parents[2] / "docs" / "serving.md"
 
 SHOWN = "http://127.0.0.1:8000"
 
 
 def clients(address: str) -> dict[str, str]:
-    """The first block of each language that calls the endpoint, with the address of the one that runs."""
-    section = (REPOSITORY / "README.md").read_text(encoding="utf-8").split("## Over HTTP")[1].split("\n## ")[0]
-    blocks = re.findall(r"```(\w+)\n(.*?)```", section, re.DOTALL)
+    """The block of each language that calls the endpoint, with the address of the one that runs."""
+    blocks = re.findall(r"```(\w+)\n(.*?)```", PAGE.read_text(encoding="utf-8"), re.DOTALL)
     return {language: text.replace(SHOWN, address) for language, text in blocks if f"{SHOWN}/v1" in text}
 
 
@@ -42,7 +41,7 @@ def served(address: str, tiny_policy_dir: Path) -> str:
         ("javascript", ["node", "--input-type=module", "-e"], ["bell.mp3"]),
     ],
 )
-def test_the_clients_of_the_readme_get_audio(
+def test_the_documented_clients_get_audio(
     served: str, tmp_path: Path, language: str, command: list[str], files: list[str]
 ) -> None:
     program = "curl" if language == "bash" else command[0]

@@ -1,4 +1,4 @@
-"""The README's reward of one's own, as it stands there, in the Ray reward pool."""
+"""The example of a user's own reward, as docs/rewards.md shows it, in the Ray reward pool."""
 
 from __future__ import annotations
 
@@ -17,13 +17,13 @@ from actors.workers.rollout import RolloutWorker
 from tangoflux.data.prompts import Prompt
 from tangoflux.sampling import SamplingParams
 
-README = Path(__file__).parents[3] / "README.md"
+PAGE = Path(__file__).parents[3] / "docs" / "rewards.md"
 
 
 @pytest.mark.ray
 @pytest.mark.usefixtures("ray_session")
-def test_the_readmes_reward_scores_in_the_reward_pool(tiny_policy_dir: Path, tmp_path: Path) -> None:
-    found = re.search(r"```python\n(# my_rewards.py\n.*?)```", README.read_text(), re.DOTALL)
+def test_the_documented_reward_scores_in_the_reward_pool(tiny_policy_dir: Path, tmp_path: Path) -> None:
+    found = re.search(r"```python\n(# my_rewards.py\n.*?)```", PAGE.read_text(encoding="utf-8"), re.DOTALL)
     assert found and len(found[1].splitlines()) <= 15
     (tmp_path / "my_rewards.py").write_text(found[1])
     prompts = [Prompt("p1", "a dog", 0.3), Prompt("p2", "a bell", 0.3)]

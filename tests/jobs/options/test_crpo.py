@@ -12,7 +12,7 @@ from jobs.options.crpo import CONFIGS, RunConfig, load_config
 from jobs.stages.run_dir import check_run_dir, open_run_dir
 from tangoflux.errors import ConfigError
 
-FLAGS_OF_THE_README = (
+DOCUMENTED_FLAGS = (
     *("--config", "--run-dir", "--init-policy", "--prompts", "--iterations", "--prompts-per-iteration"),
     *("--samples-per-prompt", "--num-steps", "--guidance-scale", "--rollout-workers", "--reward-workers"),
     *("--learner-workers", "--objective", "--data", "--beta", "--learning-rate", "--batch-size", "--epochs"),
@@ -65,7 +65,7 @@ def test_every_option_has_a_flag_of_its_own_a_description_and_a_default_in_the_h
     text = " ".join(help_text(capsys).split())
     flags = [leaf.flag for leaf in leaves(RunConfig)]
     assert len(set(flags)) == len(flags)
-    assert set(FLAGS_OF_THE_README) <= {*flags, "--config"}
+    assert set(DOCUMENTED_FLAGS) <= {*flags, "--config"}
     for leaf in leaves(RunConfig):
         assert f"{leaf.flag} " in text
         assert leaf.field.description
