@@ -26,7 +26,7 @@ import torch
 from actors.storage.atomic import atomic_file
 from jobs.benchmarks.published_code import load_published
 from jobs.benchmarks.speed.audio import measure_audio
-from jobs.benchmarks.speed.report import facts, markdown, section
+from jobs.benchmarks.speed.results import facts, markdown, section
 from jobs.benchmarks.speed.rollouts import rollout_sides
 from jobs.benchmarks.speed.settings import Settings, quiet
 from jobs.benchmarks.speed.sizes import SIZES, random_model

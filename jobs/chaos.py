@@ -20,7 +20,7 @@ from pathlib import Path
 
 from actors.pools.worker_slot import WorkerError
 from jobs.benchmarks.chaos_cluster import KINDS, ChaosCluster
-from jobs.benchmarks.chaos_report import Kill, Progress, differences, progress, table
+from jobs.benchmarks.chaos_results import Kill, Progress, differences, progress, table
 from tangoflux.cli import EXIT_FAILED, run_main
 from tangoflux.errors import ConfigError
 

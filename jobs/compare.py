@@ -16,7 +16,7 @@ from actors.storage.metrics import read_history
 from actors.storage.object_store import ObjectStorePath, parse_path
 from actors.storage.paths import local_file
 from actors.storage.shards import shards_at
-from jobs.reporting.formatting import with_error
+from jobs.reporting.formatting import format_with_error
 from jobs.reporting.heldout import FACTS, Scores, mean_and_error, scores_of
 from tangoflux.cli import run_main
 from tangoflux.errors import DataError
@@ -76,8 +76,8 @@ def _header(roles: Scores) -> str:
 def _row(name: str, base: Scores, last: Scores) -> str:
     cells = [name]
     for role, values in base.items():
-        cells.append(with_error(*mean_and_error(values)))
-        cells.append(with_error(*mean_and_error(last[role] - values), sign=True))
+        cells.append(format_with_error(*mean_and_error(values)))
+        cells.append(format_with_error(*mean_and_error(last[role] - values), sign=True))
     return f"| {' | '.join(cells)} |"
 
 

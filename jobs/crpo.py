@@ -47,7 +47,7 @@ def run(config: RunConfig, inputs: Inputs, place: RunStorage) -> None:
     from actors.cluster.session import ray_session
     from actors.storage.policy_store import PolicyStore
     from jobs.capacity.placement import place_run
-    from jobs.reporting.report import write_report
+    from jobs.reporting.html.crpo_report import write_report
     from jobs.stages.iteration import Run
     from jobs.stages.pools import open_pools
     from jobs.stages.run_dir import open_run_dir

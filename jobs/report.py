@@ -12,7 +12,7 @@ import argparse
 from collections.abc import Sequence
 
 from actors.storage.object_store import parse_path
-from jobs.reporting.report import write_report
+from jobs.reporting.html.crpo_report import write_report
 from jobs.stages.run_storage import small_files
 from tangoflux.cli import run_main
 

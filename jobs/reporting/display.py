@@ -56,12 +56,12 @@ class Stage:
     def progress(self) -> str:
         """``240/480 samples · 38.2 samples/s · 6.3 s left``, as far as it is known."""
         if not self.total:
-            return formatting.seconds(self.seconds)
+            return formatting.format_seconds(self.seconds)
         parts = [f"{self.done}/{self.total} {self.unit}"]
         if self.rate:
             parts.append(f"{self.rate:.1f} {self.unit}/s")
         if self.seconds_left is not None:
-            parts.append(f"{formatting.seconds(self.seconds_left)} left")
+            parts.append(f"{formatting.format_seconds(self.seconds_left)} left")
         return " · ".join(parts)
 
     @property
@@ -74,7 +74,7 @@ class Stage:
 
     def result(self) -> str:
         """``12.6 s · 38.1 samples/s``."""
-        return formatting.seconds(self.seconds) + (f" · {self.rate:.1f} {self.unit}/s" if self.rate else "")
+        return formatting.format_seconds(self.seconds) + (f" · {self.rate:.1f} {self.unit}/s" if self.rate else "")
 
 
 class Display:
@@ -155,7 +155,7 @@ class Display:
             table.add_column(heading, justify="left" if heading == "held-out" else "right", header_style="bold")
         for name, entry in base.items():
             after = (aligned or {}).get(name) or {}
-            cells = (formatting.mean(entry), formatting.mean(after), formatting.change(after))
+            cells = (formatting.format_mean(entry), formatting.format_mean(after), formatting.format_delta(after))
             table.add_row(name, *map(self._fitting, cells))
         self._console.print()
         self._console.print(table)
@@ -199,6 +199,6 @@ class Display:
 def _figure(value: Any) -> str:
     if isinstance(value, Mapping):
         if not value.get("delta_se"):
-            return formatting.mean(value)
-        return f"{formatting.number(value.get('mean'))} ({formatting.change(value)})"
-    return formatting.number(value) if isinstance(value, float) else str(value)
+            return formatting.format_mean(value)
+        return f"{formatting.format_number(value.get('mean'))} ({formatting.format_delta(value)})"
+    return formatting.format_number(value) if isinstance(value, float) else str(value)

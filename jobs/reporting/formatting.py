@@ -10,21 +10,21 @@ MINUS = "\N{MINUS SIGN}"
 TIMES = "\N{MULTIPLICATION SIGN}"
 
 
-def minus(text: str) -> str:
+def with_minus_signs(text: str) -> str:
     """``text`` with proper minus signs."""
     return text.replace("-", MINUS)
 
 
-def number(value: float | None, digits: int = 3) -> str:
+def format_number(value: float | None, digits: int = 3) -> str:
     """``0.312``; very small and very large values in powers of ten; a dash for what was not measured."""
     if value is None:
         return MISSING
     if value != 0 and not 10**-digits <= abs(value) < 1e6:
-        return minus(f"{value:.2e}")
-    return minus(f"{value:,.{digits}f}")
+        return with_minus_signs(f"{value:.2e}")
+    return with_minus_signs(f"{value:,.{digits}f}")
 
 
-def signed(value: float | None, digits: int = 3) -> str:
+def format_signed(value: float | None, digits: int = 3) -> str:
     """A change: ``+0.047``, or with a minus sign."""
     if value is None:
         return MISSING
@@ -32,25 +32,25 @@ def signed(value: float | None, digits: int = 3) -> str:
     return text if float(text) == 0 else ("+" if value > 0 else MINUS) + text
 
 
-def with_error(value: float | None, error: float | None, digits: int = 3, sign: bool = False) -> str:
+def format_with_error(value: float | None, error: float | None, digits: int = 3, sign: bool = False) -> str:
     """``0.312 ± 0.011``, without the error where there is none; ``sign`` shows that the value is a change."""
     if value is None:
         return MISSING
-    text = signed(value, digits) if sign else minus(f"{value:.{digits}f}")
+    text = format_signed(value, digits) if sign else with_minus_signs(f"{value:.{digits}f}")
     return text if error is None else f"{text} ± {error:.{digits}f}"
 
 
-def mean(entry: Mapping[str, Any]) -> str:
+def format_mean(entry: Mapping[str, Any]) -> str:
     """A held-out figure's mean and standard error."""
-    return with_error(entry.get("mean"), entry.get("se"))
+    return format_with_error(entry.get("mean"), entry.get("se"))
 
 
-def change(entry: Mapping[str, Any]) -> str:
+def format_delta(entry: Mapping[str, Any]) -> str:
     """A held-out figure's paired change from the base policy and its standard error."""
-    return with_error(entry.get("delta"), entry.get("delta_se"), sign=True)
+    return format_with_error(entry.get("delta"), entry.get("delta_se"), sign=True)
 
 
-def seconds(value: float | None) -> str:
+def format_seconds(value: float | None) -> str:
     """``8.2 s``, ``4 min 12 s`` or ``3 h 5 min``."""
     if value is None:
         return MISSING

@@ -17,8 +17,7 @@ from actors.workers.prepare import DECODING_CPUS, EXTRA_COLUMNS, CodecFacts, Enc
 from jobs.capacity.plan import ROW_BYTES, SHARD_BYTES, check_disk
 from jobs.options.prepare import PrepareJob
 from jobs.reporting.display import Display
-from jobs.reporting.formatting import format_bytes
-from jobs.reporting.formatting import seconds as format_seconds
+from jobs.reporting.formatting import format_bytes, format_seconds
 from jobs.stages.output_dir import FLAG
 from jobs.stages.prepare_settings import PREPARED_FILE, SETTINGS_FILE, check_settings, settings_of, write_json
 from jobs.stages.quarantine import Quarantine

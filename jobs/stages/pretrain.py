@@ -24,10 +24,9 @@ from jobs.capacity.placement import place_learner
 from jobs.capacity.plan import check_disk
 from jobs.options.pretrain import PretrainJob
 from jobs.reporting.display import Display, Stage
-from jobs.reporting.formatting import number
-from jobs.reporting.formatting import seconds as format_seconds
+from jobs.reporting.formatting import format_number, format_seconds
+from jobs.reporting.html.pretraining_report import write_pretraining_report
 from jobs.reporting.machine import machine_facts
-from jobs.reporting.pretrain_report import write_pretrain_report
 from jobs.reporting.tensorboard_tracker import TensorboardTracker
 from jobs.reporting.trackers import Trackers
 from jobs.stages.output_dir import check_output, open_output
@@ -70,7 +69,7 @@ def run(config: PretrainJob) -> None:
         with ray_session(config.learner):
             display.note(place_learner(config.learner))
             result = train(config, inputs, display)
-        write_pretrain_report(config.output)
+        write_pretraining_report(config.output)
         publish(config, inputs, result)
         display.note(summary(config, result))
 
@@ -148,7 +147,7 @@ def train(config: PretrainJob, inputs: Inputs, display: Display) -> PretrainingR
             elif event["event"] == "step":  # of an earlier start of the job
                 stage.skip(1)
             if event["event"] == "samples":
-                write_pretrain_report(config.output)
+                write_pretraining_report(config.output)
 
         return pretrain(inputs.policy_dir, learner, settings, plan, config.seed, on_event)
 
@@ -181,7 +180,7 @@ def show(event: Mapping[str, Any], stage: Stage, display: Display, trackers: Tra
     elif event["event"] == "validation":
         trackers.validation(dict(event))
         display.figures(validation=event["loss"]["mean"])
-        display.note(f"step {event['step']}: validation loss {number(event['loss']['mean'])}")
+        display.note(f"step {event['step']}: validation loss {format_number(event['loss']['mean'])}")
     elif event["event"] == "samples":
         display.note(f"step {event['step']}: {len(event['files'])} samples in {Path(event['files'][0]).parent}")
 
@@ -200,7 +199,7 @@ def summary(config: PretrainJob, result: PretrainingResult) -> str:
     """What was done, and where to look and listen."""
     events = MetricsLog(config.output / "metrics.jsonl").read()
     losses = [event["loss"]["mean"] for event in events if event["event"] == "validation"]
-    curve = f"validation loss {number(losses[0])} -> {number(losses[-1])}\n" if losses else ""
+    curve = f"validation loss {format_number(losses[0])} -> {format_number(losses[-1])}\n" if losses else ""
     return (
         f"{result.clips} clips, {result.steps} steps, {format_seconds(result.seconds)}\n{curve}\n"
         f"report       {config.output / 'report.html'}\n"

@@ -26,7 +26,7 @@ from jobs.capacity.placement import place_learner
 from jobs.options.sections import LearnerOptions
 from jobs.options.train import TrainJob
 from jobs.reporting.display import Display
-from jobs.reporting.formatting import number
+from jobs.reporting.formatting import format_number
 from jobs.stages.output_dir import FLAG, check_new, find_shards
 from jobs.stages.pools import device_of, learner_settings, open_pool
 from jobs.stages.run_dir import check_writable
@@ -195,7 +195,7 @@ def figures(result: LearnerResult) -> str:
         ("margin", "margin"),
         ("implicit accuracy", "implicit_accuracy"),
     ):
-        rows.append((name, number(result.start[key]), number(result.end[key])))
-    rows.append(("held-out pair accuracy", "", number(result.heldout_pair_accuracy)))
+        rows.append((name, format_number(result.start[key]), format_number(result.end[key])))
+    rows.append(("held-out pair accuracy", "", format_number(result.heldout_pair_accuracy)))
     table = "\n".join(f"{name:<22}  {start:>9}  {end:>9}" for name, start, end in rows)
     return f"{result.pairs} pairs, {result.steps} steps\n\n{table}"

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from jobs.benchmarks.chaos_report import differences
+from jobs.benchmarks.chaos_results import differences
 from jobs.chaos import main
 from tangoflux.errors import ConfigError
 from tests.integration.test_crpo import REPOSITORY

@@ -13,7 +13,7 @@ from jobs.bench import main
 from jobs.benchmarks.published_code import published_latents
 from jobs.benchmarks.speed.audio import one_audio
 from jobs.benchmarks.speed.published_steps import PublishedSteps
-from jobs.benchmarks.speed.report import section
+from jobs.benchmarks.speed.results import section
 from jobs.benchmarks.speed.rollouts import rollout_sides
 from jobs.benchmarks.speed.settings import Settings
 from jobs.benchmarks.speed.sizes import SIZES, random_model

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from html import escape
 from itertools import groupby
 
-from jobs.reporting.formatting import minus, number
+from jobs.reporting.formatting import format_number, with_minus_signs
 
 WIDTH, HEIGHT = 380, 210
 LEFT, RIGHT, TOP, BOTTOM = 50, 12, 12, 36
@@ -141,7 +141,9 @@ class _Axes:
             y = self.y(tick)
             text = f"{tick:,.{digits}f}" if digits <= 5 else f"{tick:.0e}"
             out.append(f'<line class="grid" x1="{LEFT}" x2="{WIDTH - RIGHT}" y1="{y:.1f}" y2="{y:.1f}"/>')
-            out.append(f'<text class="tick" x="{LEFT - 7}" y="{y + 4:.1f}" text-anchor="end">{minus(text)}</text>')
+            out.append(
+                f'<text class="tick" x="{LEFT - 7}" y="{y + 4:.1f}" text-anchor="end">{with_minus_signs(text)}</text>'
+            )
         low, high = self.x_range
         for tick in _ticks(low, high, 6, 1.0 if whole else 0.0):
             if low <= tick <= high:
@@ -177,8 +179,8 @@ class _Axes:
         if line.faint or len(line.points) > 30:
             return out
         for index, (x, y) in enumerate(line.points):
-            error = f" ± {number(line.errors[index])}" if line.errors else ""
-            hint = f"{line.label} at {x:g}: {number(y)}{error}"
+            error = f" ± {format_number(line.errors[index])}" if line.errors else ""
+            hint = f"{line.label} at {x:g}: {format_number(y)}{error}"
             out += f'<circle class="dot {line.colour}" cx="{self.x(x):.1f}" cy="{self.y(y):.1f}" r="3.2">'
             out += f"<title>{escape(hint)}</title></circle>"
         return out
@@ -210,7 +212,9 @@ def _ticks(low: float, high: float, count: int = 4, smallest: float = 0.0) -> li
 
 
 def _describe(title: str, lines: Sequence[Line]) -> str:
-    ends = [f"{line.label} from {number(line.points[0][1])} to {number(line.points[-1][1])}" for line in lines]
+    ends = [
+        f"{line.label} from {format_number(line.points[0][1])} to {format_number(line.points[-1][1])}" for line in lines
+    ]
     return f"{title}. " + "; ".join(ends)
 
 

@@ -8,16 +8,16 @@ from pathlib import Path
 from typing import Any
 
 from actors.storage.metrics import Event, MetricsLog
-from jobs.reporting.charts import Chart, Line, line_chart
-from jobs.reporting.listening import listening_cards
-from jobs.reporting.pages import render_page, write_page
+from jobs.reporting.html.audio_cards import audio_cards
+from jobs.reporting.html.charts import Chart, Line, line_chart
+from jobs.reporting.html.pages import render_page, write_page
 from jobs.reporting.samples import Sample
 
 MOST_SETS = 4
 """Sets of samples that the page shows, from the first to the last."""
 
 
-def write_pretrain_report(output: Path) -> Path:
+def write_pretraining_report(output: Path) -> Path:
     """Writes ``output/report.html`` from ``metrics.jsonl`` and ``samples/``, and gives back its path.
 
     Raises:
@@ -31,7 +31,7 @@ def write_pretrain_report(output: Path) -> Path:
         kind: [event for event in latest if event["event"] == kind] for kind in ("step", "validation", "samples")
     }
     samples = [sample for event in _spread(of_kind["samples"]) for sample in _samples(event, run["prompts"])]
-    cards, top_hz = listening_cards(output / "samples", samples)
+    cards, top_hz = audio_cards(output / "samples", samples)
     page = render_page(
         "pretraining.html.j2",
         name=output.resolve().name,

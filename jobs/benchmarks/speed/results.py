@@ -19,7 +19,7 @@ import torch
 
 from jobs.benchmarks.speed.settings import Settings
 from jobs.benchmarks.speed.timing import Measured
-from jobs.reporting.formatting import number
+from jobs.reporting.formatting import format_number
 from tangoflux.pipeline import TangoFlux
 
 SOURCE = Path(__file__).parent
@@ -154,7 +154,7 @@ def _row(name: str, entry: Mapping[str, Any]) -> str:
     cells = [f"{name}, {entry['part']}"]
     for side in ("ours", "published"):
         note = entry[side].removeprefix(side).lstrip(", ")
-        cells.append(f"{note + ': ' if note else ''}{number(entry[f'{side}_median'])} {entry['unit']}")
+        cells.append(f"{note + ': ' if note else ''}{format_number(entry[f'{side}_median'])} {entry['unit']}")
     times = entry["times_as_good"]
     cells.append(f"{times['median']:.2f} ({times['min']:.2f}–{times['max']:.2f})")
     return f"| {' | '.join(cells)} |"

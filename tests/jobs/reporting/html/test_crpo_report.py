@@ -15,12 +15,12 @@ from PIL import Image
 
 from actors.storage.metrics import MetricsLog
 from jobs.report import main
-from jobs.reporting.charts import Line, line_chart, stacked_bars
 from jobs.reporting.formatting import TIMES
-from jobs.reporting.listening import listening_cards
-from jobs.reporting.report import write_report
+from jobs.reporting.html.audio_cards import audio_cards
+from jobs.reporting.html.charts import Line, line_chart, stacked_bars
+from jobs.reporting.html.crpo_report import write_report
+from jobs.reporting.html.spectrogram import spectrogram_png
 from jobs.reporting.samples import SampleFolder, read_samples
-from jobs.reporting.spectrogram import spectrogram_png
 from tangoflux.errors import DataError
 
 CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
@@ -113,7 +113,7 @@ def test_sounds_that_do_not_fit_are_first_fewer_and_then_smaller(make_run: Calla
     size = sum((folder / sample.file).stat().st_size for sample in samples)
 
     def sounds(budget: int) -> list[tuple[int, str]]:
-        cards, _ = listening_cards(folder, samples, budget)
+        cards, _ = audio_cards(folder, samples, budget)
         return [(clip.sample.iteration, clip.audio[5:15]) for clip in [cards[0].before, *cards[0].after] if clip]
 
     assert sounds(size) == [(k, "audio/flac") for k in range(4)]

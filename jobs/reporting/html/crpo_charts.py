@@ -8,8 +8,8 @@ from itertools import groupby
 from typing import Any
 
 from actors.storage.metrics import Event, History
-from jobs.reporting.charts import Bars, Chart, Line, line_chart, stacked_bars
 from jobs.reporting.formatting import MINUS, TIMES
+from jobs.reporting.html.charts import Bars, Chart, Line, line_chart, stacked_bars
 
 HELDOUT = {
     "reward": ("Reward", "what the run optimises"),

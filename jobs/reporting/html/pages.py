@@ -18,8 +18,8 @@ TEMPLATES = Path(__file__).parent / "templates"
 
 def render_page(template: str, **values: Any) -> str:
     """A page of ``templates/``; the formatting functions are ``f`` in it."""
-    style = (TEMPLATES / "report.css").read_text(encoding="utf-8")
-    script = (TEMPLATES / "report.js").read_text(encoding="utf-8")
+    style = (TEMPLATES / "page.css").read_text(encoding="utf-8")
+    script = (TEMPLATES / "page.js").read_text(encoding="utf-8")
     environment = Environment(
         loader=FileSystemLoader(TEMPLATES),
         autoescape=True,

@@ -12,8 +12,8 @@ from typing import Any
 import numpy.typing as npt
 import soundfile
 
+from jobs.reporting.html.spectrogram import spectrogram_png
 from jobs.reporting.samples import Sample
-from jobs.reporting.spectrogram import spectrogram_png
 
 MOST_PROMPTS = 12
 BUDGET_BYTES = 10_000_000
@@ -39,7 +39,7 @@ class Card:
     after: Sequence[Clip]
 
 
-def listening_cards(
+def audio_cards(
     directory: Path, samples: Sequence[Sample], budget_bytes: int = BUDGET_BYTES
 ) -> tuple[list[Card], float]:
     """Up to a dozen prompts in the run's order, and the pitch in Hz at the top of every picture.

@@ -11,9 +11,9 @@ from typing import Any
 
 from actors.storage.metrics import Event, History, read_history
 from jobs.reporting import formatting
-from jobs.reporting.figures import HELDOUT, health_curves, heldout_curves, learning_curves, work_bars
-from jobs.reporting.listening import listening_cards
-from jobs.reporting.pages import render_page, write_page
+from jobs.reporting.html.audio_cards import audio_cards
+from jobs.reporting.html.crpo_charts import HELDOUT, health_curves, heldout_curves, learning_curves, work_bars
+from jobs.reporting.html.pages import render_page, write_page
 from jobs.reporting.samples import read_samples
 from tangoflux.errors import DataError
 
@@ -34,9 +34,9 @@ def render_report(run_dir: Path) -> str:
     """The report of ``run_dir`` as one HTML page."""
     history = read_history(run_dir / "metrics.jsonl")
     samples = read_samples(run_dir / "samples")
-    cards, top_hz = listening_cards(run_dir / "samples", samples)
+    cards, top_hz = audio_cards(run_dir / "samples", samples)
     return render_page(
-        "report.html.j2",
+        "crpo.html.j2",
         facts=_facts(history, run_dir),
         headlines=_headlines(history),
         heldout=heldout_curves(history),
@@ -99,7 +99,7 @@ def _facts(history: History, run_dir: Path) -> Facts:
 def _state(history: History, config: Mapping[str, Any]) -> str:
     done = max((row["iteration"] for row in history.iterations), default=None)
     if history.end:
-        return f"finished in {formatting.seconds(history.end.get('seconds'))}"
+        return f"finished in {formatting.format_seconds(history.end.get('seconds'))}"
     if done is None:
         return "nothing was measured yet"
     return f"stopped or still running: {done} of {config.get('iterations', '?')} iterations done"
