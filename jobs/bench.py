@@ -34,8 +34,8 @@ from jobs.benchmarks.speed.timing import PRECISIONS, Measured, matmul_tflops, ti
 from jobs.benchmarks.speed.training import training_sides
 from tangoflux.cli import run_main
 from tangoflux.errors import ConfigError, DataError
-from tangoflux.model.precision import uses_bf16
 from tangoflux.pipeline import TangoFlux
+from tangoflux.sampling_params import uses_bf16
 
 SECTIONS = ("rollouts", "training", "audio")
 

@@ -32,7 +32,7 @@ from tangoflux.pipeline import TangoFlux
 from tangoflux.rewards.clap import ClapReward
 from tangoflux.rewards.detector import DetectorReward
 from tangoflux.rewards.protocol import Reward
-from tangoflux.sampling import SamplingParams
+from tangoflux.sampling_params import SamplingParams
 from tangoflux.soundworld.bank import bank
 from tangoflux.soundworld.detector import EventDetector
 from tangoflux.soundworld.recordings import write_recordings

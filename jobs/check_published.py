@@ -33,7 +33,8 @@ from tangoflux.model.conditioning import TRAINING_MAX_TOKENS
 from tangoflux.model.layout import EMBEDDED, TIED_KEY
 from tangoflux.model.policy import Policy, PolicyConfig
 from tangoflux.pipeline import TangoFlux
-from tangoflux.sampling import SampleRequest, SamplingParams, sample_latents
+from tangoflux.sampling import SampleRequest, sample_latents
+from tangoflux.sampling_params import SamplingParams
 
 EPILOG = """\
 The published code gets the weights through a directory that save_pretrained wrote. Latents are compared one prompt at a

@@ -24,7 +24,8 @@ from serve.policies import Resident
 from tangoflux.in_flight import Flight, Row, start_rows
 from tangoflux.model.policy import Policy
 from tangoflux.rewards import Reward
-from tangoflux.sampling import SampleRequest, SamplingParams
+from tangoflux.sampling import SampleRequest
+from tangoflux.sampling_params import SamplingParams
 
 Waveform = NDArray[np.float32]
 

@@ -16,7 +16,7 @@ from actors.options.scheduling import CustomResources, LabelSelector, label_sele
 from actors.options.schema import Options, build, leaves, option
 from actors.storage.object_store import ObjectStorePath, parse_path
 from tangoflux.errors import ConfigError
-from tangoflux.model.precision import Precision
+from tangoflux.sampling_params import MAX_NUM_STEPS, Precision
 
 KEY_VARIABLE = "TANGOFLUX_API_KEY"
 
@@ -33,7 +33,7 @@ class Limits(Options):
     """what one request may ask for, and all together"""
 
     max_prompt_chars: int = option(1000, "longest prompt and negative prompt", unit="characters", ge=1, le=100_000)
-    max_steps: int = option(200, "most Euler steps", flag="max-steps", ge=1, le=1000)
+    max_steps: int = option(200, "most Euler steps", flag="max-steps", ge=1, le=MAX_NUM_STEPS)
     max_samples: int = option(8, "most samples of a request (n, best_of)", ge=1, le=100)
     max_seconds: float | None = option(None, "longest audio; none is the policy's longest", unit="s", gt=0, le=3600)
     max_body_bytes: int = option(65_536, "largest request body", unit="bytes", ge=1024, le=2**24)

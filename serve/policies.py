@@ -25,7 +25,8 @@ from tangoflux.errors import CheckpointError, ResourceError, TangoFluxError
 from tangoflux.model.autoencoder import Autoencoder
 from tangoflux.model.policy import Policy
 from tangoflux.pipeline import TangoFlux
-from tangoflux.sampling import SamplingParams, sample_latents
+from tangoflux.sampling import sample_latents
+from tangoflux.sampling_params import SamplingParams
 
 logger = logging.getLogger(__name__)
 

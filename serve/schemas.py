@@ -6,13 +6,15 @@ from typing import Annotated, Any, Literal
 
 from pydantic import AliasChoices, BaseModel, ConfigDict, Field
 
+from tangoflux.sampling_params import MAX_GUIDANCE_SCALE, MAX_NUM_STEPS, SamplingParams
+
 AudioFormat = Literal["wav", "flac", "mp3", "ogg"]
 
 MAX_SEED = 2**53 - 1
 """What JavaScript's numbers hold exactly."""
 
 Seconds = Annotated[float, Field(gt=0, le=3600, allow_inf_nan=False)]
-Guidance = Annotated[float, Field(ge=0, le=100, allow_inf_nan=False)]
+Guidance = Annotated[float, Field(ge=0, le=MAX_GUIDANCE_SCALE, allow_inf_nan=False)]
 
 
 class Strict(BaseModel):
@@ -34,9 +36,14 @@ class GenerateRequest(Strict):
     response_format: AudioFormat = Field("wav", description="of the audio")
     audio_length: Seconds | None = Field(None, description="seconds; default 10, or the most that the policy can make")
     negative_prompt: str = Field("", description="what the audio is to be unlike, where there is guidance")
-    guidance_scale: Guidance = Field(4.5, description="classifier-free guidance; 1 or less is none")
+    guidance_scale: Guidance = Field(
+        SamplingParams.guidance_scale, description="classifier-free guidance; 1 or less is none"
+    )
     num_inference_steps: int | None = Field(
-        None, ge=1, le=1000, description="Euler steps; default 50, or the most that are allowed"
+        None,
+        ge=1,
+        le=MAX_NUM_STEPS,
+        description=f"Euler steps; default {SamplingParams.num_steps}, or the most that are allowed",
     )
     seed: int | None = Field(None, ge=0, le=MAX_SEED, description="sample k has seed + k; default a random one")
     n: int = Field(1, ge=1, le=100, description="samples")

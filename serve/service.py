@@ -22,15 +22,15 @@ from serve.schemas import GenerateRequest
 from tangoflux.errors import ConfigError
 from tangoflux.model.layout import find_directory
 from tangoflux.model.policy import PolicyConfig
-from tangoflux.model.precision import uses_bf16
 from tangoflux.pipeline import TangoFlux
 from tangoflux.rewards import load_reward
-from tangoflux.sampling import SAMPLING_FLOATS, SamplingParams
+from tangoflux.sampling import SAMPLING_FLOATS
+from tangoflux.sampling_params import SamplingParams, uses_bf16
 from tangoflux.seeding import derive_seed
 
 logger = logging.getLogger(__name__)
 
-DEFAULT_LENGTH_S, DEFAULT_STEPS = 10.0, 50
+DEFAULT_LENGTH_S = 10.0
 
 MAX_TEXT_TOKENS = 512
 """Of FLAN-T5's tokenizer, as the most that a row can have."""
@@ -132,7 +132,7 @@ class Service:
 
     def steps_of(self, request: GenerateRequest) -> int:
         """Euler steps of a request that may leave them open."""
-        return request.num_inference_steps or min(DEFAULT_STEPS, self.options.limits.max_steps)
+        return request.num_inference_steps or min(SamplingParams.num_steps, self.options.limits.max_steps)
 
     def describe(self) -> dict[str, Any]:
         """What ``PolicyList`` says."""

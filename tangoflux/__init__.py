@@ -1,1 +1,35 @@
-"""Text-to-audio by flow matching in plain PyTorch: models, sampling, losses, data formats and reward models."""
+"""Text-to-audio by flow matching in plain PyTorch: models, sampling, losses, data formats and reward models.
+
+The public names are imported on first use: ``import tangoflux.errors`` must not wait seconds for torch.
+"""
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from tangoflux.errors import TangoFluxError
+    from tangoflux.pipeline import TangoFlux
+    from tangoflux.rewards import Reward, load_reward
+    from tangoflux.sampling import sample_latents
+    from tangoflux.sampling_params import SamplingParams
+
+__all__ = ["Reward", "SamplingParams", "TangoFlux", "TangoFluxError", "load_reward", "sample_latents"]
+
+_MODULES = {
+    "Reward": "tangoflux.rewards",
+    "SamplingParams": "tangoflux.sampling_params",
+    "TangoFlux": "tangoflux.pipeline",
+    "TangoFluxError": "tangoflux.errors",
+    "load_reward": "tangoflux.rewards",
+    "sample_latents": "tangoflux.sampling",
+}
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _MODULES:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(import_module(_MODULES[name]), name)
+
+
+def __dir__() -> list[str]:
+    return __all__

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any, NoReturn
 from tangoflux.cli import run_main
 from tangoflux.data.prompts import Prompt, load_prompts
 from tangoflux.errors import ConfigError, RewardError
+from tangoflux.sampling_params import MAX_NUM_STEPS, SamplingParams
 
 if TYPE_CHECKING:
     import numpy as np
@@ -241,8 +242,14 @@ def _parser() -> argparse.ArgumentParser:
         "--model", default="miniature", metavar="NAME", help="a directory, a name, or owner/name on the hub [miniature]"
     )
     add("--duration", type=_finite, metavar="S", help="seconds [10, or the most that the model can make]")
-    add("--steps", type=_count, default=50, metavar="N", help="Euler steps [50]")
-    add("--guidance", type=_finite, default=4.5, metavar="X", help="classifier-free guidance; 1 or less is none [4.5]")
+    add("--steps", type=_count, default=SamplingParams.num_steps, metavar="N", help="Euler steps [%(default)s]")
+    add(
+        "--guidance",
+        type=_finite,
+        default=SamplingParams.guidance_scale,
+        metavar="X",
+        help="classifier-free guidance; 1 or less is none [%(default)s]",
+    )
     add("--negative-prompt", default="", metavar="TEXT", help="what the audio is to be unlike")
     add("--seed", type=int, default=0, metavar="N", help="the same seed gives the same audio [0]")
     # One batch holds all samples of a prompt, so their number is bounded.
@@ -255,7 +262,7 @@ def _parser() -> argparse.ArgumentParser:
     return top
 
 
-def _count(text: str, most: int = 1000) -> int:
+def _count(text: str, most: int = MAX_NUM_STEPS) -> int:
     if not text.isdecimal() or not 1 <= int(text) <= most:
         raise argparse.ArgumentTypeError(f"{text!r} is not a whole number from 1 to {most}")
     return int(text)

@@ -20,12 +20,12 @@ from tangoflux.model.policy import Policy
 from tangoflux.sampling import (
     Conditions,
     SampleRequest,
-    SamplingParams,
     batches_by_length,
     encode_prompts,
     guided_velocity,
     initial_noise,
 )
+from tangoflux.sampling_params import SamplingParams
 
 
 @dataclass(eq=False)

@@ -16,8 +16,8 @@ from tangoflux.errors import ConfigError
 from tangoflux.model.autoencoder import Autoencoder
 from tangoflux.model.layout import find_directory, load_policy, num_frames, policy_weights
 from tangoflux.model.policy import Policy
-from tangoflux.model.precision import Precision, uses_bf16
-from tangoflux.sampling import SampleRequest, SamplingParams, sample_latents
+from tangoflux.sampling import SampleRequest, sample_latents
+from tangoflux.sampling_params import Precision, SamplingParams, uses_bf16
 from tangoflux.seeding import derive_seed
 
 
@@ -64,9 +64,9 @@ class TangoFlux:
         *,
         num_samples: int = 1,
         seed: int = 0,
-        num_steps: int = 50,
-        guidance_scale: float = 4.5,
-        negative_prompt: str = "",
+        num_steps: int = SamplingParams.num_steps,
+        guidance_scale: float = SamplingParams.guidance_scale,
+        negative_prompt: str = SamplingParams.negative_prompt,
         precision: Precision | None = None,
         on_step: Callable[[float], None] = lambda share: None,
     ) -> list[list[NDArray[np.float32]]]:

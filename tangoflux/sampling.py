@@ -8,17 +8,16 @@ that was 1.5 times as fast as all lengths together, a third of which was padding
 from __future__ import annotations
 
 import itertools
-import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
-from tangoflux.errors import ConfigError
 from tangoflux.flow import euler_sigmas
 from tangoflux.model.conditioning import TextStates
 from tangoflux.model.policy import Policy
+from tangoflux.sampling_params import SamplingParams
 
 SAMPLING_FLOATS = 12
 """Numbers that a step holds per row, token and unit of width (guidance makes two rows of one); measured. The widest
@@ -26,30 +25,6 @@ moment is the single block's attention beside its MLP."""
 
 MAX_STRETCH = 1.3
 """Longest row of a batch, as a multiple of its shortest."""
-
-
-@dataclass(frozen=True)
-class SamplingParams:
-    """How latents are sampled.
-
-    Attributes:
-        num_steps: Euler steps, >= 1.
-        guidance_scale: classifier-free guidance; at <= 1 the conditional velocity is used as it is.
-        negative_prompt: what the unconditional branch reads.
-
-    Raises:
-        ConfigError: no step, or guidance that is no finite number.
-    """
-
-    num_steps: int = 50
-    guidance_scale: float = 4.5
-    negative_prompt: str = ""
-
-    def __post_init__(self) -> None:
-        if self.num_steps < 1:
-            raise ConfigError(f"num_steps {self.num_steps}: give 1 or more")
-        if not math.isfinite(self.guidance_scale):
-            raise ConfigError(f"guidance_scale {self.guidance_scale}: give a finite number")
 
 
 @dataclass(frozen=True)

@@ -1,8 +1,12 @@
-"""Seeds that depend on what is computed, never on when or where."""
+"""Seeds and random generators that depend on what is computed, never on when or where."""
 
 from __future__ import annotations
 
 import hashlib
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    import torch
 
 
 def derive_seed(*parts: str | int) -> int:
@@ -12,3 +16,10 @@ def derive_seed(*parts: str | int) -> int:
     """
     text = "\x1f".join(f"{type(part).__name__}:{part}" for part in parts)
     return int.from_bytes(hashlib.blake2b(text.encode("utf-8", "surrogatepass"), digest_size=8).digest(), "big") >> 1
+
+
+def seeded_generator(*parts: str | int) -> torch.Generator:
+    """A CPU generator seeded with ``derive_seed(*parts)``; noise drawn from it is then moved to the device."""
+    import torch  # takes seconds, and most importers need the seeds only
+
+    return torch.Generator("cpu").manual_seed(derive_seed(*parts))

@@ -20,7 +20,7 @@ from torch import Tensor
 from actors.learner.settings import LearnerSettings
 from tangoflux.data.records import latents_array
 from tangoflux.flow import logit_normal_sigma
-from tangoflux.generator import generator
+from tangoflux.seeding import seeded_generator
 
 COLUMNS = ("prompt_id", "prompt", "duration_s", "num_frames", "chosen_latents", "rejected_latents")
 """What the learner reads of a preference dataset."""
@@ -92,20 +92,20 @@ class PairData:
 
 def pair_noise(key: NoiseKey, pair_id: str, frames: int, channels: int) -> tuple[Tensor, Tensor]:
     """Sigma (1,) and noise (frames, channels) of a pair in an epoch."""
-    source = generator("learner noise", *key, pair_id)
+    source = seeded_generator("learner noise", *key, pair_id)
     return logit_normal_sigma(1, source), torch.randn(frames, channels, generator=source)
 
 
 def split_heldout(pairs: int, heldout_pairs: int, seed: int, iteration: int) -> tuple[list[int], list[int]]:
     """Rows to train on and rows to hold out (at most an eighth), both in their own order."""
     heldout = min(heldout_pairs, pairs // 8)
-    permutation = torch.randperm(pairs, generator=generator("learner heldout", seed, iteration)).tolist()
+    permutation = torch.randperm(pairs, generator=seeded_generator("learner heldout", seed, iteration)).tolist()
     return sorted(permutation[heldout:]), sorted(permutation[:heldout])
 
 
 def epoch_order(rows: Sequence[int], key: NoiseKey) -> list[int]:
     """The order in which an epoch sees ``rows``."""
-    permutation = torch.randperm(len(rows), generator=generator("learner order", *key))
+    permutation = torch.randperm(len(rows), generator=seeded_generator("learner order", *key))
     return [rows[index] for index in permutation.tolist()]
 
 

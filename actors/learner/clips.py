@@ -18,7 +18,7 @@ from actors.storage.shards import ShardWriter
 from tangoflux.data.records import latents_array
 from tangoflux.errors import DataError
 from tangoflux.flow import logit_normal_sigma
-from tangoflux.generator import generator
+from tangoflux.seeding import seeded_generator
 
 COLUMNS = ("id", "captions", "duration_s", "num_frames")
 """What is kept in memory of all clips; ``mean`` and ``scale`` stay on disk until a batch needs them."""
@@ -127,7 +127,7 @@ class ClipData:
 
     def draw(self, row: int, key: NoiseKey, caption_dropout: float, sample_posterior: bool) -> Draw:
         """What an epoch draws for a clip; it follows from the key and the clip's id alone."""
-        source = generator("pretraining noise", *key, self.ids[row])
+        source = seeded_generator("pretraining noise", *key, self.ids[row])
         shape = (self.num_frames[row], self.channels)
         sigma, noise = logit_normal_sigma(1, source), torch.randn(shape, generator=source)
         posterior = torch.randn(shape, generator=source) if sample_posterior else torch.zeros(shape)
@@ -137,7 +137,7 @@ class ClipData:
     def fixed_draw(self, row: int, sigma: float, name: str) -> Draw:
         """The draw of a measurement: a sigma, a noise that depends on ``name`` and the clip, the posterior's mean."""
         shape = (self.num_frames[row], self.channels)
-        noise = torch.randn(shape, generator=generator("pretraining measurement", name, self.ids[row]))
+        noise = torch.randn(shape, generator=seeded_generator("pretraining measurement", name, self.ids[row]))
         return Draw(torch.tensor([sigma]), noise, torch.zeros(shape), 0, False)
 
     def _sample(self, row: int, draw: Draw) -> Tensor:

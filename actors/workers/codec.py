@@ -22,7 +22,7 @@ from tangoflux.data.prompts import Prompt
 from tangoflux.data.records import latents_array
 from tangoflux.errors import DataError
 from tangoflux.model.autoencoder import Autoencoder
-from tangoflux.sampling import SamplingParams
+from tangoflux.sampling_params import SamplingParams
 
 
 @dataclass(frozen=True)

@@ -24,9 +24,9 @@ from actors.workers.chunk import Chunk
 from tangoflux.data.prompts import Prompt
 from tangoflux.data.records import LatentsDtype
 from tangoflux.errors import CheckpointError
-from tangoflux.model.precision import Precision, uses_bf16
 from tangoflux.pipeline import TangoFlux
-from tangoflux.sampling import SamplingParams, sample_latents
+from tangoflux.sampling import sample_latents
+from tangoflux.sampling_params import Precision, SamplingParams, uses_bf16
 
 
 @dataclass(frozen=True)

@@ -31,7 +31,8 @@ from numpy.typing import NDArray
 
 from tangoflux.errors import ResourceError
 from tangoflux.pipeline import TangoFlux
-from tangoflux.sampling import SamplingParams, sample_latents
+from tangoflux.sampling import sample_latents
+from tangoflux.sampling_params import SamplingParams
 
 PROMPT = "a dog barks twice then a bell rings"
 SECONDS, STEPS, SHORT, LONG_CLIENTS, BATCH = 3.0, 50, 4, 8, 16

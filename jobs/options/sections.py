@@ -10,7 +10,7 @@ from pydantic import BeforeValidator, Field, PlainSerializer
 from actors.options.pool_size import ALLOWED, PoolSize
 from actors.options.scheduling import CustomResources, LabelSelector, label_selector_option, resources_option
 from actors.options.schema import Options, option
-from tangoflux.model.precision import Precision
+from tangoflux.sampling_params import MAX_GUIDANCE_SCALE, MAX_NUM_STEPS, Precision
 
 Workers = Annotated[
     PoolSize,
@@ -34,8 +34,8 @@ def workers_option(number: int, description: str, flag: str) -> Any:
 class SamplingOptions(Options):
     """How the policy samples, in rollouts and on held-out prompts."""
 
-    num_steps: int = option(12, "Euler steps from noise to latents", unit="steps", ge=1, le=1000)
-    guidance_scale: float = option(3.0, "classifier-free guidance; 1 is none", ge=0, le=100)
+    num_steps: int = option(12, "Euler steps from noise to latents", unit="steps", ge=1, le=MAX_NUM_STEPS)
+    guidance_scale: float = option(3.0, "classifier-free guidance; 1 is none", ge=0, le=MAX_GUIDANCE_SCALE)
     negative_prompt: str = option("", "what guidance leads away from")
     duration_s: float = option(2.0, "length of the audio for prompts that name none", unit="seconds", gt=0)
 

@@ -36,7 +36,7 @@ from jobs.options.sections import (
     TrainingOptions,
 )
 from tangoflux.errors import ResourceError
-from tangoflux.sampling import SamplingParams
+from tangoflux.sampling_params import SamplingParams
 
 
 @dataclass(frozen=True)

@@ -13,11 +13,10 @@ import torch
 from torch import Tensor, nn
 from transformers import ClapConfig, ClapModel, PreTrainedTokenizerFast
 
-from tangoflux.generator import generator
 from tangoflux.miniature_training.clap_files import feature_extractor, make_tokenizer
 from tangoflux.miniature_training.data import Log, RenderedScenes, augment, rendered_scenes
 from tangoflux.miniature_training.loop import LoopConfig, run_loop
-from tangoflux.seeding import derive_seed
+from tangoflux.seeding import derive_seed, seeded_generator
 from tangoflux.soundworld.captions import caption, corrupt, possible_corruptions
 from tangoflux.soundworld.events import KINDS
 from tangoflux.soundworld.scenes import SceneContent
@@ -208,7 +207,7 @@ def train_clap(
         contents += [wrong for content in contents for wrong in hard_negatives(content, config.negatives, rng)]
         texts = tokenise(tokenizer, [caption(content, rng) for content in contents])
         heard = torch.from_numpy(scenes.activity[rows]).float()
-        return model.loss(augment(log_mel, frames, generator(config.seed, step)), texts, contents, heard)
+        return model.loss(augment(log_mel, frames, seeded_generator(config.seed, step)), texts, contents, heard)
 
     loop = replace(config.loop, steps=steps or config.loop.steps)
     run_loop(model, loss_of_step, loop, cache_dir / f"clap-{role}.pt", log)
@@ -239,7 +238,7 @@ def clap_quality(model: ClapModel, tokenizer: PreTrainedTokenizerFast, heldout: 
         contents = [[scene.content, *hard_negatives(scene.content, _HARD_NEGATIVES, rng)] for scene in scenes]
         texts = tokenise(tokenizer, [caption(content, rng) for row in contents for content in row])
         text = text_embeddings(model, texts).unflatten(0, (len(scenes), -1))
-        changed = augment(log_mel, frames, generator(derive_seed("clap quality", start)))
+        changed = augment(log_mel, frames, seeded_generator(derive_seed("clap quality", start)))
         audio = torch.stack((audio_embeddings(model, log_mel), audio_embeddings(model, changed)))
         scores.append(torch.einsum("abd,bcd->abc", audio, text))
     score = torch.cat(scores, dim=1)

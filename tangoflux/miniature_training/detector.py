@@ -11,10 +11,9 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from tangoflux.generator import generator
 from tangoflux.miniature_training.data import Log, RenderedScenes, augment, rendered_scenes
 from tangoflux.miniature_training.loop import LoopConfig, run_loop
-from tangoflux.seeding import derive_seed
+from tangoflux.seeding import derive_seed, seeded_generator
 from tangoflux.soundworld.detector import EventDetector
 from tangoflux.soundworld.events import KINDS
 
@@ -60,7 +59,7 @@ def train_detector(
         rows = np.random.default_rng([config.seed, step]).integers(config.scenes, size=config.batch_size)
         _, log_mel, frames = scenes.select(rows)
         heard = torch.from_numpy(scenes.activity[rows]).float()
-        features = augment(log_mel, frames, generator(config.seed, step))
+        features = augment(log_mel, frames, seeded_generator(config.seed, step))
         with torch.autocast("cpu", torch.bfloat16):
             logits = detector(features)
         return len(KINDS) * nn.functional.binary_cross_entropy_with_logits(logits.float(), heard)
@@ -82,7 +81,7 @@ def detector_quality(detector: EventDetector, heldout: RenderedScenes) -> dict[s
     for start in range(0, n, 50):
         scenes, log_mel, frames = heldout.select(np.arange(start, min(n, start + 50)))
         contents = [scene.content for scene in scenes]
-        changed = augment(log_mel, frames, generator(derive_seed("detector quality", start)))
+        changed = augment(log_mel, frames, seeded_generator(derive_seed("detector quality", start)))
         exact += sum(map(eq, detector.read(log_mel), contents))
         exact_augmented += sum(map(eq, detector.read(changed), contents))
     return {"heldout_exact": exact / n, "heldout_exact_augmented": exact_augmented / n, "heldout_scenes": n}

@@ -14,7 +14,8 @@ from numpy.typing import NDArray
 from tangoflux.data.prompts import Prompt
 from tangoflux.pipeline import TangoFlux
 from tangoflux.rewards.protocol import Reward
-from tangoflux.sampling import SamplingParams, sample_latents
+from tangoflux.sampling import sample_latents
+from tangoflux.sampling_params import SamplingParams
 from tangoflux.seeding import derive_seed
 from tangoflux.soundworld.detector import EventDetector
 from tangoflux.soundworld.scenes import Scene, random_scene, render

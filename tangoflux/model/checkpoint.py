@@ -9,11 +9,19 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from huggingface_hub.errors import (
+    HfHubHTTPError,
+    HFValidationError,
+    HTTPError,  # pyright: ignore[reportPrivateImportUsage]  # of the HTTP library that the hub's uses
+)
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from tangoflux.errors import CheckpointError
+
+HUB_ERRORS = (HfHubHTTPError, HTTPError, HFValidationError, OSError, RuntimeError)
+"""What a download from the hub raises: HTTP errors, broken connections, invalid names, disk errors, transfer errors."""
 
 
 def read_json(file: Path) -> dict[str, Any]:

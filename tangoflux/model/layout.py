@@ -19,8 +19,7 @@ from transformers import AutoTokenizer, PreTrainedTokenizerBase, T5Config
 from tangoflux.errors import CheckpointError
 from tangoflux.model.adapter_files import base_directory, check_adapter, read_adapter, with_adapter
 from tangoflux.model.autoencoder import AutoencoderConfig
-from tangoflux.model.checkpoint import fill, read_json, read_weights
-from tangoflux.model.hub import HUB_ERRORS
+from tangoflux.model.checkpoint import HUB_ERRORS, fill, read_json, read_weights
 from tangoflux.model.lora import LoraSettings, add_lora, merged_state
 from tangoflux.model.policy import Policy, PolicyConfig
 from tangoflux.seeding import derive_seed
@@ -59,7 +58,7 @@ def find_directory(name: str | Path) -> Path:
     try:
         return Path(snapshot_download(str(name)))
     except HUB_ERRORS as error:
-        raise CheckpointError(f"{name} is no local directory and cannot be had from the hub: {error}") from error
+        raise CheckpointError(f"{name} is no local directory and cannot be downloaded from the hub: {error}") from error
 
 
 def load_policy(directory: Path) -> Policy:

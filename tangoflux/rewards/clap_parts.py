@@ -13,7 +13,7 @@ from tangoflux.errors import CheckpointError
 from tangoflux.model.checkpoint import fill, load_weights, read_json
 from tangoflux.model.log_mel import LogMel, LogMelConfig, Padding
 from tangoflux.rewards.laion_checkpoint import LaionCheckpoint, read_laion_checkpoint
-from tangoflux.rewards.roberta import load_roberta_tokenizer
+from tangoflux.rewards.published import load_roberta_tokenizer
 
 if TYPE_CHECKING:
     from transformers import ClapModel

@@ -17,7 +17,7 @@ from tangoflux.errors import CheckpointError, ConfigError
 from tangoflux.model.checkpoint import fill
 from tangoflux.rewards.embedding import EmbeddingReward, file_sha256
 from tangoflux.rewards.laion_checkpoint import LaionCheckpoint, read_laion_checkpoint
-from tangoflux.rewards.roberta import check_vocabulary
+from tangoflux.rewards.published import check_vocabulary
 
 SAMPLE_RATE_HZ = 48_000
 WINDOW = 10 * SAMPLE_RATE_HZ

@@ -44,7 +44,7 @@ def check_reward(name: str) -> None:
 
     Raises:
         ConfigError: it does not; the message names what there is.
-        CheckpointError: a published checkpoint cannot be had.
+        CheckpointError: a published checkpoint cannot be downloaded.
     """
     for term in _terms(name):
         _check_one(term.name)

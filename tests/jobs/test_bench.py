@@ -20,7 +20,8 @@ from jobs.benchmarks.speed.sizes import SIZES, random_model
 from jobs.benchmarks.speed.timing import Lap, Laps, Measured, Side, time_sides
 from tangoflux.errors import ConfigError, DataError, TangoFluxError
 from tangoflux.pipeline import TangoFlux
-from tangoflux.sampling import SamplingParams, sample_latents
+from tangoflux.sampling import sample_latents
+from tangoflux.sampling_params import SamplingParams
 
 TINY = Settings("tiny", "cpu", "fp32", compiled=False, rounds=1, num_steps=2, batches=(1, 2), repository=None)
 

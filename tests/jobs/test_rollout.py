@@ -27,7 +27,7 @@ from tangoflux.data.prompts import load_prompts
 from tangoflux.data.records import canonical_sha256, latents_array, rollout_schema
 from tangoflux.errors import CheckpointError, ConfigError, DataError, ResourceError
 from tangoflux.pipeline import TangoFlux
-from tangoflux.sampling import SamplingParams
+from tangoflux.sampling_params import SamplingParams
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 

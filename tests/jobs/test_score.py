@@ -20,7 +20,7 @@ from tangoflux.data.preferences import make_pairs
 from tangoflux.data.prompts import Prompt
 from tangoflux.data.records import canonical_sha256, rollout_schema
 from tangoflux.errors import CheckpointError, ConfigError, DataError, RewardError
-from tangoflux.sampling import SamplingParams
+from tangoflux.sampling_params import SamplingParams
 from tests.tables import rollouts
 
 LOUDNESS, MOODY = "tests.actors.fake_rewards:Loudness", "tests.actors.fake_rewards:Moody"

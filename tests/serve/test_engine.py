@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from serve.engine import Engine, FullError, Job
 from serve.policies import Resident
 from tangoflux.pipeline import TangoFlux
-from tangoflux.sampling import SamplingParams
+from tangoflux.sampling_params import SamplingParams
 from tests.tiny import tiny_model
 
 

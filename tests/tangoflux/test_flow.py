@@ -1,7 +1,7 @@
 import torch
 
 from tangoflux.flow import euler_sigmas, interpolate, logit_normal_sigma, velocity_target
-from tangoflux.generator import generator
+from tangoflux.seeding import seeded_generator
 
 
 def test_the_path_goes_from_latents_to_noise() -> None:
@@ -31,7 +31,7 @@ def test_euler_starts_at_noise_and_ends_at_data() -> None:
 
 
 def test_training_sigmas_are_logit_normal() -> None:
-    sigma = logit_normal_sigma(20_000, generator("sigma"))
+    sigma = logit_normal_sigma(20_000, seeded_generator("sigma"))
     logit = torch.logit(sigma.double())
     assert ((sigma > 0) & (sigma < 1)).all()
     assert abs(logit.mean()) < 0.03

@@ -7,7 +7,8 @@ import torch
 
 from tangoflux.in_flight import Flight, Row, start_rows
 from tangoflux.model.policy import Policy
-from tangoflux.sampling import SampleRequest, SamplingParams, sample_latents
+from tangoflux.sampling import SampleRequest, sample_latents
+from tangoflux.sampling_params import SamplingParams
 from tests.tiny import tiny_model
 
 LONG = "a dog barks then a bell rings and a whistle blows while rain falls on a tin roof"

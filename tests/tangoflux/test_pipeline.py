@@ -13,8 +13,8 @@ from transformers import T5Config
 import tangoflux.pipeline
 from tangoflux.errors import CheckpointError, ConfigError
 from tangoflux.model.policy import Policy, PolicyConfig
-from tangoflux.model.precision import Precision
 from tangoflux.pipeline import TangoFlux
+from tangoflux.sampling_params import Precision
 from tests.tiny import tiny_model
 
 
@@ -64,9 +64,9 @@ def test_any_text_is_accepted(text: str, caplog: pytest.LogCaptureFixture) -> No
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        ({"duration_s": 1, "num_steps": 0}, "num_steps 0: give 1 or more"),
+        ({"duration_s": 1, "num_steps": 0}, "num_steps 0 must be from 1 to 1000"),
         ({"duration_s": 1, "num_samples": 0}, "num_samples 0: give 1 or more"),
-        ({"duration_s": 1, "guidance_scale": float("nan")}, "guidance_scale nan: give a finite number"),
+        ({"duration_s": 1, "guidance_scale": float("nan")}, "guidance_scale nan must be a number from 0 to 100"),
         ({"duration_s": [1.0]}, "1 durations for 2 prompts"),
     ],
 )

@@ -5,11 +5,11 @@ from tangoflux.model.policy import Policy
 from tangoflux.sampling import (
     Conditions,
     SampleRequest,
-    SamplingParams,
     batches_by_length,
     guided_velocity,
     sample_latents,
 )
+from tangoflux.sampling_params import SamplingParams
 from tests.tiny import tiny_model
 
 PARAMS = SamplingParams(num_steps=3, guidance_scale=3.0)

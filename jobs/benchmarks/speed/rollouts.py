@@ -12,7 +12,8 @@ from jobs.benchmarks.speed.settings import OURS, PUBLISHED, Settings, published_
 from jobs.benchmarks.speed.sizes import captions
 from jobs.benchmarks.speed.timing import Lap, Run, Side
 from tangoflux.pipeline import TangoFlux
-from tangoflux.sampling import SampleRequest, SamplingParams, sample_latents
+from tangoflux.sampling import SampleRequest, sample_latents
+from tangoflux.sampling_params import SamplingParams
 
 GUIDANCE = 4.5
 """The paper's."""

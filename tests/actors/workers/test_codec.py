@@ -18,7 +18,7 @@ from tangoflux.data.pairs import RatedPair
 from tangoflux.data.prompts import Prompt
 from tangoflux.data.records import canonical_sha256, rollout_schema
 from tangoflux.errors import DataError
-from tangoflux.sampling import SamplingParams
+from tangoflux.sampling_params import SamplingParams
 from tests.tables import rollouts
 
 PROMPTS = [Prompt("a", "a dog barks", 0.5), Prompt("b", "a bell rings", 1.0)]

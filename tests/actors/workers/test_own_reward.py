@@ -15,7 +15,7 @@ from actors.workers.chunk import rollout_chunks
 from actors.workers.reward import RewardActor
 from actors.workers.rollout import RolloutWorker
 from tangoflux.data.prompts import Prompt
-from tangoflux.sampling import SamplingParams
+from tangoflux.sampling_params import SamplingParams
 
 PAGE = Path(__file__).parents[3] / "docs" / "rewards.md"
 

@@ -16,7 +16,7 @@ from tangoflux.data.preferences import make_pairs
 from tangoflux.data.prompts import Prompt
 from tangoflux.data.records import canonical, latents_array, rollout_schema
 from tangoflux.errors import ConfigError
-from tangoflux.sampling import SamplingParams
+from tangoflux.sampling_params import SamplingParams
 
 ROLES = {"reward": "tests.actors.fake_rewards:Moody", "judge": "tests.actors.fake_rewards:Loudness"}
 TEXTS = ["a dog", "raise", "shape", "nan", "infinite", "write"]

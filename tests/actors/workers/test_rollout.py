@@ -24,7 +24,7 @@ from tangoflux.data.records import canonical_sha256, rollout_schema
 from tangoflux.errors import CheckpointError, ConfigError
 from tangoflux.model.layout import load_policy
 from tangoflux.pipeline import TangoFlux
-from tangoflux.sampling import SamplingParams
+from tangoflux.sampling_params import SamplingParams
 from tangoflux.seeding import derive_seed
 from tests.tiny import LORA, tiny_lora
 

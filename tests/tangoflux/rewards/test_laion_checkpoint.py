@@ -155,7 +155,7 @@ def test_without_a_tokenizer_it_is_said_where_to_put_one(
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr("tangoflux.rewards.published.TOKENIZER", "nobody/no-such-tokenizer")
     place = re.escape(str(tmp_path / "tokenizer"))
-    fix = f"cannot be had from the hub.*; put vocab.json and merges.txt of .* into {place}"
+    fix = f"cannot be downloaded from the hub.*; put vocab.json and merges.txt of .* into {place}"
     with pytest.raises(CheckpointError, match=fix) as caught:
         ClapReward(file, "clap")
     assert "\n" not in str(caught.value)

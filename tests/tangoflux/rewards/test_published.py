@@ -61,7 +61,9 @@ def test_the_papers_reward_is_fetched_once_with_its_tokenizer_and_nothing_more(
 
 def test_without_a_hub_the_error_says_what_to_do(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(constants, "HF_HUB_OFFLINE", True)
-    message = "630k-audioset-best.pt cannot be had from lukewys/laion_clap.*give the file's path instead of its name"
+    message = (
+        "630k-audioset-best.pt cannot be downloaded from lukewys/laion_clap.*give the file's path instead of its name"
+    )
     with pytest.raises(CheckpointError, match=message) as caught:
         check_reward("630k-audioset-best")
     assert "\n" not in str(caught.value)
