@@ -23,7 +23,7 @@ from numpy.typing import NDArray
 from serve.policies import Resident
 from tangoflux.in_flight import Flight, Row, start_rows
 from tangoflux.model.policy import Policy
-from tangoflux.rewards import Reward
+from tangoflux.rewards import Reward, score
 from tangoflux.sampling import SampleRequest
 from tangoflux.sampling_params import SamplingParams
 
@@ -289,7 +289,7 @@ class Engine:
                 self._reward = self._make_reward()
             assert self._reward, "an engine without a reward model gets no ranked jobs"
             rate = job.resident.autoencoder.sample_rate_hz
-            rewards = self._reward([job.request.prompt] * len(waveforms), waveforms, rate)
+            rewards = score(self._reward, [job.request.prompt] * len(waveforms), waveforms, rate)
         except Exception as error:
             job.fail(error)
         else:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import math
 import secrets
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -23,7 +22,7 @@ from tangoflux.errors import ConfigError
 from tangoflux.model.layout import find_directory
 from tangoflux.model.policy import PolicyConfig
 from tangoflux.pipeline import TangoFlux
-from tangoflux.rewards import load_reward
+from tangoflux.rewards import best_first, load_reward
 from tangoflux.sampling import SAMPLING_FLOATS
 from tangoflux.sampling_params import SamplingParams, uses_bf16
 from tangoflux.seeding import derive_seed
@@ -268,8 +267,7 @@ def _best(result: Result, count: int) -> list[int]:
     rewards = result.rewards
     if rewards is None or count == len(rewards):
         return list(range(count))
-    order = sorted(range(len(rewards)), key=lambda index: (math.isnan(rewards[index]), -rewards[index]))
-    return order[:count]
+    return best_first(rewards)[:count]
 
 
 def _chosen(result: Result, kept: list[int]) -> Result:

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, NoReturn
 
 from tangoflux.cli import run_main
 from tangoflux.data.prompts import Prompt, load_prompts
-from tangoflux.errors import ConfigError, RewardError
+from tangoflux.errors import ConfigError
 from tangoflux.sampling_params import MAX_NUM_STEPS, SamplingParams
 
 if TYPE_CHECKING:
@@ -147,29 +147,10 @@ def _ranked(
     """The waveforms with their rewards, the best first where they are ranked."""
     if reward is None:
         return [(waveform, math.nan) for waveform in waveforms]
-    scores = _scores(reward, wish.prompt.text, waveforms, model.sample_rate_hz)
-    # A sample without a score comes last: a failure is no score, and sorts nowhere.
-    order = sorted(range(len(scores)), key=lambda index: (math.isnan(scores[index]), -scores[index]))
-    return [(waveforms[index], float(scores[index])) for index in order]
+    from tangoflux.rewards import best_first, score
 
-
-def _scores(
-    reward: Reward, text: str, waveforms: Sequence[NDArray[np.float32]], sample_rate_hz: int
-) -> NDArray[np.float64]:
-    """What the reward gives, which may be a user's own.
-
-    Raises:
-        RewardError: it fails, or does not give a number a waveform.
-    """
-    import numpy as np
-
-    try:
-        scores = np.array(reward([text] * len(waveforms), waveforms, sample_rate_hz), dtype=np.float64)
-    except Exception as error:  # whatever a user's code raises
-        raise RewardError(f"reward {reward.name} failed: {type(error).__name__}: {error}") from error
-    if scores.shape != (len(waveforms),):
-        raise RewardError(f"reward {reward.name} gave rewards of shape {scores.shape} for {len(waveforms)} samples")
-    return scores
+    scores = score(reward, [wish.prompt.text] * len(waveforms), waveforms, model.sample_rate_hz)
+    return [(waveforms[index], float(scores[index])) for index in best_first(scores)]
 
 
 def write_audio(file: Path, waveform: NDArray[np.float32], sample_rate_hz: int) -> None:

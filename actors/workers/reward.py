@@ -17,7 +17,8 @@ from numpy.typing import NDArray
 from actors.workers.rollout import RolloutBatch
 from actors.workers.writer import ShardRows
 from tangoflux.data.records import build_table
-from tangoflux.rewards import Reward, load_reward
+from tangoflux.errors import RewardError
+from tangoflux.rewards import Reward, load_reward, score
 
 logger = logging.getLogger(__name__)
 
@@ -124,17 +125,11 @@ def score_group(
     if not all(np.isfinite(waveform).all() for waveform in waveforms):
         return _failed(len(waveforms), "a waveform of the group is not finite")
     try:
-        # Copies, because what comes from Ray's object store is shared with others and cannot be written to.
-        rewards = reward([prompt] * len(waveforms), [waveform.copy() for waveform in waveforms], sample_rate_hz)
-        rewards = np.array(rewards, dtype=np.float64)
-    except Exception as error:  # whatever a user's reward model raises, only its group has no score
+        rewards = score(reward, [prompt] * len(waveforms), waveforms, sample_rate_hz)
+    except RewardError as error:  # only this group has no score
         logger.warning("reward %s failed for %r", reward.name, prompt, exc_info=True)
-        return _failed(len(waveforms), _reason(error))
-    if rewards.shape != (len(waveforms),):
-        return _failed(len(waveforms), f"rewards of shape {rewards.shape} for {len(waveforms)} samples")
-    finite = np.isfinite(rewards)
-    rewards[~finite] = np.nan
-    return rewards, [None if fine else "the reward is not a finite number" for fine in finite]
+        return _failed(len(waveforms), _reason(error.__cause__) if error.__cause__ else str(error))
+    return rewards, ["the reward is not a finite number" if missing else None for missing in np.isnan(rewards)]
 
 
 def rollout_table(scored: ScoredBatch, schema: pa.Schema, role: str = "reward") -> pa.Table:
@@ -189,6 +184,6 @@ def _failed(samples: int, reason: str) -> tuple[NDArray[np.float64], list[str | 
     return np.full(samples, np.nan), [reason] * samples
 
 
-def _reason(error: Exception) -> str:
+def _reason(error: BaseException) -> str:
     message = (str(error).splitlines() or [""])[0]
     return f"{type(error).__name__}: {PRIVATE.sub('...', message)}"[:MAX_REASON]

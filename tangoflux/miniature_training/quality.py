@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from tangoflux.data.prompts import Prompt
 from tangoflux.pipeline import TangoFlux
 from tangoflux.rewards.protocol import Reward
+from tangoflux.rewards.scoring import score
 from tangoflux.sampling import sample_latents
 from tangoflux.sampling_params import SamplingParams
 from tangoflux.seeding import derive_seed
@@ -74,7 +75,7 @@ def policy_scores(
         groups = sample_latents(model.policy, requests, params)
         waveforms = model.decode([group[0] for group in groups], [p.duration_s for p in chunk])
         for name, reward in rewards.items():
-            scores[name].append(reward([p.text for p in chunk], waveforms, model.sample_rate_hz))
+            scores[name].append(score(reward, [p.text for p in chunk], waveforms, model.sample_rate_hz))
         log(f"sampled and scored {start + len(chunk)} of {len(prompts)} held-out prompts")
     return {name: np.concatenate(parts) for name, parts in scores.items()}
 

@@ -5,6 +5,17 @@ from tangoflux.rewards.detector import DetectorReward
 from tangoflux.rewards.laion import LaionReward
 from tangoflux.rewards.protocol import Reward
 from tangoflux.rewards.registry import check_reward, load_reward
+from tangoflux.rewards.scoring import best_first, score
 from tangoflux.rewards.weighted import WeightedReward
 
-__all__ = ["ClapReward", "DetectorReward", "LaionReward", "Reward", "WeightedReward", "check_reward", "load_reward"]
+__all__ = [
+    "ClapReward",
+    "DetectorReward",
+    "LaionReward",
+    "Reward",
+    "WeightedReward",
+    "best_first",
+    "check_reward",
+    "load_reward",
+    "score",
+]

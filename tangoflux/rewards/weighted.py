@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 
 from tangoflux.errors import ConfigError
 from tangoflux.rewards.protocol import Reward
+from tangoflux.rewards.scoring import score
 
 
 @dataclass(frozen=True)
@@ -39,14 +40,11 @@ class WeightedReward:
         """Weighted sums, (n,); see ``Reward``.
 
         Raises:
-            ValueError: a part gives scores of another shape.
+            RewardError: see ``score``.
         """
         total = np.zeros(len(prompts))
         for weight, reward in self._parts:
-            scores = np.asarray(reward(prompts, waveforms, sample_rate_hz), np.float64)
-            if scores.shape != total.shape:
-                raise ValueError(f"{reward.name} gave scores of shape {scores.shape} for {len(prompts)} waveforms")
-            total += weight * scores
+            total += weight * score(reward, prompts, waveforms, sample_rate_hz)
         return total
 
 

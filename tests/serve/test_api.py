@@ -108,6 +108,46 @@ def test_an_error_after_the_first_step_is_an_event_and_before_it_a_status(
 
 
 @pytest.mark.parametrize(
+    ("returned", "rewards"),
+    [
+        ("[len(prompts) - k for k in range(len(prompts))]", {10: 3.0, 11: 2.0}),
+        ("[float('nan'), float('inf'), -1]", {12: -1.0, 10: None}),
+    ],
+)
+def test_a_users_reward_may_return_a_list(
+    tiny_policy_dir: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    returned: str,
+    rewards: dict[int, float | None],
+) -> None:
+    module = f"listed_reward_{len(returned)}"
+    (tmp_path / f"{module}.py").write_text(
+        "class Mine:\n    name, checkpoint = 'mine', ''\n"
+        f"    def __call__(self, prompts, waveforms, sample_rate_hz):\n        return {returned}\n"
+    )
+    monkeypatch.syspath_prepend(tmp_path)
+    with served(tiny_policy_dir, reward=f"{module}:Mine") as client:
+        answer = client.post(URL, json={**QUICK, "n": 2, "best_of": 3, "seed": 10})
+    assert answer.status_code == 200, answer.text
+    assert {sample["seed"]: sample["reward"] for sample in answer.json()["data"]} == rewards
+
+
+def test_a_users_reward_that_fails_is_named_in_the_answer(
+    tiny_policy_dir: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "failing_reward.py").write_text(
+        "class Mine:\n    name, checkpoint = 'mine', ''\n"
+        "    def __call__(self, prompts, waveforms, sample_rate_hz):\n        return [1.0]\n"
+    )
+    monkeypatch.syspath_prepend(tmp_path)
+    with served(tiny_policy_dir, reward="failing_reward:Mine") as client:
+        answer = client.post(URL, json={**QUICK, "best_of": 3})
+    assert answer.status_code == 500
+    assert error_of(answer)["message"] == "reward mine returned rewards of shape (1,) for 3 samples"
+
+
+@pytest.mark.parametrize(
     ("output_format", "media_type", "seconds"),
     [
         ("mp3_44100_128", "audio/mpeg", None),

@@ -48,7 +48,7 @@ def test_every_role_scores_every_sample(worker: RewardWorker, batch: RolloutBatc
 def test_a_failure_marks_its_own_group_and_is_no_score(worker: RewardWorker, batch: RolloutBatch) -> None:
     scores = worker.score(batch, ("reward",)).scores["reward"]
     raised = "FileNotFoundError: no ... at ..., really"
-    shape = "rewards of shape (1,) for 2 samples"
+    shape = "reward moody returned rewards of shape (1,) for 2 samples"
     number = "the reward is not a finite number"
     assert scores.failures == [[None] * 2, [raised] * 2, [shape] * 2, [None, number], [number, None], [None] * 2]
     np.testing.assert_array_equal(np.isnan(scores.rewards), [[why is not None for why in w] for w in scores.failures])

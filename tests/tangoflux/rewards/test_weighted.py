@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from tangoflux.errors import ConfigError
+from tangoflux.errors import ConfigError, RewardError
 from tangoflux.rewards import Reward, WeightedReward, check_reward, load_reward
 
 AUDIO = [np.full((1, 8), value, np.float32) for value in (0.5, -0.25)]
@@ -95,5 +95,5 @@ def test_a_sum_that_cannot_be_read_is_refused_in_one_line(name: str, message: st
 
 
 def test_scores_of_another_shape_are_never_spread_over_the_group() -> None:
-    with pytest.raises(ValueError, match=r"shape \(1,\) for 2 waveforms"):
+    with pytest.raises(RewardError, match=r"shape \(1,\) for 2 samples"):
         load_reward(f"0.5*{__name__}:Scalar+0.5*{MEAN}")(["a", "b"], AUDIO, 16_000)
