@@ -23,7 +23,7 @@ from typing import Any
 
 import torch
 
-from actors.storage.atomic import atomic_file
+from actors.storage.atomic import atomic_write
 from jobs.benchmarks.published_code import load_published
 from jobs.benchmarks.speed.audio import measure_audio
 from jobs.benchmarks.speed.results import facts, markdown, section
@@ -80,7 +80,7 @@ def measure(settings: Settings, sections: Sequence[str], output: Path | None) ->
             say = partial(_say, name)
             report["sections"][name] = section(_measured(name, model, settings, say), ceilings)
             if output:
-                with atomic_file(output) as temporary:
+                with atomic_write(output) as temporary:
                     temporary.write_text(json.dumps(report, indent=2) + "\n")
     return report
 

@@ -67,7 +67,7 @@ class ServeOptions(Options):
     run_dir: RunDir = option(
         None,
         "a run of jobs/crpo.py to follow: a directory or URI; none serves --model",
-        allowed="a directory, or s3://bucket/prefix or gs://bucket/prefix",
+        allowed="a directory, or s3://bucket/prefix, gs://bucket/prefix or az://container/prefix",
     )
     model: str = option("miniature", "the policy without --run-dir: a directory, a name, or owner/name on the hub")
     reward: str = option("miniature-clap", "reward model that ranks best_of and scores samples")

@@ -91,7 +91,7 @@ class Versions:
 
 def _size(file: Path | ObjectStorePath) -> int | None:
     if isinstance(file, ObjectStorePath):
-        return file.size("")
+        return file.size()
     return file.stat().st_size if file.exists() else None
 
 

@@ -6,6 +6,7 @@ import logging
 import os
 import uuid
 from collections.abc import Iterator
+from datetime import timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -55,18 +56,19 @@ def s3_url() -> Iterator[str]:
 
 @pytest.fixture
 def proxy(s3_url: str) -> Iterator[Proxy]:
-    """The way to it that can be spoilt."""
-    from tests.object_store import proxy_before
+    """A proxy for it that can make requests fail."""
+    from tests.object_store import Proxy, running
 
-    with proxy_before(s3_url) as proxy:
+    with running(Proxy(s3_url)) as proxy:
         yield proxy
 
 
 @pytest.fixture
-def place(proxy: Proxy, monkeypatch: pytest.MonkeyPatch) -> ObjectStorePath:
-    """An empty prefix in it, whose spoilt requests are soon repeated."""
-    from actors.storage import object_store as storage
+def bucket_dir(proxy: Proxy, monkeypatch: pytest.MonkeyPatch) -> ObjectStorePath:
+    """An empty directory on it; failed requests are retried soon."""
+    from actors.storage import object_store
     from actors.storage.object_store import ObjectStorePath
 
-    monkeypatch.setattr(storage, "PAUSES_S", (0.05, 0.05))
+    monkeypatch.setattr(object_store, "STALLED_S", 1)
+    monkeypatch.setitem(object_store.RETRIES, "backoff", {"init_backoff": timedelta(seconds=0.05)})
     return ObjectStorePath(f"s3://bucket/run/{uuid.uuid4().hex}?endpoint_override={proxy.url}")

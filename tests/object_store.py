@@ -1,27 +1,34 @@
-"""A real S3 server on loopback, and a proxy before it that spoils requests."""
+"""A real S3 server on loopback and a proxy that makes requests to it fail; a stand-in for Azure's."""
 
 from __future__ import annotations
 
 import http.client
+import re
 import threading
 import time
 from collections import deque
-from collections.abc import Generator
+from collections.abc import Generator, Mapping
 from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
-from typing import Any, Literal
+from types import MappingProxyType
+from typing import Any, Literal, TypeVar
+from urllib.parse import parse_qsl
 
 import boto3
 from moto.server import ThreadedMotoServer
 
-Fault = Literal["error", "slow", "cut", "answer lost"]
-"""An answer of 500; one that comes too late; a connection that ends within the request; one that ends after it."""
+Fault = Literal["error", "slow", "cut", "answer lost", "answer cut"]
+"""Status 500; an answer after the timeout; a connection that breaks during the request, before or during the answer."""
+
+Server = TypeVar("Server", bound=ThreadingHTTPServer)
 
 BUCKET = "bucket"
 
 CREDENTIALS = {"AWS_ACCESS_KEY_ID": "test", "AWS_SECRET_ACCESS_KEY": "test", "AWS_EC2_METADATA_DISABLED": "true"}
 
-SLOW_S = 5.0
+SLOW_S = 2.5
+
+NOW = "Sat, 28 Nov 2026 12:00:00 GMT"
 
 LENGTH = ("content-length", "transfer-encoding", "expect")
 
@@ -44,7 +51,7 @@ def s3_server() -> Generator[str]:
 
 
 class Proxy(ThreadingHTTPServer):
-    """Passes requests on to ``upstream`` but for those that it was told to spoil, the next ones of a method first."""
+    """Forwards requests to ``upstream``, except those that are to fail."""
 
     daemon_threads = True
 
@@ -57,7 +64,7 @@ class Proxy(ThreadingHTTPServer):
         self.spoilt = self.requests = 0
 
     def spoil(self, *faults: Fault | None, methods: tuple[str, ...] = ("PUT", "POST", "GET", "HEAD", "DELETE")) -> None:
-        """The next requests of these methods meet these faults; None is passed on."""
+        """Makes the next requests with these methods fail in these ways; None forwards one."""
         self.faults, self.methods, self.spoilt = deque(faults), methods, 0
 
     def fault_of(self, method: str) -> Fault | None:
@@ -69,19 +76,18 @@ class Proxy(ThreadingHTTPServer):
         return fault
 
     def handle_error(self, request: Any, client_address: Any) -> None:
-        """A client that has hung up is what the tests are about."""
+        """Broken connections are what the tests are about."""
 
 
 @contextmanager
-def proxy_before(upstream: str) -> Generator[Proxy]:
-    """A running proxy."""
-    proxy = Proxy(upstream)
-    threading.Thread(target=proxy.serve_forever, kwargs={"poll_interval": 0.05}, daemon=True).start()
+def running(server: Server) -> Generator[Server]:
+    """Serves until the block ends."""
+    threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.05}, daemon=True).start()
     try:
-        yield proxy
+        yield server
     finally:
-        proxy.shutdown()
-        proxy.server_close()
+        server.shutdown()
+        server.server_close()
 
 
 class _Handler(BaseHTTPRequestHandler):
@@ -106,7 +112,7 @@ class _Handler(BaseHTTPRequestHandler):
         connection.close()
         if fault == "answer lost":
             return self._hang_up()
-        self._answer(answer.status, dict(answer.getheaders()), content)
+        self._answer(answer.status, dict(answer.getheaders()), content, cut=fault == "answer cut")
 
     do_GET = do_PUT = do_POST = do_HEAD = do_DELETE = do  # noqa: N815
 
@@ -124,7 +130,7 @@ class _Handler(BaseHTTPRequestHandler):
         self.close_connection = True
         self.connection.close()
 
-    def _answer(self, status: int, headers: dict[str, str], content: bytes) -> None:
+    def _answer(self, status: int, headers: dict[str, str], content: bytes, cut: bool = False) -> None:
         self.send_response_only(status)
         for name, value in headers.items():
             if name.lower() not in (*LENGTH, "connection"):
@@ -132,4 +138,63 @@ class _Handler(BaseHTTPRequestHandler):
         length = headers.get("Content-Length", str(len(content))) if self.command == "HEAD" else str(len(content))
         self.send_header("Content-Length", length)
         self.end_headers()
+        if cut:
+            self.wfile.write(content[: len(content) // 2])
+            return self._hang_up()
         self.wfile.write(content)
+
+
+class BlobServer(ThreadingHTTPServer):
+    """As much of Azure's blob service as a run uses, without a check of signatures."""
+
+    daemon_threads = True
+
+    def __init__(self) -> None:
+        super().__init__(("127.0.0.1", 0), _BlobHandler)
+        self.url = f"http://127.0.0.1:{self.server_address[1]}"
+        self.blobs: dict[str, bytes] = {}
+
+
+class _BlobHandler(BaseHTTPRequestHandler):
+    protocol_version = "HTTP/1.1"
+    server: BlobServer  # pyright: ignore[reportIncompatibleVariableOverride]
+
+    def do(self) -> None:
+        blobs, (path, _, query) = self.server.blobs, self.path.partition("?")
+        content = self.rfile.read(int(self.headers.get("Content-Length", 0)))
+        if "comp=list" in query:
+            return self._answer(200, self._listing(dict(parse_qsl(query))["prefix"]))
+        if self.command == "PUT":
+            if path in blobs and self.headers.get("If-None-Match") == "*":
+                return self._answer(409, b"<Error><Code>BlobAlreadyExists</Code></Error>")
+            blobs[path] = content
+            return self._answer(201, b"")
+        if "comp=batch" in query:
+            return self._delete(re.findall(rb"DELETE (\S+) HTTP", content))
+        if path not in blobs:
+            return self._answer(404, b"<Error><Code>BlobNotFound</Code></Error>")
+        self._answer(200, blobs[path])
+
+    do_GET = do_PUT = do_HEAD = do_POST = do  # noqa: N815
+
+    def _delete(self, paths: list[bytes]) -> None:
+        part = "--b\r\nContent-Type: application/http\r\nContent-ID: {}\r\n\r\nHTTP/1.1 {}\r\n\r\n\r\n"
+        found = [self.server.blobs.pop(path.decode(), None) is not None for path in paths]
+        parts = [part.format(index, "202 Accepted" if one else "404 Not Found") for index, one in enumerate(found)]
+        self._answer(202, f"{''.join(parts)}--b--".encode(), {"Content-Type": "multipart/mixed; boundary=b"})
+
+    def _listing(self, prefix: str) -> bytes:
+        names = {name.partition("/container/")[2]: content for name, content in self.server.blobs.items()}
+        blob = "<Blob><Name>{}</Name><Properties><Last-Modified>{}</Last-Modified><Content-Length>{}</Content-Length>"
+        blob += "<Content-Type>x</Content-Type><Etag>x</Etag></Properties></Blob>"
+        found = [blob.format(name, NOW, len(content)) for name, content in names.items() if name.startswith(prefix)]
+        return f"<EnumerationResults><Blobs>{''.join(found)}</Blobs></EnumerationResults>".encode()
+
+    def _answer(self, status: int, content: bytes, headers: Mapping[str, str] = MappingProxyType({})) -> None:
+        self.send_response_only(status)
+        always = {"Content-Length": str(len(content)), "Last-Modified": NOW, "ETag": '"x"'}
+        for name, value in {**always, **headers}.items():
+            self.send_header(name, value)
+        self.end_headers()
+        if self.command != "HEAD":
+            self.wfile.write(content)

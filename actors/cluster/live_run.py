@@ -8,8 +8,9 @@ import socket
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
+from actors.storage.atomic import atomic_write
 from actors.storage.object_store import ObjectStorePath
-from actors.storage.paths import atomic_write, content_of
+from actors.storage.paths import content_of
 from tangoflux.errors import ConfigError
 
 POOLS = "pools.json"

@@ -24,8 +24,9 @@ import torch.distributed as dist
 from safetensors.torch import save_file
 from torch import Tensor
 
+from actors.storage.atomic import atomic_write
 from actors.storage.object_store import ObjectStorePath
-from actors.storage.paths import atomic_write, local_file, remove_below
+from actors.storage.paths import local_file, remove_below
 from tangoflux.model.checkpoint import read_json, read_weights
 
 STATE = "state.json"
@@ -49,7 +50,7 @@ def local_checkpoint(checkpoint: Path | ObjectStorePath | None) -> Generator[Pat
         return
     with tempfile.TemporaryDirectory(prefix="tangoflux-") as directory:
         for name in checkpoint.sizes():
-            checkpoint.fetch(name, Path(directory) / name)
+            (checkpoint / name).fetch(Path(directory) / name)
         yield Path(directory)
 
 

@@ -29,6 +29,7 @@ from actors.learner.pairs import fingerprint, read_pairs
 from actors.learner.rank import run_rank
 from actors.learner.settings import LearnerJob, LearnerResult, LearnerSettings, Pretraining, PretrainingResult
 from actors.pools.worker_slot import START_TIMEOUT_S, WorkerError, first_line
+from actors.storage.arrow_filesystem import arrow_filesystem
 from actors.storage.object_store import ObjectStorePath
 from actors.storage.paths import absolute, remove, remove_below
 from actors.storage.shards import shards_at
@@ -244,7 +245,8 @@ def _trainer(datasets: dict[str, ray.data.Dataset], job: LearnerJob, mailbox: An
 def _storage(output: Path | ObjectStorePath) -> dict[str, Any]:
     """Where Ray Train keeps what it notes down, as ``ray.train.RunConfig`` takes it."""
     if isinstance(output, ObjectStorePath):
-        return {"storage_path": output.path, "storage_filesystem": output.filesystem}
+        filesystem, path = arrow_filesystem(output)
+        return {"storage_path": path, "storage_filesystem": filesystem}
     output.mkdir(parents=True, exist_ok=True)
     return {"storage_path": str(output)}
 

@@ -34,7 +34,7 @@ from actors.learner.moments import set_moments
 from actors.learner.pretraining import FlowMatching
 from actors.learner.settings import LearnerJob
 from actors.learner.task import TrainingTask
-from actors.storage.paths import atomic_write
+from actors.storage.atomic import atomic_write
 from actors.storage.stored_policy import local_policy
 from tangoflux.errors import ConfigError
 from tangoflux.model.layout import fresh_policy, load_lora_policy, load_policy

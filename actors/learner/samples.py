@@ -8,7 +8,7 @@ from pathlib import Path
 import soundfile
 
 from actors.learner.settings import Pretraining
-from actors.storage.atomic import atomic_file, explain_disk_errors
+from actors.storage.atomic import atomic_write
 from tangoflux.model.autoencoder import Autoencoder
 from tangoflux.model.policy import Policy
 from tangoflux.pipeline import TangoFlux
@@ -38,9 +38,7 @@ class Sampler:
         files = [f"{folder}/{index:02d}-{_readable(text)}.flac" for index, text in enumerate(texts)]
         for file, (waveform,) in zip(files, audio, strict=True):
             path = plan.samples / file
-            with explain_disk_errors(path):
-                path.parent.mkdir(parents=True, exist_ok=True)
-            with atomic_file(path) as temporary:
+            with atomic_write(path) as temporary:
                 soundfile.write(temporary, waveform.T, model.sample_rate_hz, format="FLAC", subtype="PCM_16")
         self._codec.to("cpu")
         return files

@@ -1,58 +1,64 @@
-"""Whole or absent: how files that another process reads come into being."""
+"""Atomic writes: a file or directory appears under its name complete, or not at all."""
 
 from __future__ import annotations
 
 import os
 import shutil
+import tempfile
 from collections.abc import Generator
 from contextlib import contextmanager
 from pathlib import Path
 
+from actors.storage.object_store import Location, ObjectStorePath
 from tangoflux.errors import ResourceError
 
 
 @contextmanager
-def atomic_file(path: Path) -> Generator[Path]:
-    """Gives a hidden temporary path beside ``path``; on leaving without an error it is on disk under its name.
+def atomic_write(target: Location) -> Generator[Path]:
+    """Yields a local path to write to; when the block ends without an error, the file is at ``target``.
+
+    Missing directories are created. On a disk the file is flushed before it gets its name.
 
     Raises:
-        ResourceError: the disk is full or the directory cannot be written.
+        ResourceError: the disk is full, or the directory or store cannot be written.
     """
-    temporary = path.with_name(f".{path.name}.tmp")
-    with explain_disk_errors(path):
+    if isinstance(target, ObjectStorePath):
+        with tempfile.TemporaryDirectory(prefix="tangoflux-") as directory:
+            local = Path(directory) / target.name
+            yield local
+            target.put(local)
+        return
+    temporary = _temporary(target)
+    with explain_disk_errors(target):
+        target.parent.mkdir(parents=True, exist_ok=True)
         try:
             yield temporary
-            sync(temporary)
-            temporary.replace(path)
-            sync(path.parent)
+            _publish(temporary, target)
         finally:
             temporary.unlink(missing_ok=True)
 
 
 @contextmanager
-def atomic_directory(path: Path) -> Generator[Path]:
-    """As ``atomic_file``, for a directory with all its files; the temporary one is made empty.
+def atomic_directory(target: Path) -> Generator[Path]:
+    """As ``atomic_write``, for a local directory with all its files: yields an empty one.
 
     Raises:
-        ResourceError: the disk is full or the parent cannot be written.
+        ResourceError: the disk is full or the parent directory cannot be written.
     """
-    temporary = path.with_name(f".{path.name}.tmp")
-    with explain_disk_errors(path):
+    temporary = _temporary(target)
+    with explain_disk_errors(target):
         shutil.rmtree(temporary, ignore_errors=True)
         temporary.mkdir(parents=True)
         try:
             yield temporary
-            for file in (*temporary.rglob("*"), temporary):
-                sync(file)
-            temporary.replace(path)
-            sync(path.parent)
+            _publish(temporary, target)
         finally:
             shutil.rmtree(temporary, ignore_errors=True)
 
 
 @contextmanager
 def explain_disk_errors(path: Path) -> Generator[None]:
-    """Turns the operating system's errors while ``path`` is written into one line that says what to do."""
+    """Turns the operating system's errors on writing ``path`` into one line that says what to do."""
     try:
         yield
     except OSError as error:
@@ -63,7 +69,19 @@ def explain_disk_errors(path: Path) -> Generator[None]:
         ) from error
 
 
-def sync(path: Path) -> None:
+def _temporary(target: Path) -> Path:
+    """Hidden, because readers of a directory take every visible file for theirs."""
+    return target.with_name(f".{target.name}.tmp")
+
+
+def _publish(temporary: Path, target: Path) -> None:
+    for path in (*temporary.rglob("*"), temporary):
+        _sync(path)
+    temporary.replace(target)
+    _sync(target.parent)
+
+
+def _sync(path: Path) -> None:
     """Waits until a file's bytes, or a directory's entries, are on disk."""
     descriptor = os.open(path, os.O_RDONLY)
     try:

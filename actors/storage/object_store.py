@@ -1,73 +1,85 @@
-"""A directory in an object store, by its URI. Object stores have no rename and no append: an object is put whole."""
+"""A file or directory in an object store, named by its URI.
+
+Object stores have no rename and no append: a put creates or replaces a complete object, or fails and changes nothing.
+"""
 
 from __future__ import annotations
 
-import os
-import shutil
-import time
-from collections.abc import Callable
-from contextlib import suppress
+from collections.abc import Callable, Generator
+from contextlib import contextmanager, suppress
 from datetime import timedelta
-from functools import cached_property
+from functools import lru_cache
 from pathlib import Path
-from typing import Any, TypeVar
-from urllib.parse import parse_qsl, unquote, urlsplit
+from typing import TYPE_CHECKING, Any, TypeVar
+from urllib.parse import parse_qsl, quote, unquote, urlsplit
 
 import obstore
 import pyarrow as pa
-import pyarrow.fs as pafs
-from obstore.exceptions import AlreadyExistsError, BaseError
-from obstore.store import GCSStore, S3Store
+from obstore.exceptions import AlreadyExistsError, BaseError, GenericError
+from obstore.store import from_url
 
 from tangoflux.errors import ConfigError, DataError, ResourceError
 
+if TYPE_CHECKING:
+    from obstore import ObjectMeta
+    from obstore.store import ObjectStore, S3Credential
+
 T = TypeVar("T")
 
-PAUSES_S = (0.5, 2.0)
-"""Between attempts. The SDK's own do not cover all: a read that meets an error longer than itself is not repeated."""
+SCHEMES = ("s3", "gs", "az", "abfs")
 
-ATTEMPTS = 3
-"""Of the AWS SDK in each of ours, with its own growing pauses."""
+URI_HELP = "s3://bucket/prefix, gs://bucket/prefix or az://container/prefix"
 
-CONNECT_S = 10.0
-"""Until a connection must stand. A request without an answer is cut by the AWS SDK after 3 s, and tried again."""
+RETRIES: dict[str, Any] = {
+    "max_retries": 6,
+    "retry_timeout": timedelta(seconds=120),
+    "backoff": {"init_backoff": timedelta(seconds=0.5), "max_backoff": timedelta(seconds=5)},
+}
+"""Of a request that fails or breaks off: about ten seconds, two minutes if the store does not answer at all."""
 
-GCS_RETRY_S = 20
-"""So long requests to Google's store are tried."""
+STALLED_S = 30
+"""A request without an answer, or an answer without another byte, for this long is retried."""
 
-COPY_BYTES = 8 << 20
+CHUNK_BYTES = 8 << 20
 
-SCHEMES = ("s3", "gs")
+PARTS_AT_ONCE = 4
+"""Parts of a large object uploaded in parallel; more would each take longer than ``STALLED_S`` on a slow line."""
 
 
 class ObjectStorePath:
-    """A prefix in a bucket. Like a path it is joined with ``/`` and can be sent to other processes.
+    """A file or directory in a bucket. Like a path it is joined with ``/`` and can be sent to other processes.
 
     Args:
-        uri: ``s3://bucket/prefix`` or ``gs://bucket/prefix``; for S3 with ``?endpoint_override=http://host:port`` and
-            ``region=`` where the environment (``AWS_ENDPOINT_URL``, ``AWS_REGION``) does not say them.
+        uri: ``s3://bucket/key``, ``gs://bucket/key`` or ``az://container/key`` (also ``abfs://``), for S3 and Azure
+            with ``?endpoint_override=http://host:port`` and for S3 with ``region=``, unless the environment names them
+            (``AWS_ENDPOINT_URL``, ``AWS_REGION``). Azure's account is in ``AZURE_STORAGE_ACCOUNT_NAME``.
 
     Raises:
-        ConfigError: it is no such URI.
+        ConfigError: the URI is of another form.
     """
 
     def __init__(self, uri: str) -> None:
         parts = urlsplit(uri)
         self.uri, self.scheme, self.bucket = uri, parts.scheme, parts.netloc
-        self.prefix = unquote(parts.path).strip("/")
-        self.query = dict(parse_qsl(parts.query))
-        if self.scheme not in SCHEMES or not self.bucket or not self.prefix:
-            raise ConfigError(f"{uri} is no place for a run: give s3://bucket/prefix, gs://bucket/prefix or a path")
+        self.key = unquote(parts.path).strip("/")
+        self.query = parts.query
+        if self.scheme not in SCHEMES or not self.bucket or not self.key:
+            raise ConfigError(f"{uri} is neither a path nor the URI of an object store: give {URI_HELP} or a path")
 
     def __truediv__(self, name: str) -> ObjectStorePath:
         base, mark, query = self.uri.partition("?")
-        return ObjectStorePath(f"{base.rstrip('/')}/{name}{mark}{query}")
+        return ObjectStorePath(f"{base.rstrip('/')}/{quote(name, safe='/=')}{mark}{query}")
 
     @property
     def parent(self) -> ObjectStorePath:
-        """The prefix that this one is directly below."""
+        """The directory that holds this one."""
         base, mark, query = self.uri.partition("?")
         return ObjectStorePath(f"{base.rstrip('/').rpartition('/')[0]}{mark}{query}")
+
+    @property
+    def name(self) -> str:
+        """The last part of the key."""
+        return self.key.rpartition("/")[2]
 
     def __str__(self) -> str:
         return self.uri
@@ -78,200 +90,140 @@ class ObjectStorePath:
     def __hash__(self) -> int:
         return hash(self.uri)
 
-    def __getstate__(self) -> dict[str, Any]:
-        return {name: value for name, value in vars(self).items() if name != "filesystem"}
-
-    @property
-    def name(self) -> str:
-        """The last part of the prefix."""
-        return self.prefix.rpartition("/")[2]
-
-    @property
-    def path(self) -> str:
-        """As pyarrow's file systems take it."""
-        return f"{self.bucket}/{self.prefix}"
-
-    @cached_property
-    def filesystem(self) -> pafs.FileSystem:
-        """The store, with retries within bounds."""
-        if self.scheme == "gs":
-            return pafs.FileSystem.from_uri(f"gs://{self.bucket}?retry_limit_seconds={GCS_RETRY_S}")[0]
-        scheme, _, endpoint = (self._endpoint() or "https://").partition("://")
-        options = {"endpoint_override": endpoint, "region": self.query.get("region")}
-        return pafs.S3FileSystem(
-            scheme=scheme,
-            connect_timeout=CONNECT_S,
-            allow_delayed_open=True,  # so that a small object is one request
-            retry_strategy=pafs.AwsStandardS3RetryStrategy(max_attempts=ATTEMPTS),
-            **{name: value for name, value in options.items() if value},
-        )
-
-    def put(self, name: str, content: bytes | pa.Buffer | Path) -> None:
-        """Makes an object, or replaces it; it is there whole or not at all.
+    def put(self, content: bytes | pa.Buffer | Path) -> None:
+        """Creates or replaces the object.
 
         Args:
             content: bytes or a local file.
 
         Raises:
-            ResourceError: the store does not take it.
+            ResourceError: the store refuses it or does not answer.
         """
+        # obstore refuses a buffer of pyarrow, whose elements are signed.
+        data = memoryview(content).cast("B") if isinstance(content, pa.Buffer) else content  # pyright: ignore
+        with self._explain("written"):
+            obstore.put(self._store, self.key, data, max_concurrency=PARTS_AT_ONCE)
 
-        # Not pyarrow.fs.copy_files, which tells no error of an object that is put when its stream is closed.
-        def put() -> None:
-            with self.filesystem.open_output_stream(self._path(name)) as stream:
-                if isinstance(content, Path):
-                    with content.open("rb") as file:
-                        shutil.copyfileobj(file, stream, COPY_BYTES)
-                else:
-                    stream.write(content)
-
-        self._try(put, name, "written")
-
-    def create(self, name: str, content: bytes) -> bool:
-        """Makes an object unless there is one; of several that try at once, one is told True.
+    def create(self, content: bytes) -> bool:
+        """Creates the object unless it exists; of several processes that try at the same time, one gets True.
 
         Raises:
             ResourceError: the store does not answer.
         """
-        # pyarrow has no conditional requests.
-        try:
-            obstore.put(self._conditional_store(), f"{self.prefix}/{name}", content, mode="create")
-        except AlreadyExistsError:
-            # Ours, where an answer was lost and the request repeated.
-            return self.find(name) == content
-        except FileNotFoundError:
-            raise ResourceError(f"{self._uri_of(name)} cannot be written: there is no bucket {self.bucket}") from None
-        except (BaseError, OSError) as error:
-            raise self._failed(name, "written", error) from None
+        with self._explain("written"):
+            try:
+                _twice(lambda: obstore.put(self._store, self.key, content, mode="create"))
+            except AlreadyExistsError:
+                # Ours if the answer to an earlier attempt was lost.
+                return self.find() == content
         return True
 
-    def find(self, name: str) -> bytes | None:
-        """The content of an object; None without one.
+    def find(self) -> bytes | None:
+        """The object's content; None if it does not exist.
 
         Raises:
             ResourceError: the store does not answer.
         """
-
-        def read() -> bytes | None:
+        with self._explain("read"):
             try:
-                with self.filesystem.open_input_file(self._path(name)) as file:
-                    return file.read()
+                return bytes(obstore.get(self._store, self.key).bytes())
             except FileNotFoundError:
                 return None
 
-        return self._try(read, name, "read")
-
-    def get(self, name: str) -> bytes:
-        """The content of an object.
+    def get(self) -> bytes:
+        """The object's content.
 
         Raises:
-            DataError: there is none.
+            DataError: it does not exist.
             ResourceError: the store does not answer.
         """
-        content = self.find(name)
+        content = self.find()
         if content is None:
-            raise DataError(f"{self._uri_of(name)} is not there")
+            raise DataError(f"{self} does not exist")
         return content
 
-    def sizes(self, below: str = "") -> dict[str, int]:
-        """Bytes of all objects by name, or of those ``below`` a name.
+    def fetch(self, target: Path) -> None:
+        """Downloads the object to a local file and creates that file's directory.
+
+        Raises:
+            ResourceError: the object does not exist, the store does not answer, or the disk is full.
+        """
+        with self._explain(f"copied to {target}"):
+            target.parent.mkdir(parents=True, exist_ok=True)
+            stream = obstore.get(self._store, self.key).stream(min_chunk_size=CHUNK_BYTES)
+            with target.open("wb") as file:
+                file.writelines(stream)
+
+    def sizes(self) -> dict[str, int]:
+        """Bytes of all objects below this directory, by their path relative to it.
 
         Raises:
             ResourceError: the store does not answer.
         """
-        selector = pafs.FileSelector(self._path(below), allow_not_found=True, recursive=True)
-        found = self._try(lambda: self.filesystem.get_file_info(selector), below, "listed")
-        start = len(self.path) + 1
-        return {file.path[start:]: file.size for file in found if file.type == pafs.FileType.File}
+        with self._explain("listed"):
+            found = obstore.list(self._store, self.key).collect()
+        return {item["path"][len(self.key) + 1 :]: item["size"] for item in found}
 
-    def size(self, name: str) -> int | None:
-        """Bytes of an object; None without one.
-
-        Raises:
-            ResourceError: the store does not answer.
-        """
-        return self._info(name).size
-
-    def changed(self, name: str) -> float:
-        """When an object was last put, by the store's own clock, in unix seconds; 0 without one.
+    def size(self) -> int | None:
+        """The object's bytes; None if it does not exist.
 
         Raises:
             ResourceError: the store does not answer.
         """
-        when = self._info(name).mtime
-        return when.timestamp() if when else 0.0
+        found = self._head()
+        return found["size"] if found else None
 
-    def delete(self, name: str) -> None:
-        """Removes an object, if it is there.
+    def modified(self) -> float:
+        """When the object was last put, by the store's clock, in unix seconds; 0 if it does not exist.
 
         Raises:
             ResourceError: the store does not answer.
         """
+        found = self._head()
+        return found["last_modified"].timestamp() if found else 0.0
 
-        def delete() -> None:
-            with suppress(FileNotFoundError):
-                self.filesystem.delete_file(self._path(name))
-
-        self._try(delete, name, "deleted")
-
-    def fetch(self, name: str, target: Path) -> None:
-        """Copies an object to a local file, whose directory is made.
+    def delete(self) -> None:
+        """Deletes the object if it exists.
 
         Raises:
-            ResourceError: the store does not answer, or the disk is full.
+            ResourceError: the store does not answer.
         """
-        target.parent.mkdir(parents=True, exist_ok=True)
+        with self._explain("deleted"), suppress(FileNotFoundError):
+            _twice(lambda: obstore.delete(self._store, self.key))
 
-        def fetch() -> None:
-            with self.filesystem.open_input_file(self._path(name)) as source, target.open("wb") as file:
-                shutil.copyfileobj(source, file, COPY_BYTES)
+    def store_options(self) -> dict[str, Any]:
+        """How to reach the bucket, as obstore's constructors take it."""
+        query = dict(parse_qsl(self.query))
+        endpoint = query.get("endpoint_override")
+        if endpoint and "://" not in endpoint:
+            endpoint = f"{query.get('scheme', 'https')}://{endpoint}"
+        return {
+            "client_options": {"allow_http": True, "timeout": "1 hour", "read_timeout": f"{STALLED_S} s"},
+            "retry_config": RETRIES,
+            **({"endpoint": endpoint} if endpoint else {}),
+            **(_aws_options(query.get("region")) if self.scheme == "s3" else {}),
+        }
 
-        self._try(fetch, name, f"copied to {target}")
+    @property
+    def _store(self) -> ObjectStore:
+        return _open_store(self.scheme, self.bucket, self.query)
 
-    def _info(self, name: str) -> pafs.FileInfo:
-        return self._try(lambda: self.filesystem.get_file_info(self._path(name)), name, "read")
-
-    def _uri_of(self, name: str) -> str:
-        return str(self / name if name else self)
-
-    def _path(self, name: str) -> str:
-        return f"{self.path}/{name}".rstrip("/")
-
-    def _try(self, request: Callable[[], T], name: str, what: str) -> T:
-        """Makes a request that may be made twice; its last error is one line that names the object and the cause."""
-        for pause_s in PAUSES_S:
+    def _head(self) -> ObjectMeta | None:
+        with self._explain("read"):
             try:
-                return request()
-            except OSError:
-                time.sleep(pause_s)
+                return obstore.head(self._store, self.key)
+            except FileNotFoundError:
+                return None
+
+    @contextmanager
+    def _explain(self, action: str) -> Generator[None]:
+        """Turns a request's error into one line with the object and the cause."""
         try:
-            return request()
-        except OSError as error:
-            raise self._failed(name, what, error) from None
-
-    def _failed(self, name: str, what: str, error: Exception) -> ResourceError:
-        cause = str(error).splitlines()[0]
-        return ResourceError(f"{self._uri_of(name)} cannot be {what}: {cause}; look after the store, then resume")
-
-    def _conditional_store(self) -> GCSStore | S3Store:
-        retries: Any = {"max_retries": 2 * ATTEMPTS, "retry_timeout": timedelta(seconds=GCS_RETRY_S)}
-        if self.scheme == "gs":
-            return GCSStore(self.bucket, retry_config=retries)
-        endpoint = self._endpoint()
-        options: Any = {"endpoint": endpoint, "region": self.query.get("region")}
-        return S3Store(
-            self.bucket,
-            client_options={"allow_http": (endpoint or "").startswith("http://"), "timeout": "10s"},
-            retry_config=retries,
-            **{name: value for name, value in options.items() if value},
-        )
-
-    def _endpoint(self) -> str | None:
-        """URL of the S3 server; None for Amazon's."""
-        endpoint = self.query.get("endpoint_override") or os.environ.get("AWS_ENDPOINT_URL")
-        if endpoint is None or "://" in endpoint:
-            return endpoint
-        return f"{self.query.get('scheme', 'https')}://{endpoint}"
+            yield
+        except (BaseError, OSError) as error:
+            missing = any(code in str(error) for code in ("NoSuchBucket", "ContainerNotFound"))
+            cause = f"there is no bucket {self.bucket}" if missing else _cause(error)
+            raise ResourceError(f"{self} cannot be {action}: {cause}; check the object store, then resume") from None
 
 
 Location = Path | ObjectStorePath
@@ -279,11 +231,48 @@ Location = Path | ObjectStorePath
 
 
 def parse_path(text: str) -> Location:
-    """A local path or ``file://`` URI as a path, any other URI as a place.
+    """A local path or ``file://`` URI as a path, any other URI as an object store path.
 
     Raises:
-        ConfigError: a URI of another kind.
+        ConfigError: the URI is of another kind.
     """
     if text.startswith("file://"):
         return Path(unquote(urlsplit(text).path))
     return ObjectStorePath(text) if ":/" in text else Path(text).expanduser()
+
+
+@lru_cache(maxsize=16)
+def _open_store(scheme: str, bucket: str, query: str) -> ObjectStore:
+    options = ObjectStorePath(f"{scheme}://{bucket}/-?{query}").store_options()
+    return from_url(f"{scheme}://{bucket}", **options)
+
+
+def _aws_options(region: str | None) -> dict[str, Any]:
+    import boto3  # slow, and rarely needed
+    from botocore.exceptions import BotoCoreError
+
+    try:
+        region = region or boto3.Session().region_name
+    except BotoCoreError as error:
+        raise ConfigError(f"AWS's configuration cannot be used: {error}") from None
+    return {"credential_provider": _aws_credentials, **({"region": region} if region else {})}
+
+
+def _aws_credentials() -> S3Credential:
+    """From where AWS's own tools look: environment, profiles, single sign-on, the machine's role."""
+    from obstore.auth.boto3 import Boto3CredentialProvider
+
+    return Boto3CredentialProvider()()
+
+
+def _twice(request: Callable[[], T]) -> T:
+    """For requests that obstore does not retry after a timeout, as it does not know that repeating them is safe."""
+    try:
+        return request()
+    except GenericError:
+        return request()
+
+
+def _cause(error: Exception) -> str:
+    """The message in one line, without obstore's dump of its data structures."""
+    return " ".join(str(error).partition("\n\nDebug source:")[0].split())

@@ -34,11 +34,11 @@ class ObjectStoreLock:
         """
         self._content = my_identity()
         last = max(self._place.sizes(), default="0")
-        holder = self._place.find(last)
+        holder = (self._place / last).find()
         if holder is not None and not self._is_stale(last, holder):
             raise ConfigError(f"{self._run} is in use: {describe_holder(holder)}; end that run first")
         self._mine = f"{int(last) + 1:08d}"
-        if not self._place.create(self._mine, self._content):
+        if not (self._place / self._mine).create(self._content):
             raise ConfigError(f"{self._run} was taken by another driver just now")
         threading.Thread(target=self._beat, name="run lock", daemon=True).start()
         return self
@@ -49,7 +49,7 @@ class ObjectStoreLock:
         self._over.set()
         if self._has():
             for name in sorted(self._place.sizes()):
-                self._place.delete(name)
+                (self._place / name).delete()
 
     def _has(self) -> bool:
         return max(self._place.sizes(), default="") == self._mine
@@ -59,8 +59,8 @@ class ObjectStoreLock:
         if name["host"] == socket.gethostname():
             return not is_alive(name)
         # The store's own clock says what is now: hosts may differ. Before the first number, so that it is none.
-        self._place.put("00000000", self._content)
-        return self._place.changed("00000000") - self._place.changed(number) > STALE_S
+        (self._place / "00000000").put(self._content)
+        return (self._place / "00000000").modified() - (self._place / number).modified() > STALE_S
 
     def _beat(self) -> None:
         """Signs of life; a driver that slept so long that another one took over ends itself."""
@@ -69,6 +69,6 @@ class ObjectStoreLock:
                 if not self._has():
                     os.kill(os.getpid(), signal.SIGTERM)
                     return
-                self._place.put(self._mine, self._content)
+                (self._place / self._mine).put(self._content)
             except ResourceError:
                 continue  # a store that does not answer us does not let us write either

@@ -13,7 +13,7 @@ from safetensors import safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
-from actors.storage.atomic import atomic_directory, atomic_file, explain_disk_errors
+from actors.storage.atomic import atomic_directory, atomic_write, explain_disk_errors
 from tangoflux.errors import CheckpointError
 from tangoflux.model.adapter_files import base_directory, with_adapter, write_adapter
 from tangoflux.model.checkpoint import read_json, read_shapes, read_weights
@@ -74,7 +74,7 @@ class PolicyStore:
             else:
                 self._publish_whole(target, base, _new_weights(source, weights, lora))
         if version >= self._pointed():
-            with atomic_file(self.directory / POINTER) as temporary:
+            with atomic_write(self.directory / POINTER) as temporary:
                 temporary.write_text(json.dumps({"version": version, "directory": target.name}) + "\n")
         return target
 

@@ -15,7 +15,7 @@ from typing import Any
 
 import psutil
 
-from actors.storage.atomic import atomic_file, explain_disk_errors
+from actors.storage.atomic import atomic_write, explain_disk_errors
 from tangoflux.errors import ConfigError
 
 LOCK = ".lock"
@@ -75,7 +75,7 @@ class RunLock:
         try:
             if _read(self._path) != content:
                 raise ConfigError(f"{self._path.parent} was taken over by another driver just now")
-            with atomic_file(self._path) as temporary:
+            with atomic_write(self._path) as temporary:
                 temporary.write_bytes(self._content)
         finally:
             marker.unlink(missing_ok=True)

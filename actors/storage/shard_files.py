@@ -13,8 +13,8 @@ from typing import Any, Protocol
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from actors.storage.atomic import atomic_file, explain_disk_errors
-from actors.storage.object_store import ObjectStorePath
+from actors.storage.atomic import atomic_write, explain_disk_errors
+from actors.storage.object_store import Location, ObjectStorePath
 from tangoflux.errors import DataError
 
 MANIFEST = ".manifest.jsonl"
@@ -77,9 +77,7 @@ class LocalShardFiles:
 
     def save(self, file: str, table: pa.Table, options: Mapping[str, Any]) -> pa.Buffer:  # noqa: D102
         path = self.directory / file
-        with explain_disk_errors(path):
-            self.directory.mkdir(parents=True, exist_ok=True)
-        with atomic_file(path) as temporary:
+        with atomic_write(path) as temporary:
             pq.write_table(table, temporary, **options)
         return self.load(file)
 
@@ -125,32 +123,32 @@ class StoredShardFiles:
         sink = pa.BufferOutputStream()
         pq.write_table(table, sink, **options)
         content = sink.getvalue()
-        self.place.put(file, content)
+        (self.place / file).put(content)
         return content
 
     def load(self, file: str) -> pa.Buffer:  # noqa: D102
-        return pa.py_buffer(self.place.get(file))
+        return pa.py_buffer((self.place / file).get())
 
     def delete(self, file: str) -> None:  # noqa: D102
-        self.place.delete(file)
+        (self.place / file).delete()
 
     def enter(self, shard: Shard) -> None:  # noqa: D102
         # Under its part's number, so that entering it again replaces what was entered before.
-        self.place.put(_entry_name(shard.part), json.dumps(asdict(shard)).encode())
+        (self.place / _entry_name(shard.part)).put(json.dumps(asdict(shard)).encode())
 
     def entries(self) -> list[Shard]:  # noqa: D102
-        names = sorted(self.place.sizes(MANIFEST_OBJECTS))
+        names = sorted((self.place / MANIFEST_OBJECTS).sizes())
         with ThreadPoolExecutor(REQUESTS_AT_ONCE) as pool:
-            return list(pool.map(lambda name: _parsed(self.place.get(name), self.place / name), names))
+            return list(pool.map(lambda name: _read(self.place / MANIFEST_OBJECTS / name), names))
 
     def sizes(self) -> dict[str, int]:  # noqa: D102
         return self.place.sizes()
 
     def find(self, part: int) -> Shard | None:  # noqa: D102
         # Without a look at the others, which are many.
-        entry = self.place.find(_entry_name(part))
+        entry = (self.place / _entry_name(part)).find()
         shard = _parsed(entry, self.place) if entry else None
-        return shard if shard and self.place.size(shard.file) == shard.bytes else None
+        return shard if shard and (self.place / shard.file).size() == shard.bytes else None
 
 
 def whole_shards(files: ShardFiles) -> dict[int, Shard]:
@@ -160,7 +158,7 @@ def whole_shards(files: ShardFiles) -> dict[int, Shard]:
     return {part: entries[part] for part in sorted(entries) if sizes.get(entries[part].file) == entries[part].bytes}
 
 
-def shard_files(directory: Path | ObjectStorePath) -> ShardFiles:
+def shard_files(directory: Location) -> ShardFiles:
     """By what the directory is."""
     return StoredShardFiles(directory) if isinstance(directory, ObjectStorePath) else LocalShardFiles(directory)
 
@@ -169,7 +167,11 @@ def _entry_name(part: int) -> str:
     return f"{MANIFEST_OBJECTS}/{part:05d}.json"
 
 
-def _parsed(line: bytes, source: Path | ObjectStorePath) -> Shard:
+def _read(entry: ObjectStorePath) -> Shard:
+    return _parsed(entry.get(), entry)
+
+
+def _parsed(line: bytes, source: Location) -> Shard:
     try:
         return Shard(**json.loads(line))
     except (ValueError, TypeError) as error:

@@ -11,7 +11,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from typing_extensions import TypeVar
 
-from actors.storage.object_store import ObjectStorePath
+from actors.storage.object_store import Location, ObjectStorePath
 from actors.storage.shard_files import Shard, shard_files, whole_shards
 from tangoflux.data.records import is_latents
 from tangoflux.errors import DataError
@@ -130,7 +130,7 @@ class ShardWriter(Generic[Directory]):
 Shards = ShardWriter[Path] | ShardWriter[ObjectStorePath]
 
 
-def shards_at(directory: Path | ObjectStorePath) -> Shards:
+def shards_at(directory: Location) -> Shards:
     """The shards of a directory or place."""
     shards: Any = ShardWriter[Any](directory)  # a union is no value of the type variable
     return shards

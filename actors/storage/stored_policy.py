@@ -15,7 +15,7 @@ import time
 import uuid
 from pathlib import Path
 
-from actors.storage.object_store import ObjectStorePath
+from actors.storage.object_store import Location, ObjectStorePath
 from actors.storage.paths import cache_dir
 from tangoflux.errors import CheckpointError
 from tangoflux.model.adapter_files import BASE
@@ -32,13 +32,13 @@ def put_version(directory: Path, place: ObjectStorePath) -> None:
         ResourceError: the store does not take it.
     """
     store, name = place.parent, place.name
-    if store.find(f"{name}.json") is not None:
+    if (store / f"{name}.json").find() is not None:
         return
     files = {file.relative_to(directory).as_posix(): file for file in directory.rglob("*") if file.is_file()}
     for relative, file in files.items():
-        place.put(relative, file)
+        (place / relative).put(file)
     sizes = {relative: file.stat().st_size for relative, file in files.items()}
-    store.put(f"{name}.json", json.dumps({"id": uuid.uuid4().hex, "files": sizes}).encode())
+    (store / f"{name}.json").put(json.dumps({"id": uuid.uuid4().hex, "files": sizes}).encode())
 
 
 def drop_version(place: ObjectStorePath) -> None:
@@ -47,9 +47,9 @@ def drop_version(place: ObjectStorePath) -> None:
     Raises:
         ResourceError: the store does not answer.
     """
-    place.parent.delete(f"{place.name}.json")
+    (place.parent / f"{place.name}.json").delete()
     for name in place.sizes():
-        place.delete(name)
+        (place / name).delete()
 
 
 def stored_versions(store: ObjectStorePath) -> list[str]:
@@ -70,7 +70,7 @@ def fetch_version(place: ObjectStorePath, directory: Path) -> None:
     """
     if directory.is_dir():
         return
-    commit = place.parent.find(f"{place.name}.json")
+    commit = (place.parent / f"{place.name}.json").find()
     if commit is None:
         raise CheckpointError(f"{place} is no version of a policy: it was not put whole, or was dropped")
     directory.parent.mkdir(parents=True, exist_ok=True)
@@ -78,13 +78,13 @@ def fetch_version(place: ObjectStorePath, directory: Path) -> None:
     temporary = Path(tempfile.mkdtemp(prefix=f".{directory.name}-", dir=directory.parent))
     try:
         for name in json.loads(commit)["files"]:
-            place.fetch(name, temporary / name)
+            (place / name).fetch(temporary / name)
         _move(temporary, directory)
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
 
 
-def local_policy(policy: Path | ObjectStorePath) -> Path:
+def local_policy(policy: Location) -> Path:
     """A directory of this machine with the policy: ``policy`` itself, or a copy of the version, made once a machine.
 
     An adapter's base is copied beside it.
@@ -95,7 +95,7 @@ def local_policy(policy: Path | ObjectStorePath) -> Path:
     if isinstance(policy, Path):
         return policy
     # By the base's id too, as another run may have been here before.
-    base = policy.parent.get("v0000.json")
+    base = (policy.parent / "v0000.json").get()
     key = hashlib.sha256(str(policy.parent).encode() + base).hexdigest()[:16]
     directory = cache_dir() / "policies" / key / policy.name
     fetch_version(policy, directory)

@@ -22,7 +22,7 @@ import ray
 from actors.cluster.session import ray_session
 from actors.options.pool_size import PoolSize
 from actors.pools.pool import Pool
-from actors.storage.atomic import atomic_file
+from actors.storage.atomic import atomic_write
 from actors.workers.chunk import rollout_chunks
 from actors.workers.fakes import FakeReward, FakeRollout, FakeWriter
 from jobs.reporting.machine import machine_facts
@@ -48,7 +48,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     for run in runs:
         print(_in_words(run))
     if arguments.output:
-        with atomic_file(arguments.output) as temporary:
+        with atomic_write(arguments.output) as temporary:
             temporary.write_text(json.dumps(report, indent=2) + "\n")
     return 0
 

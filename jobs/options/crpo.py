@@ -72,9 +72,9 @@ class RunConfig(Options):
 
     run_dir: RunDir = option(
         _new_run_dir,
-        "directory that the run writes, or s3://bucket/prefix or gs://bucket/prefix",
+        "directory that the run writes, or s3://bucket/prefix, gs://bucket/prefix or az://container/prefix",
         default_text="runs/<date-time>",
-        allowed="a path, or s3://bucket/prefix or gs://bucket/prefix",
+        allowed="a path, or s3://bucket/prefix, gs://bucket/prefix or az://container/prefix",
         may_change=True,
     )
     resume: bool = option(
@@ -181,10 +181,10 @@ def stored_config(run_dir: Path | ObjectStorePath) -> Path | None:
     file = run_dir / CONFIG_FILE
     if isinstance(file, Path):
         return file if file.is_file() else None
-    if file.size("") is None:
+    if file.size() is None:
         return None
     copy = cache_dir() / "configs" / f"{hashlib.sha256(str(file).encode()).hexdigest()[:16]}.yaml"
-    file.fetch("", copy)
+    file.fetch(copy)
     return copy
 
 

@@ -12,7 +12,7 @@ import numpy as np
 import numpy.typing as npt
 import soundfile
 
-from actors.storage.atomic import atomic_file, explain_disk_errors
+from actors.storage.atomic import atomic_write
 from actors.storage.json_lines import JsonLines, read_json_lines
 
 __all__ = ["Sample", "SampleFolder", "read_samples"]
@@ -75,9 +75,7 @@ def read_samples(directory: Path) -> list[Sample]:
 
 def _write_flac(path: Path, waveform: npt.NDArray[np.float32], sample_rate_hz: int) -> None:
     audio = np.clip(np.nan_to_num(waveform, nan=0.0, posinf=0.0, neginf=0.0), -1.0, 1.0)
-    with explain_disk_errors(path):
-        path.parent.mkdir(parents=True, exist_ok=True)
-    with atomic_file(path) as temporary:
+    with atomic_write(path) as temporary:
         soundfile.write(temporary, audio.T, sample_rate_hz, format="FLAC", subtype="PCM_16")
 
 

@@ -7,7 +7,7 @@ from collections import Counter
 from pathlib import Path
 from typing import Any
 
-from actors.storage.paths import atomic_write
+from actors.storage.atomic import atomic_write
 from actors.workers.chunk import Chunk
 from tangoflux.data.preferences import PairCounts
 

@@ -14,9 +14,10 @@ import ray
 from actors.learner.checkpoint import load_tensors
 from actors.learner.launch import train
 from actors.learner.settings import LearnerResult
+from actors.storage.atomic import atomic_write
 from actors.storage.metrics import MetricsLog, read_history
 from actors.storage.object_store import ObjectStorePath
-from actors.storage.paths import atomic_write, remove, remove_below
+from actors.storage.paths import remove, remove_below
 from actors.storage.policy_store import PolicyStore
 from actors.storage.shards import Shards, shards_at
 from actors.workers.chunk import Chunk, heldout_chunks, rollout_chunks

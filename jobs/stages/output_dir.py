@@ -8,7 +8,7 @@ from pathlib import Path
 
 from actors.options.schema import Options
 from actors.options.yaml_files import load_file
-from actors.storage.atomic import atomic_file
+from actors.storage.atomic import atomic_write
 from actors.storage.run_lock import LOCK, RunLock
 from actors.storage.shards import ShardWriter
 from jobs.stages.run_dir import check_writable, differences
@@ -53,7 +53,7 @@ def open_output(options: Options, directory: Path, config_file: Path) -> Generat
         ResourceError: the file system does not let it.
     """
     with RunLock(directory):
-        with atomic_file(config_file) as temporary:
+        with atomic_write(config_file) as temporary:
             temporary.write_text(options.to_yaml(), encoding="utf-8")
         yield
 

@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from actors.storage.atomic import atomic_file
+from actors.storage.atomic import atomic_write
 from actors.workers.prepare import CodecFacts
 from jobs.options.prepare import PrepareJob
 from jobs.stages.output_dir import FLAG, check_new
@@ -70,7 +70,7 @@ def check_settings(output: Path, settings: Mapping[str, Any]) -> None:
 
 def write_json(file: Path, values: Mapping[str, Any]) -> None:
     """Writes a JSON object, whole or not at all."""
-    with atomic_file(file) as temporary:
+    with atomic_write(file) as temporary:
         temporary.write_text(json.dumps(values, indent=2) + "\n", encoding="utf-8")
 
 

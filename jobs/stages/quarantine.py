@@ -8,7 +8,7 @@ from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from actors.storage.atomic import atomic_file
+from actors.storage.atomic import atomic_write
 from actors.storage.json_lines import JsonLines, read_json_lines
 from tangoflux.errors import DataError
 
@@ -63,5 +63,5 @@ class Quarantine:
         self._rewrite()
 
     def _rewrite(self) -> None:
-        with atomic_file(self.file) as temporary:
+        with atomic_write(self.file) as temporary:
             temporary.write_text("".join(json.dumps(row) + "\n" for row in self.rows), encoding="utf-8")

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from actors.options.schema import Model, leaf_values, leaves
 from actors.options.yaml_files import load_file
-from actors.storage.object_store import ObjectStorePath
+from actors.storage.object_store import Location, ObjectStorePath
 from actors.storage.run_lock import LOCK
 from jobs.options.crpo import CONFIG_FILE, RunConfig, stored_config
 from tangoflux.errors import ConfigError
@@ -73,7 +73,7 @@ def differences(stored: Model, wanted: Model) -> list[str]:
     ]
 
 
-def _entries(directory: Path | ObjectStorePath) -> set[str]:
+def _entries(directory: Location) -> set[str]:
     """What is in the directory, but for what a crash before the end of ``open_run_dir`` leaves."""
     if isinstance(directory, ObjectStorePath):
         names = {name.partition("/")[0] for name in directory.sizes()}

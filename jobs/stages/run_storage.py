@@ -14,7 +14,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from actors.cluster.live_run import POOLS
-from actors.storage.object_store import ObjectStorePath
+from actors.storage.object_store import Location, ObjectStorePath
 from actors.storage.object_store_lock import ObjectStoreLock
 from actors.storage.paths import cache_dir
 from actors.storage.run_lock import LOCK, RunLock
@@ -30,11 +30,11 @@ NOT_COPIED = (f"{LOCK}/", POOLS, f"{POLICIES}/", "rollouts/", "preferences/", "h
 class RunStorage:
     """One run's. ``root`` is what all machines see; ``local`` is this machine's, and the same where that is a disk."""
 
-    def __init__(self, root: Path | ObjectStorePath, local: Path) -> None:
+    def __init__(self, root: Location, local: Path) -> None:
         self.root, self.local = root, local
         self._put: dict[str, tuple[int, int]] = {}
 
-    def policy(self, version: int) -> Path | ObjectStorePath:
+    def policy(self, version: int) -> Location:
         """A version of the policy, as workers on any machine load it."""
         return self.root / POLICIES / f"v{version:04d}"
 
@@ -67,10 +67,10 @@ class RunStorage:
         for name, path in files.items():
             state = _state(path)
             if self._put.get(name) != state:
-                self.root.put(name, path)
+                (self.root / name).put(path)
                 self._put[name] = state
         for name in set(self._put) - set(files):
-            self.root.delete(name)
+            (self.root / name).delete()
             del self._put[name]
         for directory in sorted((self.local / POLICIES).glob("v*")):
             put_version(directory, self.root / POLICIES / directory.name)
@@ -87,7 +87,7 @@ class RunStorage:
 
 
 @contextmanager
-def opened(run_dir: Path | ObjectStorePath) -> Generator[RunStorage]:
+def opened(run_dir: Location) -> Generator[RunStorage]:
     """The run's place, for this process alone as long as the block lasts.
 
     Raises:
@@ -111,7 +111,7 @@ def opened(run_dir: Path | ObjectStorePath) -> Generator[RunStorage]:
 
 
 @contextmanager
-def small_files(run_dir: Path | ObjectStorePath) -> Generator[Path]:
+def small_files(run_dir: Location) -> Generator[Path]:
     """What the driver writes but for policies, as a local directory as long as the block lasts. Takes no lock.
 
     Raises:
@@ -129,7 +129,7 @@ def small_files(run_dir: Path | ObjectStorePath) -> Generator[Path]:
 def _copy_small_files(place: ObjectStorePath, directory: Path) -> list[str]:
     names = [name for name in place.sizes() if _is_copied(name)]
     for name in names:
-        place.fetch(name, directory / name)
+        (place / name).fetch(directory / name)
     return names
 
 

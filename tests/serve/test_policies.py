@@ -174,16 +174,16 @@ def test_a_single_model_is_both_base_and_latest(tiny_policy_dir: Path) -> None:
 
 
 def test_a_run_in_an_object_store_is_followed(
-    run: Path, place: ObjectStorePath, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    run: Path, bucket_dir: ObjectStorePath, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
     store = PolicyStore(run / "policies")
-    put_version(store.path(0), place / "policies" / "v0000")
-    policies = Policies(Versions(place, is_run=True))
+    put_version(store.path(0), bucket_dir / "policies" / "v0000")
+    policies = Policies(Versions(bucket_dir, is_run=True))
     policies.look()
     assert policies.latest and policies.latest.version == "v0000" and policies.versions.figures() == {}
     publish(run, 1, 2.0)
-    put_version(store.path(1), place / "policies" / "v0001")
+    put_version(store.path(1), bucket_dir / "policies" / "v0001")
     policies.look()
     assert policies.latest.version == "v0001"
     before = policies.get("base")
@@ -193,11 +193,11 @@ def test_a_run_in_an_object_store_is_followed(
 
 
 def test_a_store_that_does_not_answer_is_told_and_the_policy_serves_on(
-    run: Path, place: ObjectStorePath, proxy: Proxy, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    run: Path, bucket_dir: ObjectStorePath, proxy: Proxy, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
-    put_version(PolicyStore(run / "policies").path(0), place / "policies" / "v0000")
-    policies = Policies(Versions(place, is_run=True))
+    put_version(PolicyStore(run / "policies").path(0), bucket_dir / "policies" / "v0000")
+    policies = Policies(Versions(bucket_dir, is_run=True))
     policies.look()
     faults: list[Fault] = ["error"] * 30
     proxy.spoil(*faults)

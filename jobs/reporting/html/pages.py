@@ -10,7 +10,7 @@ from typing import Any
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
 
-from actors.storage.atomic import atomic_file
+from actors.storage.atomic import atomic_write
 from jobs.reporting import formatting
 
 TEMPLATES = Path(__file__).parent / "templates"
@@ -41,6 +41,6 @@ def write_page(path: Path, page: str) -> Path:
     Raises:
         ResourceError: the disk is full or the directory cannot be written.
     """
-    with atomic_file(path) as temporary:
+    with atomic_write(path) as temporary:
         temporary.write_bytes(page.encode("utf-8", "xmlcharrefreplace"))
     return path

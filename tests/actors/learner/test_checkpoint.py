@@ -26,9 +26,9 @@ def save(directory: Path | ObjectStorePath, step: int) -> None:
 
 @pytest.mark.parametrize("where", ["disk", "store"])
 def test_the_last_checkpoint_is_kept_on_a_disk_and_in_a_store_alike(
-    where: str, place: ObjectStorePath, tmp_path: Path, process_group: None
+    where: str, bucket_dir: ObjectStorePath, tmp_path: Path, process_group: None
 ) -> None:
-    directory = tmp_path if where == "disk" else place
+    directory = tmp_path if where == "disk" else bucket_dir
     assert latest_checkpoint(directory) is None
     for step in (9, 10):
         save(directory, step)
@@ -43,12 +43,12 @@ def test_the_last_checkpoint_is_kept_on_a_disk_and_in_a_store_alike(
 
 
 def test_a_checkpoint_that_was_not_put_whole_does_not_count(
-    place: ObjectStorePath, proxy: Proxy, process_group: None
+    bucket_dir: ObjectStorePath, proxy: Proxy, process_group: None
 ) -> None:
-    save(place, 9)
+    save(bucket_dir, 9)
     faults: list[Fault | None] = [None, None, *["error" for _ in range(30)]]
     proxy.spoil(*faults, methods=("PUT", "POST"))
     with pytest.raises(ResourceError, match="step-00000010"):
-        save(place, 10)
+        save(bucket_dir, 10)
     proxy.spoil()
-    assert latest_checkpoint(place) == place / "step-00000009"
+    assert latest_checkpoint(bucket_dir) == bucket_dir / "step-00000009"

@@ -98,7 +98,7 @@ def test_a_sign_of_life_that_the_disk_refuses_is_tried_again(tmp_path: Path, mon
 
 def test_of_several_that_take_over_one_does(tmp_path: Path) -> None:
     of_another_host(tmp_path, STALE_S + 10)
-    start = time.time() + 2
+    start = time.time() + 6
     code = (
         f"time.sleep({start} - time.time())\nwith RunLock(Path(sys.argv[1])): print('held', flush=True); time.sleep(3)"
     )

@@ -20,72 +20,72 @@ def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return tmp_path / "cache" / "tangoflux" / "policies"
 
 
-def put_all(store: PolicyStore, place: ObjectStorePath) -> None:
+def put_all(store: PolicyStore, bucket_dir: ObjectStorePath) -> None:
     for version in store.versions():
-        put_version(store.path(version), place / f"v{version:04d}")
+        put_version(store.path(version), bucket_dir / f"v{version:04d}")
 
 
 def test_a_version_is_copied_once_to_a_machine_and_loads(
-    place: ObjectStorePath, proxy: Proxy, tiny_policy_dir: Path, tmp_path: Path
+    bucket_dir: ObjectStorePath, proxy: Proxy, tiny_policy_dir: Path, tmp_path: Path
 ) -> None:
     store = PolicyStore(tmp_path / "policies")
     store.publish(0, tiny_policy_dir)
-    put_all(store, place)
-    assert stored_versions(place) == ["v0000"]
-    directory = local_policy(place / "v0000")
+    put_all(store, bucket_dir)
+    assert stored_versions(bucket_dir) == ["v0000"]
+    directory = local_policy(bucket_dir / "v0000")
     before = (directory / "tangoflux.safetensors").stat().st_ino
     TangoFlux.from_pretrained(directory)
-    assert local_policy(ObjectStorePath(str(place / "v0000"))) == directory
+    assert local_policy(ObjectStorePath(str(bucket_dir / "v0000"))) == directory
     assert (directory / "tangoflux.safetensors").stat().st_ino == before
     assert local_policy(tiny_policy_dir) == tiny_policy_dir
 
 
 def test_of_many_versions_the_last_two_and_those_in_use_stay_on_a_machine(
-    place: ObjectStorePath, tiny_policy_dir: Path, tmp_path: Path
+    bucket_dir: ObjectStorePath, tiny_policy_dir: Path, tmp_path: Path
 ) -> None:
     store = PolicyStore(tmp_path / "policies")
     for version in range(4):
         store.publish(version, tiny_policy_dir)
-    put_all(store, place)
-    copies = [local_policy(place / f"v{version:04d}") for version in (0, 2, 3)]
+    put_all(store, bucket_dir)
+    copies = [local_policy(bucket_dir / f"v{version:04d}") for version in (0, 2, 3)]
     for copy in copies:
         os.utime(copy, (0, 0))
-    assert local_policy(place / "v0001").is_dir(), "although it is neither among the last two nor the base"
+    assert local_policy(bucket_dir / "v0001").is_dir(), "although it is neither among the last two nor the base"
     assert sorted(path.name for path in copies[-1].parent.iterdir()) == ["v0001", "v0002", "v0003"]
 
 
 def test_another_run_at_the_same_place_is_not_taken_for_the_first(
-    place: ObjectStorePath, tiny_policy_dir: Path, tmp_path: Path
+    bucket_dir: ObjectStorePath, tiny_policy_dir: Path, tmp_path: Path
 ) -> None:
     store = PolicyStore(tmp_path / "policies")
     store.publish(0, tiny_policy_dir)
-    put_all(store, place)
-    first = local_policy(place / "v0000")
+    put_all(store, bucket_dir)
+    first = local_policy(bucket_dir / "v0000")
     weights = {key: value + 1 for key, value in load_file(tiny_policy_dir / "tangoflux.safetensors").items()}
     other = PolicyStore(tmp_path / "others")
     other.publish(0, tiny_policy_dir, weights)
-    drop_version(place / "v0000")
-    assert place.sizes() == {}
-    put_all(other, place)
-    second = local_policy(place / "v0000")
+    drop_version(bucket_dir / "v0000")
+    assert bucket_dir.sizes() == {}
+    put_all(other, bucket_dir)
+    second = local_policy(bucket_dir / "v0000")
     assert first != second
     assert (second / "tangoflux.safetensors").read_bytes() != (first / "tangoflux.safetensors").read_bytes()
 
 
 def test_a_version_that_was_not_put_whole_is_not_there(
-    place: ObjectStorePath, proxy: Proxy, tiny_policy_dir: Path, tmp_path: Path
+    bucket_dir: ObjectStorePath, proxy: Proxy, tiny_policy_dir: Path, tmp_path: Path
 ) -> None:
     store = PolicyStore(tmp_path / "policies")
     store.publish(0, tiny_policy_dir)
-    put_all(store, place)
+    put_all(store, bucket_dir)
     store.publish(1, tiny_policy_dir)
     faults: list[Fault | None] = [None, None, None, *["error" for _ in range(50)]]
     proxy.spoil(*faults, methods=("PUT", "POST"))
     with pytest.raises(ResourceError, match=r"v0001/\S+ cannot be written"):
-        put_all(store, place)
+        put_all(store, bucket_dir)
     proxy.spoil()
-    assert stored_versions(place) == ["v0000"]
+    assert stored_versions(bucket_dir) == ["v0000"]
     with pytest.raises(CheckpointError, match="is no version of a policy"):
-        local_policy(place / "v0001")
-    put_all(store, place)
-    assert stored_versions(place) == ["v0000", "v0001"]
+        local_policy(bucket_dir / "v0001")
+    put_all(store, bucket_dir)
+    assert stored_versions(bucket_dir) == ["v0000", "v0001"]

@@ -120,7 +120,10 @@ def test_none_switches_the_judge_off_and_is_kept() -> None:
         (["--adam-betas", "0.9", "1"], "--adam-betas is 0.9 1: it must be two numbers"),
         (["--resume", "maybe"], "--resume is maybe: it must be true or false"),
         (["--resume"], "--resume needs --run-dir"),
-        (["--run-dir", "ftp://host/run"], "ftp://host/run is no place for a run: give s3://bucket/prefix"),
+        (
+            ["--run-dir", "ftp://host/run"],
+            "ftp://host/run is neither a path nor the URI of an object store: give s3://bucket/prefix",
+        ),
         (["--config", "defalt"], "none of default, tangoflux, cluster; did you mean default?"),
         (["--config", "absent.yaml"], "--config absent.yaml is no file"),
         (["--learner-workers", "4", "--batch-size", "2"], "--batch-size 2 is less than one pair"),
@@ -268,15 +271,15 @@ def test_a_file_may_extend_another_one_beside_it(tmp_path: Path) -> None:
             load_config(["--config", yaml_file(tmp_path, f"extends: {name}")])
 
 
-def test_a_run_in_an_object_store_is_resumed_with_its_own_config(place: ObjectStorePath, tmp_path: Path) -> None:
+def test_a_run_in_an_object_store_is_resumed_with_its_own_config(bucket_dir: ObjectStorePath, tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="holds no run"):
-        check_run_dir(load_config(["--run-dir", str(place), "--resume"]))
-    config = load_config(["--run-dir", str(place), "--beta", "7"])
+        check_run_dir(load_config(["--run-dir", str(bucket_dir), "--resume"]))
+    config = load_config(["--run-dir", str(bucket_dir), "--beta", "7"])
     check_run_dir(config)
-    assert RunConfig.model_validate(yaml.safe_load(config.to_yaml())).run_dir == place
+    assert RunConfig.model_validate(yaml.safe_load(config.to_yaml())).run_dir == bucket_dir
     open_run_dir(config, tmp_path)
-    place.put("config.yaml", tmp_path / "config.yaml")
-    again = load_config(["--run-dir", str(place), "--resume"])
+    (bucket_dir / "config.yaml").put(tmp_path / "config.yaml")
+    again = load_config(["--run-dir", str(bucket_dir), "--resume"])
     check_run_dir(again)
     assert again.learner.beta == 7
     with pytest.raises(ConfigError, match="holds a run; pass --resume"):

@@ -26,9 +26,9 @@ def test_a_local_run_lives_in_its_directory_alone(tmp_path: Path) -> None:
 
 
 def test_what_was_pushed_is_there_again_on_the_next_start(
-    place: ObjectStorePath, tmp_path: Path, tiny_policy_dir: Path
+    bucket_dir: ObjectStorePath, tmp_path: Path, tiny_policy_dir: Path
 ) -> None:
-    with opened(place) as run:
+    with opened(bucket_dir) as run:
         assert run.local != tmp_path
         for version in range(4):
             PolicyStore(run.local / "policies").publish(version, tiny_policy_dir)
@@ -38,27 +38,27 @@ def test_what_was_pushed_is_there_again_on_the_next_start(
         (run.local / "metrics.jsonl").write_text("one\ntwo\n")
         (run.local / "gone").unlink()
         run.push()
-        with pytest.raises(ConfigError, match="is in use: process"), opened(place):
+        with pytest.raises(ConfigError, match="is in use: process"), opened(bucket_dir):
             pass
     assert not run.local.exists()
-    place.put("rollouts/i0001/part-00000.parquet", b"large")
-    place.put("rollouts/i0001/.failed_chunks.json", b"[]")
-    with opened(place) as run:
+    (bucket_dir / "rollouts/i0001/part-00000.parquet").put(b"large")
+    (bucket_dir / "rollouts/i0001/.failed_chunks.json").put(b"[]")
+    with opened(bucket_dir) as run:
         assert (run.local / "metrics.jsonl").read_text() == "one\ntwo\n"
         assert not (run.local / "gone").exists()
         assert PolicyStore(run.local / "policies").versions() == [0, 2, 3]
         assert [path.name for path in (run.local / "rollouts" / "i0001").iterdir()] == [".failed_chunks.json"]
         run.push()
-    assert "rollouts/i0001/part-00000.parquet" in place.sizes()
-    assert "gone" not in place.sizes()
+    assert "rollouts/i0001/part-00000.parquet" in bucket_dir.sizes()
+    assert "gone" not in bucket_dir.sizes()
 
 
-def test_old_policies_are_dropped_from_the_store_too(place: ObjectStorePath, tiny_policy_dir: Path) -> None:
-    with opened(place) as run:
+def test_old_policies_are_dropped_from_the_store_too(bucket_dir: ObjectStorePath, tiny_policy_dir: Path) -> None:
+    with opened(bucket_dir) as run:
         for version in range(4):
             PolicyStore(run.local / "policies").publish(version, tiny_policy_dir)
         run.push()
         drop_old(load_config(["--keep-policies", "1"]), run, [1, 2, 3])
         run.push()
-    kept = {name.split("/")[1] for name in place.sizes("policies")}
+    kept = {name.split("/")[0] for name in (bucket_dir / "policies").sizes()}
     assert kept == {"v0000", "v0000.json", "v0003", "v0003.json"}
