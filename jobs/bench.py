@@ -58,7 +58,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Measures, writes JSON, prints the table."""
     given = sys.argv[1:] if argv is None else list(argv)
     if given[:1] and given[0] in WITH_RAY:
-        return import_module(f"jobs.{WITH_RAY[given[0]]}").main(given[1:])
+        return import_module(f"jobs.benchmarks.{WITH_RAY[given[0]]}").main(given[1:])
     arguments = _parser().parse_args(given)
     if arguments.table:
         print(markdown(_read(arguments.table)))
