@@ -1,8 +1,6 @@
 from __future__ import annotations
 
-import io
 import json
-import re
 import shutil
 import subprocess
 from collections.abc import Callable
@@ -10,17 +8,12 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from numpy.typing import NDArray
-from PIL import Image
 
 from actors.storage.metrics import MetricsLog
 from jobs.report import main
 from jobs.reporting.formatting import TIMES
-from jobs.reporting.html.audio_cards import audio_cards
-from jobs.reporting.html.charts import Line, line_chart, stacked_bars
 from jobs.reporting.html.crpo_report import write_report
-from jobs.reporting.html.spectrogram import spectrogram_png
-from jobs.reporting.samples import SampleFolder, read_samples
+from jobs.reporting.samples import SampleFolder
 from tangoflux.errors import DataError
 
 CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
@@ -107,60 +100,6 @@ def test_the_command_says_where_the_report_is(
     assert capsys.readouterr().out.startswith(f"wrote {run / 'report.html'} (")
 
 
-def test_sounds_that_do_not_fit_are_first_fewer_and_then_smaller(make_run: Callable[..., Path]) -> None:
-    folder = make_run(prompts=2) / "samples"
-    samples = read_samples(folder)
-    size = sum((folder / sample.file).stat().st_size for sample in samples)
-
-    def sounds(budget: int) -> list[tuple[int, str]]:
-        cards, _ = audio_cards(folder, samples, budget)
-        return [(clip.sample.iteration, clip.audio[5:15]) for clip in [cards[0].before, *cards[0].after] if clip]
-
-    assert sounds(size) == [(k, "audio/flac") for k in range(4)]
-    assert sounds(size - 1) == [(0, "audio/flac"), (3, "audio/flac")]
-    assert sounds(1000) == [(0, "audio/mpeg"), (3, "audio/mpeg")]
-
-
-def test_a_tone_is_brightest_at_its_pitch_and_its_time() -> None:
-    rate = 16000
-    time = np.arange(2 * rate) / rate
-    waveform = (0.5 * np.sin(2 * np.pi * 1000 * time) * (time > 1)).astype(np.float32)
-    pixels = _pixels(spectrogram_png(waveform, rate, 8000))
-    row, _ = np.unravel_index(pixels[:, 160:].argmax(), (96, 128))
-    mel = np.log10(1 + 1000 / 700) / np.log10(1 + 8000 / 700)
-    assert abs((95.5 - row) / 96 - mel) < 0.03
-    assert pixels[:, :130].max() == 0
-
-
-@pytest.mark.parametrize("samples", [0, 1, 50])
-def test_a_sound_of_hardly_any_length_has_a_picture(samples: int) -> None:
-    assert _pixels(spectrogram_png(np.ones(samples, np.float32), 16000, 8000)).shape == (96, 288)
-
-
-def test_a_chart_holds_its_points_bands_and_words() -> None:
-    line = Line("reward", [(0, 0.1), (1, 0.2)], errors=[0.01, 0.01])
-    chart = line_chart("A <b>", [line], note="", x_label="iteration", baseline=0.1)
-    assert chart is not None and "A &lt;b&gt;. reward from 0.100 to 0.200" in chart.svg
-    assert "polygon" in chart.svg and "baseline" in chart.svg
-    assert line_chart("nothing", [Line("x", [])], note="", x_label="step") is None
-
-
-@pytest.mark.parametrize("values", [[0.0], [0.0, 0.0], [1e-9, 2e-9], [1e9, 1e9 + 1], [-5.0, 5.0], [0.3]])
-def test_every_point_is_inside_its_chart(values: list[float]) -> None:
-    chart = line_chart("t", [Line("x", list(enumerate(values)))], note="", x_label="step")
-    assert chart is not None
-    for x, y in re.findall(r'cx="([^"]+)" cy="([^"]+)"', chart.svg):
-        assert 0 <= float(x) <= 380 and 0 <= float(y) <= 210
-
-
-def test_stacked_bars_are_shares_of_the_longest() -> None:
-    bars = stacked_bars("t", {"one": {"a": 1.0, "b": 3.0}, "two": {"a": 2.0}}, note="", unit="s")
-    assert bars is not None
-    assert [[share for _, share, _ in bar.parts] for bar in bars.bars] == [[25.0, 75.0], [50.0]]
-    assert [bar.total for bar in bars.bars] == ["4 s", "2 s"]
-    assert stacked_bars("t", {"one": {"a": 0.0}}, note="") is None
-
-
 @pytest.mark.skipif(CHROMIUM is None, reason="Chromium is not installed")
 def test_a_browser_shows_it_asks_no_network_and_runs_no_prompt(make_run: Callable[..., Path], tmp_path: Path) -> None:
     page, requests = _browse(write_report(make_run()), tmp_path)
@@ -189,8 +128,3 @@ def _browse(page: Path, tmp_path: Path) -> tuple[str, list[str]]:
     events = json.loads(log.read_text())["events"]
     asked = [event["params"] for event in events if "initiator" in event.get("params", {})]
     return done.stdout, sorted({row["url"] for row in asked if row["initiator"] != "not an origin"})
-
-
-def _pixels(png: bytes) -> NDArray[np.uint8]:
-    """(height, width) indices into the palette, whose first colour is the darkest."""
-    return np.asarray(Image.open(io.BytesIO(png)))
