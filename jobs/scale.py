@@ -42,11 +42,11 @@ def main(argv: Sequence[str] | None = None) -> int:
     # Ray takes seconds to import, and asks on import how it is to log in.
     import ray
 
-    from actors.pools.live_pools import connect_controller
+    from actors.pools.controller import connect_controller
 
     with connect_controller(live, arguments.run_dir) as controller:
         if wishes:
-            ray.get(controller.wish.remote(wishes), timeout=TAKEN_S)
+            ray.get(controller.request_resize.remote(wishes), timeout=TAKEN_S)
         status = _wait_for(lambda: ray.get(controller.status.remote(), timeout=TAKEN_S), wishes)
     print(table(status))
     late = [name for name, size in wishes.items() if status[name].size != str(size)]
@@ -57,9 +57,9 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def table(status: Mapping[str, PoolStatus]) -> str:
     """The pools in aligned columns."""
-    rows = [["pool", "size", "target", "ready", "pending", "busy", "deaths", "redone", "samples", "samples/s", "idle"]]
+    rows = [["pool", "size", "target", "ready", "pending", "busy", "deaths", "retried", "samples", "samples/s", "idle"]]
     for name, pool in status.items():
-        numbers = (pool.target, pool.ready, pool.pending, pool.busy, pool.deaths, pool.redone, pool.done)
+        numbers = (pool.target, pool.ready, pool.pending, pool.busy, pool.deaths, pool.retried, pool.done)
         rows.append([name, pool.size, *map(str, numbers), f"{pool.per_second:.2f}", f"{pool.idle_share:.0%}"])
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
     return "\n".join("  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)) for row in rows)

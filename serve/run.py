@@ -12,7 +12,6 @@ from collections.abc import Mapping, Sequence
 from contextlib import redirect_stdout, suppress
 from typing import Any
 
-from actors.cluster.ray_logs import silence_ray_logs
 from actors.options.command_line import load_options
 from serve.options import ServeOptions, check_reachable, key_hash
 from tangoflux.cli import catch_sigterm, run_main
@@ -36,8 +35,10 @@ def main(argv: Sequence[str] | None = None) -> int:
         ServeOptions, argv, program="python serve/run.py", description=DESCRIPTION, examples=EXAMPLES
     )
     check_reachable(options.host, key_hash(options), options.open_to_all)
-    silence_ray_logs(metrics=options.metrics_port is not None)
     # Ray takes seconds to import, which --help and a mistyped option need not wait for.
+    from actors.cluster.session import silence_ray_logs
+
+    silence_ray_logs(metrics=options.metrics_port is not None)
     import ray
     from ray import serve
 
@@ -83,10 +84,10 @@ def _start_ray(options: ServeOptions) -> None:
     import ray
     import torch
 
-    from actors.cluster.join import join
+    from actors.cluster.session import join_cluster
 
     if address := os.environ.get("RAY_ADDRESS"):
-        return join(address)
+        return join_cluster(address)
     replica, there = options.replica, torch.cuda.device_count()
     if replica.num_gpus > there:
         raise ResourceError(f"--num-gpus {replica.num_gpus:g}: this machine has {there}")

@@ -13,8 +13,8 @@ from ray._private.runtime_env.packaging import create_package
 from ray.autoscaler._private.util import prepare_config, validate_config
 from ray.serve.schema import ServeDeploySchema
 
-from actors.cluster.nodes import addable
-from actors.cluster.placement import Nodes, place
+from actors.cluster.nodes import addable_nodes
+from actors.cluster.placement import NodeGroup, place
 from actors.options.pool_size import PoolSize
 from jobs.capacity.placement import learner_request, request
 from jobs.options.crpo import load_config
@@ -57,11 +57,11 @@ def test_a_cluster_gets_what_a_job_would_ship(name: str) -> None:
 
 def test_every_worker_of_the_cluster_config_fits_a_node_of_its_own_kind() -> None:
     config = load_config(["--config", "cluster"])
-    kinds = {node.name: node for node in addable(read("cluster.yaml"), {})}
+    kinds = {node.name: node for node in addable_nodes(read("cluster.yaml"), {})}
     for kind, workers in (("rollout", config.rollouts), ("reward", config.rewards)):
         asked = request(kind, workers)
         most = PoolSize.parse(workers.workers).most
-        assert asked.needs[kind] == 1
+        assert asked.resources[kind] == 1
         assert place([asked], [kinds[kind]]) == {kind: {kind: asked.count}}
         assert kinds[kind].count >= most, "there are nodes enough for the largest pool"
     assert place([learner_request(config.learner)], [kinds["learner"]])["learner ranks"] == {"learner": 4}
@@ -73,13 +73,13 @@ def test_the_manifests_have_the_groups_of_the_cluster_file(name: str, cluster: s
     manifest = read(f"deploy/{name}.yaml")
     spec = manifest["spec"][cluster]
     assert manifest["apiVersion"] == "ray.io/v1" and spec["authOptions"] == {"mode": "token"}
-    kinds = {node.name: node for node in addable(read("cluster.yaml"), {})}
+    kinds = {node.name: node for node in addable_nodes(read("cluster.yaml"), {})}
     for group in spec["workerGroupSpecs"]:
         assert 0 <= group["minReplicas"] <= group["replicas"] <= group["maxReplicas"]
         [container] = group["template"]["spec"]["containers"]
         limits = container["resources"]["limits"]
         custom = json.loads(json.loads(group["rayStartParams"]["resources"]))
-        node = Nodes("", {"CPU": int(limits["cpu"]), "GPU": int(limits["nvidia.com/gpu"]), **custom})
+        node = NodeGroup("", {"CPU": int(limits["cpu"]), "GPU": int(limits["nvidia.com/gpu"]), **custom})
         assert node.resources == kinds[group["groupName"]].resources
         assert {"name": "shared", "mountPath": "/shared"} in container["volumeMounts"]
     ports = {port["containerPort"] for port in spec["headGroupSpec"]["template"]["spec"]["containers"][0]["ports"]}

@@ -1,4 +1,5 @@
-"""Where the cluster of a live run is: a file in its directory. Without Ray, which must first know how to log in."""
+"""The file in a live run's directory that says which cluster it runs on. Imports no Ray: Ray reads how to authenticate
+when it is imported."""
 
 from __future__ import annotations
 
@@ -6,31 +7,29 @@ import json
 import os
 import socket
 from dataclasses import asdict, dataclass
-from pathlib import Path
 
 from actors.storage.atomic import atomic_write
-from actors.storage.object_store import ObjectStorePath
+from actors.storage.object_store import Location
 from actors.storage.paths import content_of
 from tangoflux.errors import ConfigError
 
 POOLS = "pools.json"
 
-REACH_S = 5.0
-"""Seconds in which a cluster must answer."""
+CONNECT_TIMEOUT_S = 5.0
 
 AUTH_MODE = "RAY_AUTH_MODE"
 
 
 @dataclass(frozen=True)
 class LiveRun:
-    """Address of the cluster, name of the pools' controller, and how Ray checks who joins ("" where it does not)."""
+    """Address of the cluster, name of the pools' controller, and Ray's authentication mode ("" for none)."""
 
     address: str
     controller: str
     auth_mode: str
 
-    def write(self, run_dir: Path | ObjectStorePath) -> None:
-        """Tells others.
+    def write(self, run_dir: Location) -> None:
+        """Publishes it in the run's directory.
 
         Raises:
             ResourceError: the directory cannot be written.
@@ -39,27 +38,27 @@ class LiveRun:
             temporary.write_text(json.dumps(asdict(self)) + "\n")
 
 
-def find_live_run(run_dir: Path | ObjectStorePath) -> LiveRun:
-    """Where a run is live; this process can then join its cluster. To be called before Ray is imported.
+def find_live_run(run_dir: Location) -> LiveRun:
+    """Finds the cluster of a live run, so that this process can join it. Call it before Ray is imported.
 
     Raises:
         ConfigError: the run is not live.
     """
     content = content_of(run_dir / POOLS)
     if content is None:
-        raise ConfigError(f"no run is live in {run_dir} (it holds no {POOLS}): nothing to show or to scale")
+        raise ConfigError(f"no run is live in {run_dir} (there is no {POOLS}): nothing to show or to scale")
     live = LiveRun(**json.loads(content))
     host, _, port = live.address.rpartition(":")
     try:
-        socket.create_connection((host, int(port)), timeout=REACH_S).close()
+        socket.create_connection((host, int(port)), timeout=CONNECT_TIMEOUT_S).close()
     except OSError:
-        raise gone(run_dir) from None
+        raise driver_is_gone(run_dir) from None
     if live.auth_mode:
-        # Ray keeps a token in the user's home for clusters of its own making, but only looks for it when told to.
+        # Ray keeps a token in the user's home for clusters that it starts, but reads it only in this mode.
         os.environ.setdefault(AUTH_MODE, live.auth_mode)
     return live
 
 
-def gone(run_dir: Path | ObjectStorePath) -> ConfigError:
-    """The error for a run whose driver ended without a word."""
-    return ConfigError(f"no run is live in {run_dir}: its driver is gone; go on with --resume")
+def driver_is_gone(run_dir: Location) -> ConfigError:
+    """The error for a run whose driver was killed."""
+    return ConfigError(f"no run is live in {run_dir}: its driver is gone; continue it with --resume")

@@ -13,57 +13,64 @@ import yaml
 from ray._private.state import available_resources_per_node
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
-from actors.cluster.placement import Nodes
+from actors.cluster.placement import NodeGroup
 
-NODE_GROUP = "ray.io/node-group"
-"""The label in which an autoscaler's nodes carry the name of their type."""
+NODE_GROUP_LABEL = "ray.io/node-group"
+"""The label in which an autoscaler's nodes have the name of their type."""
 
-BOOTSTRAP = Path.home() / "ray_bootstrap_config.yaml"
-"""Where ``ray up`` leaves the cluster's file on the head."""
+CLUSTER_FILE = Path.home() / "ray_bootstrap_config.yaml"
+"""Where ``ray up`` leaves the cluster file on the head."""
 
 KUBERAY = "KUBERAY_GEN_RAY_START_CMD"
-"""In the environment of KubeRay's pods, which cannot see what their autoscaler may add."""
+"""Set in KubeRay's pods, where the limits of the autoscaler are unknown."""
 
 
-def cluster_nodes() -> list[Nodes]:
+def cluster_nodes() -> list[NodeGroup]:
     """Living nodes, then those that ``ray up``'s autoscaler may add."""
-    living: list[Any] = [node for node in ray.nodes() if node["Alive"]]
-    there = [Nodes(_name(node), node["Resources"], node.get("Labels", {})) for node in living]
-    file = yaml.safe_load(BOOTSTRAP.read_text()) if BOOTSTRAP.is_file() else {}
-    return there + addable(file, Counter(node.get("Labels", {}).get(NODE_GROUP) for node in living))
+    living = _living_nodes()
+    file = yaml.safe_load(CLUSTER_FILE.read_text()) if CLUSTER_FILE.is_file() else {}
+    counts = Counter(node.get("Labels", {}).get(NODE_GROUP_LABEL) for node in living)
+    return [_node_group(node, node["Resources"]) for node in living] + addable_nodes(file, counts)
 
 
-def free_nodes() -> list[Nodes]:
-    """Living nodes, with what nobody has taken of each."""
+def free_nodes() -> list[NodeGroup]:
+    """Living nodes, with the resources that are free on each."""
     free = available_resources_per_node()
-    return [
-        Nodes(_name(node), free.get(node["NodeID"], {}), node.get("Labels", {}))
-        for node in ray.nodes()
-        if node["Alive"]
-    ]
+    return [_node_group(node, free.get(node["NodeID"], {})) for node in _living_nodes()]
 
 
 def this_node() -> NodeAffinitySchedulingStrategy:
-    """For actors without which the driver is lost: they go with its node, and with no other."""
+    """Schedules an actor on the driver's node, so that it dies with the driver and with no other node."""
     return NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=False)
 
 
-def may_grow_unseen() -> bool:
-    """Whether there may be an autoscaler whose types of nodes nobody here knows."""
+def has_opaque_autoscaler() -> bool:
+    """Whether there may be an autoscaler whose node types are unknown here."""
     return KUBERAY in os.environ
 
 
-def addable(cluster_file: Mapping[str, Any], there: Mapping[Any, int]) -> list[Nodes]:
-    """What the autoscaler of a cluster file may add to the nodes that are there, by the names of their types."""
+def addable_nodes(cluster_file: Mapping[str, Any], counts: Mapping[Any, int]) -> list[NodeGroup]:
+    """What the autoscaler of a cluster file may add to the existing nodes.
+
+    Args:
+        counts: number of existing nodes by the name of their type.
+    """
     total = cluster_file.get("max_workers", 0)
-    kinds: Mapping[str, Any] = cluster_file.get("available_node_types", {})
-    more = [
-        Nodes(name, kind.get("resources", {}), None, min(total, kind.get("max_workers", total)) - there.get(name, 0))
-        for name, kind in kinds.items()
+    types: Mapping[str, Any] = cluster_file.get("available_node_types", {})
+    groups = [
+        NodeGroup(
+            name, kind.get("resources", {}), None, min(total, kind.get("max_workers", total)) - counts.get(name, 0)
+        )
+        for name, kind in types.items()
         if name != cluster_file.get("head_node_type")
     ]
-    return [nodes for nodes in more if nodes.count > 0]
+    return [group for group in groups if group.count > 0]
 
 
-def _name(node: dict[str, Any]) -> str:
-    return node.get("Labels", {}).get(NODE_GROUP) or f"node {node['NodeManagerAddress']}"
+def _living_nodes() -> list[Any]:
+    return [node for node in ray.nodes() if node["Alive"]]
+
+
+def _node_group(node: Any, resources: Mapping[str, float]) -> NodeGroup:
+    labels = node.get("Labels", {})
+    return NodeGroup(labels.get(NODE_GROUP_LABEL) or f"node {node['NodeManagerAddress']}", resources, labels)

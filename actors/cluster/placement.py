@@ -1,4 +1,4 @@
-"""Whether workers find a place: asked of the shapes of a cluster's nodes, and never of their sum."""
+"""Whether workers can be scheduled, judged by the nodes' individual resources and not by their sum."""
 
 from __future__ import annotations
 
@@ -11,14 +11,14 @@ from tangoflux.errors import ResourceError
 
 
 @dataclass(frozen=True)
-class Nodes:
-    """Nodes of a shape that are there, or that an autoscaler may add.
+class NodeGroup:
+    """Equal nodes that exist or that an autoscaler may add.
 
     Attributes:
-        name: what people call them.
-        resources: of each, by Ray's names.
-        labels: of each; None where they are not known, which is taken to match.
-        count: how many.
+        name: how they are called in messages.
+        resources: of each node, by Ray's names.
+        labels: of each node; None if unknown, which matches every selector.
+        count: number of nodes.
     """
 
     name: str
@@ -29,48 +29,47 @@ class Nodes:
 
 @dataclass(frozen=True)
 class Request:
-    """Workers that are to run at the same time.
+    """Equal workers that must run at the same time.
 
     Attributes:
-        name: what people call them.
-        count: how many; at least so many must find a place.
-        needs: what each asks of Ray.
-        labels: a selector that its node must match.
+        name: how they are called in messages.
+        count: number of workers.
+        resources: of each worker, by Ray's names.
+        labels: a selector that a worker's node must match.
     """
 
     name: str
     count: int
-    needs: Mapping[str, float]
+    resources: Mapping[str, float]
     labels: Mapping[str, str] = field(default_factory=dict[str, str])
 
     def __str__(self) -> str:
-        return f"{self.count} x {self.name} ({format_resources(self.needs)})"
+        return f"{self.count} x {self.name} ({format_resources(self.resources)})"
 
 
-def place(requests: Iterable[Request], nodes: Sequence[Nodes]) -> dict[str, Counter[str]]:
-    """Where each kind of worker would run: each on the first node that still has room, those with rare needs first.
+def place(requests: Iterable[Request], groups: Sequence[NodeGroup]) -> dict[str, Counter[str]]:
+    """Assigns each worker to the first node with enough free resources; workers with rare needs come first.
 
     Returns:
-        by request, how many workers there are on nodes of each name.
+        by request, the number of workers on the nodes of each group.
 
     Raises:
-        ResourceError: a worker finds no place; says what is lacking, and on which nodes.
+        ResourceError: a worker cannot be scheduled; says which resource is missing, and lists the nodes.
     """
-    requests = sorted(requests, key=_demands, reverse=True)
+    requests = sorted(requests, key=_rarity, reverse=True)
     most = sum(request.count for request in requests)
-    free = [(shape, dict(shape.resources)) for shape in nodes for _ in range(min(shape.count, most))]
-    places: dict[str, Counter[str]] = {}
+    nodes = [(group, dict(group.resources)) for group in groups for _ in range(min(group.count, most))]
+    placement: dict[str, Counter[str]] = {request.name: Counter() for request in requests}
     for request in requests:
-        places[request.name] = Counter()
         for _ in range(request.count):
-            found = next((spot for spot in free if _fits(request, *spot)), None)
+            found = next((node for node in nodes if _fits(request, *node)), None)
             if found is None:
-                raise ResourceError(_lacking(request, nodes))
-            shape, room = found
-            for name, amount in request.needs.items():
-                room[name] = room.get(name, 0.0) - amount
-            places[request.name][shape.name] += 1
-    return places
+                raise ResourceError(_explain_failure(request, groups))
+            group, free = found
+            for name, amount in request.resources.items():
+                free[name] = free.get(name, 0.0) - amount
+            placement[request.name][group.name] += 1
+    return placement
 
 
 def matches(labels: Mapping[str, str] | None, selector: Mapping[str, str]) -> bool:
@@ -87,7 +86,7 @@ def matches(labels: Mapping[str, str] | None, selector: Mapping[str, str]) -> bo
 
 
 def format_resources(resources: Mapping[str, float]) -> str:
-    """``2 CPU, 1 GPU``; what is zero, and what Ray adds on its own, is left out."""
+    """``2 CPU, 1 GPU``, without zeros and without the resources that Ray adds to every node."""
     shown = [
         f"{amount:g} {name}"
         for name, amount in resources.items()
@@ -96,27 +95,27 @@ def format_resources(resources: Mapping[str, float]) -> str:
     return ", ".join(shown) or "nothing"
 
 
-def _demands(request: Request) -> tuple[int, float]:
-    """How many things it needs that not every node has, and then how much: processors are on all of them."""
-    rare = [name for name, amount in request.needs.items() if amount and name != "CPU"]
-    return len(rare) + len(request.labels), sum(request.needs.values())
+def _rarity(request: Request) -> tuple[int, float]:
+    """The number of needs that not every node meets (every node has CPUs), then the total amount."""
+    rare = [name for name, amount in request.resources.items() if amount and name != "CPU"]
+    return len(rare) + len(request.labels), sum(request.resources.values())
 
 
-def _fits(request: Request, shape: Nodes, room: Mapping[str, float]) -> bool:
-    enough = all(room.get(name, 0.0) + 1e-9 >= amount for name, amount in request.needs.items())
-    return enough and matches(shape.labels, request.labels)
+def _fits(request: Request, group: NodeGroup, free: Mapping[str, float]) -> bool:
+    enough = all(free.get(name, 0.0) + 1e-9 >= amount for name, amount in request.resources.items())
+    return enough and matches(group.labels, request.labels)
 
 
-def _lacking(request: Request, nodes: Sequence[Nodes]) -> str:
-    there = (
-        "; ".join(f"{shape.count} x {shape.name} ({format_resources(shape.resources)})" for shape in nodes) or "no node"
-    )
-    fitting = [shape for shape in nodes if matches(shape.labels, request.labels)]
-    if not fitting:
+def _explain_failure(request: Request, groups: Sequence[NodeGroup]) -> str:
+    listed = [f"{group.count} x {group.name} ({format_resources(group.resources)})" for group in groups]
+    nodes = "; ".join(listed) or "none"
+    matching = [group for group in groups if matches(group.labels, request.labels)]
+    if not matching:
         wanted = ", ".join(f"{name}={value}" for name, value in request.labels.items())
-        return f"{request} find no place: no node has the labels {wanted}; there are: {there}"
-    most = {name: max(shape.resources.get(name, 0.0) for shape in fitting) for name in request.needs}
-    for name, amount in request.needs.items():
-        if amount > most[name]:
-            return f"{request} find no place: no node has {amount:g} {name}, the most is {most[name]:g}; {there}"
-    return f"{request} find no place beside what else runs then: ask for fewer or add nodes; there are: {there}"
+        return f"{request} cannot be scheduled: no node has the labels {wanted}; nodes: {nodes}"
+    for name, amount in request.resources.items():
+        most = max(group.resources.get(name, 0.0) for group in matching)
+        if amount > most:
+            missing = f"no node has {amount:g} {name}, the largest has {most:g}"
+            return f"{request} cannot be scheduled: {missing}; nodes: {nodes}"
+    return f"{request} cannot be scheduled next to the other workers: use fewer or add nodes; nodes: {nodes}"

@@ -1,42 +1,56 @@
-"""The Ray session of a job: the cluster it was submitted to, or one started on this machine for as long as it runs."""
+"""The Ray session of a job: an existing cluster, or Ray started on this machine until the job ends."""
 
 from __future__ import annotations
 
 import logging
 import math
 import os
+import re
+import socket
 from collections.abc import Generator, Sequence
 from contextlib import contextmanager
 
 import ray
 import torch
+from ray.exceptions import RayError
 
-from actors.cluster.join import join
-from actors.cluster.ray_logs import silence_ray_logs
 from actors.options.pool_size import PoolSize
 from actors.options.scheduling import Processes
 from tangoflux.cli import catch_sigterm
 from tangoflux.errors import ResourceError
 
+CONNECT_TIMEOUT_S = 10.0
+"""Time within which the head must answer. Ray itself retries for minutes and then ends the process."""
+
+QUIET = {
+    "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",
+    "TRANSFORMERS_VERBOSITY": "error",
+    "TOKENIZERS_PARALLELISM": "false",
+}
+
+NO_METRICS = {
+    # Without the dashboard's agent every worker would complain that it cannot export its metrics.
+    "RAY_enable_metrics_collection": "0",
+}
+
 
 @contextmanager
 def ray_session(*kinds: Processes) -> Generator[None]:
-    """Joins the cluster in ``RAY_ADDRESS`` (``ray job submit`` sets it), or starts Ray on this machine.
+    """Joins the cluster at ``RAY_ADDRESS`` (set by ``ray job submit``), or starts Ray on this machine.
 
-    A process that has joined or started Ray already goes on with that.
+    If this process is already connected to Ray, it stays connected.
 
     Args:
-        kinds: the workers that there will be.
+        kinds: the workers that will run.
 
     Raises:
-        ResourceError: the cluster cannot be joined, or this machine has not the GPUs that they ask for.
+        ResourceError: the cluster cannot be joined, or this machine has too few GPUs for a worker.
     """
     if ray.is_initialized():
         yield
         return
-    address = os.environ.get("RAY_ADDRESS")
-    if address:
-        join(address)
+    if address := os.environ.get("RAY_ADDRESS"):
+        join_cluster(address)
     else:
         _check_gpus(kinds)
         silence_ray_logs()
@@ -50,21 +64,51 @@ def ray_session(*kinds: Processes) -> Generator[None]:
         ray.shutdown()
 
 
-def _check_gpus(kinds: Sequence[Processes]) -> None:
-    """Ray would wait without a word and without an end.
+def join_cluster(address: str) -> None:
+    """Joins the cluster at an address in the format of ``RAY_ADDRESS``.
 
     Raises:
-        ResourceError: a process asks for more GPUs than this machine has.
+        ResourceError: the cluster does not answer, or the address is invalid.
     """
-    asked, there = max((kind.num_gpus for kind in kinds), default=0), torch.cuda.device_count()
-    if asked > there:
+    try:
+        if head := re.fullmatch(r"([^/:]+):(\d+)", address):
+            socket.create_connection((head[1], int(head[2])), CONNECT_TIMEOUT_S).close()
+        ray.init(address=address, log_to_driver=False, logging_level=logging.ERROR)
+    except (OSError, OverflowError, ValueError, RuntimeError, RayError) as error:
+        reason = str(error).partition("\n")[0].split(". ")[0]
         raise ResourceError(
-            f"a worker asks for {asked:g} GPUs and this machine has {there}: lower --rollout-num-gpus, "
+            f"the cluster at RAY_ADDRESS={address} cannot be joined ({reason}): give the head's host:port, as `ray "
+            "start --head` shows it, or unset RAY_ADDRESS to start Ray on this machine"
+        ) from error
+
+
+def silence_ray_logs(metrics: bool = False) -> None:
+    """Keeps log messages of Ray and the libraries in Ray's log files; call it before Ray is started.
+
+    Variables that are already set keep their values.
+
+    Args:
+        metrics: whether Ray collects metrics.
+    """
+    for name, value in (QUIET | ({} if metrics else NO_METRICS)).items():
+        os.environ.setdefault(name, value)
+
+
+def _check_gpus(kinds: Sequence[Processes]) -> None:
+    """Without this check Ray would wait silently and forever.
+
+    Raises:
+        ResourceError: a worker needs more GPUs than this machine has.
+    """
+    needed, available = max((kind.num_gpus for kind in kinds), default=0), torch.cuda.device_count()
+    if needed > available:
+        raise ResourceError(
+            f"a worker asks for {needed:g} GPUs and this machine has {available}: lower --rollout-num-gpus, "
             "--reward-num-gpus, --learner-num-gpus or --codec-num-gpus, or start on a cluster that has them"
         )
 
 
 def _logical_cpus(kinds: Sequence[Processes]) -> int:
-    """All cores, and at least what all ask for: they take turns, so that they need not be paid twice."""
-    asked = sum(PoolSize.parse(kind.workers).most * kind.num_cpus for kind in kinds)
-    return max(os.cpu_count() or 1, math.ceil(asked))
+    """All cores, or more if all workers together need more: they alternate, so cores may be counted twice."""
+    needed = sum(PoolSize.parse(kind.workers).most * kind.num_cpus for kind in kinds)
+    return max(os.cpu_count() or 1, math.ceil(needed))

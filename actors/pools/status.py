@@ -1,4 +1,4 @@
-"""What a pool tells of itself."""
+"""The status of a pool, and the counts behind it."""
 
 from __future__ import annotations
 
@@ -11,19 +11,19 @@ from actors.pools.worker_slot import WorkerSlot
 
 @dataclass(frozen=True)
 class PoolStatus:
-    """What a pool is like at a moment.
+    """The status of a pool at one moment. Counts are since the pool was created.
 
     Attributes:
-        size: as it was asked for.
-        target: actors that it wants now; 0 while they are given back.
-        ready, pending, busy: actors that can work, that are starting or waiting for a place, and that work.
-        queued: tasks that wait for an actor, as far as it is known.
-        deaths: actors that died since the run began.
-        redone: tasks that were begun again, because their actor died or their result was lost.
-        failed: tasks that were given up.
-        done: samples since then; of inputs that hold none, the inputs.
-        per_second: of these, in the time in which the pool had work.
-        idle_share: of the ready actors' time while the pool had work.
+        size: requested number of workers, or range.
+        target: workers that the pool wants now; 0 while it is released.
+        ready, pending, busy: workers that are set up, that start or wait for resources, and that run an item.
+        queued: items that are waiting for a worker, as far as known.
+        deaths: workers that died.
+        retried: items that were started again because their worker died or their result was lost.
+        failed: items that were given up.
+        done: samples of completed items; an item without samples counts as one.
+        per_second: ``done`` divided by the time during which the pool had work.
+        idle_share: idle fraction of the ready workers' time while the pool had work, 0 to 1.
     """
 
     size: str
@@ -33,7 +33,7 @@ class PoolStatus:
     busy: int
     queued: int
     deaths: int
-    redone: int
+    retried: int
     failed: int
     done: int
     per_second: float
@@ -42,22 +42,22 @@ class PoolStatus:
 
 @dataclass
 class Usage:
-    """Counts since the pool was made; seconds of the pool with work, and of its actors in that time."""
+    """Counts since the pool was created; seconds with work, of the pool and summed over its workers."""
 
     deaths: int = 0
-    redone: int = 0
+    retried: int = 0
     failed: int = 0
     done: int = 0
     seconds: float = 0.0
     ready: float = 0.0
     busy: float = 0.0
-    noted_at: float = 0.0
+    updated_at: float = 0.0
 
-    def note(self, slots: Sequence[WorkerSlot], working: bool) -> None:
-        """Adds the time since the last note; the slots are taken to have been then as they are now."""
+    def update(self, slots: Sequence[WorkerSlot], working: bool) -> None:
+        """Adds the time since the last update, assuming that the slots have not changed since then."""
         now = time.monotonic()
-        passed, self.noted_at = now - self.noted_at, now
-        if working and passed < now:
-            self.seconds += passed
-            self.ready += passed * sum(slot.ready for slot in slots)
-            self.busy += passed * sum(slot.ready and bool(slot.in_flight) for slot in slots)
+        elapsed, self.updated_at = now - self.updated_at, now
+        if working and elapsed < now:
+            self.seconds += elapsed
+            self.ready += elapsed * sum(slot.ready for slot in slots)
+            self.busy += elapsed * sum(slot.ready and bool(slot.in_flight) for slot in slots)

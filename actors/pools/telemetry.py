@@ -1,4 +1,4 @@
-"""Counters and gauges on Ray's Prometheus endpoint, where the cluster collects metrics; elsewhere nothing happens."""
+"""Counters and gauges on Ray's Prometheus endpoint; without effect where the cluster collects no metrics."""
 
 from __future__ import annotations
 
@@ -9,35 +9,44 @@ from ray.util.metrics import Counter, Gauge
 from actors.pools.status import PoolStatus
 
 COUNTERS = {
-    "samples": "samples that a pool is done with",
+    "samples": "samples that a pool completed",
     "worker_deaths": "workers that died",
-    "chunks_redone": "chunks that were begun again",
+    "chunks_retried": "chunks that were started again",
     "chunks_failed": "chunks that were given up",
-    "dropped_groups": "prompts without a preference pair for want of a reward",
+    "dropped_groups": "prompts without a preference pair because a reward is missing",
     "learner_steps": "optimiser steps",
-    "learner_restarts": "times that the learner died and went on from a checkpoint",
+    "learner_restarts": "restarts of the learner from a checkpoint after a death",
 }
-"""What only grows; Prometheus makes rates of it."""
+"""Values that only increase; Prometheus derives rates from them."""
 
 GAUGES = {
-    "workers_ready": "workers that can work",
+    "workers_ready": "workers that are ready",
     "workers_target": "workers that a pool wants",
-    "queued_chunks": "chunks that wait for a worker, as far as it is known",
-    "idle_share": "share of the ready workers' time without work, while there was some",
-    "policy_version": "version that rollouts are sampled from",
-    "learner_steps_per_second": "pace of the last optimiser step",
+    "queued_chunks": "chunks that are waiting for a worker, as far as known",
+    "idle_share": "idle fraction of the ready workers' time while the pool had work",
+    "policy_version": "version of the policy that is sampled",
+    "learner_steps_per_second": "speed of the last optimiser step",
 }
+
+POOL_COUNTERS = {"samples": "done", "worker_deaths": "deaths", "chunks_retried": "retried", "chunks_failed": "failed"}
+POOL_GAUGES = {
+    "workers_ready": "ready",
+    "workers_target": "target",
+    "queued_chunks": "queued",
+    "idle_share": "idle_share",
+}
+"""Fields of ``PoolStatus`` by the names of their metrics."""
 
 PREFIX = "tangoflux_"
 
 
 class Telemetry:
-    """What a run tells of itself. All names begin with ``tangoflux_``; those of pools have the tag ``pool``."""
+    """The metrics of a run. All names begin with ``tangoflux_``; those of pools have the tag ``pool``."""
 
     def __init__(self) -> None:
         self._counters = {name: Counter(PREFIX + name, text, tag_keys=("pool",)) for name, text in COUNTERS.items()}
         self._gauges = {name: Gauge(PREFIX + name, text, tag_keys=("pool",)) for name, text in GAUGES.items()}
-        self._before: dict[str, PoolStatus] = {}
+        self._recorded: dict[str, PoolStatus] = {}
 
     def count(self, name: str, number: float = 1, pool: str = "") -> None:
         """Adds to one of ``COUNTERS``."""
@@ -48,16 +57,12 @@ class Telemetry:
         """Sets one of ``GAUGES``."""
         self._gauges[name].set(value, tags={"pool": pool})
 
-    def pools(self, statuses: Mapping[str, PoolStatus]) -> None:
-        """What the pools are like now."""
-        for name, now in statuses.items():
-            before = self._before.get(name)
-            self.count("samples", now.done - (before.done if before else 0), name)
-            self.count("worker_deaths", now.deaths - (before.deaths if before else 0), name)
-            self.count("chunks_redone", now.redone - (before.redone if before else 0), name)
-            self.count("chunks_failed", now.failed - (before.failed if before else 0), name)
-            self.show("workers_ready", now.ready, name)
-            self.show("workers_target", now.target, name)
-            self.show("queued_chunks", now.queued, name)
-            self.show("idle_share", now.idle_share, name)
-        self._before = dict(statuses)
+    def record_pools(self, statuses: Mapping[str, PoolStatus]) -> None:
+        """Updates the metrics of the pools."""
+        for pool, status in statuses.items():
+            recorded = self._recorded.get(pool)
+            for name, field in POOL_COUNTERS.items():
+                self.count(name, getattr(status, field) - getattr(recorded, field, 0), pool)
+            for name, field in POOL_GAUGES.items():
+                self.show(name, getattr(status, field), pool)
+        self._recorded = dict(statuses)

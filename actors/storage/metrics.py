@@ -7,7 +7,7 @@ Every event has ``event`` and ``time`` (unix seconds):
                learning_rate, grad_norm, seconds
     iteration  iteration, policy_version, heldout, loss, pairs, seconds a stage, sample health, gradient norms;
                iteration 0 is the base policy
-    end        seconds, iterations, worker_deaths, chunks_redone, chunks_failed, learner_restarts (of the last start)
+    end        seconds, iterations, worker_deaths, chunks_retried, chunks_failed, learner_restarts (of the last start)
 """
 
 from __future__ import annotations

@@ -23,7 +23,7 @@ import ray.data
 import torch
 from ray.exceptions import RayActorError
 
-from actors.cluster.nodes import cluster_nodes, may_grow_unseen
+from actors.cluster.nodes import cluster_nodes, has_opaque_autoscaler
 from actors.cluster.placement import Request, place
 from actors.pools.worker_slot import WorkerError, first_line
 from tangoflux.data.audio import AudioError, fill_frames, read_excerpt
@@ -204,7 +204,7 @@ def _decoded(clip: dict[str, Any], facts: CodecFacts) -> tuple[dict[str, Any], b
 
 def _check_resources(encoding: Encoding) -> None:
     """Ray Data would wait without a word and without an end for actors, or for a processor to decode on."""
-    if may_grow_unseen():
+    if has_opaque_autoscaler():
         return
     needs = {"CPU": encoding.num_cpus, "GPU": encoding.num_gpus}
     requests = [Request("codec worker", encoding.workers, needs), Request("decoder", 1, {"CPU": DECODING_CPUS})]

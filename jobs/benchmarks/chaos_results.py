@@ -44,13 +44,13 @@ def progress(run_dir: Path) -> Progress:
 
 
 def table(kills: Sequence[Kill], log: Path) -> str:
-    """Kills and seconds lost by kind, and chunks that were done again."""
+    """Kills and seconds lost by kind, and the number of retried chunks."""
     lines = [f"{'kind':<12}{'kills':>6}{'s lost':>9}{'each':>8}"]
     for kind in sorted({kill.kind for kill in kills}):
         lost = [kill.lost_s or 0.0 for kill in kills if kill.kind == kind]
         lines.append(f"{kind:<12}{len(lost):>6}{sum(lost):>9.1f}{sum(lost) / len(lost):>8.1f}")
-    redone = log.read_text(errors="replace").count(" is done again: ")
-    return "\n".join([*lines, f"{'all':<12}{len(kills):>6}", "", f"chunks done again: {redone}"])
+    retried = log.read_text(errors="replace").count("retrying chunk ")
+    return "\n".join([*lines, f"{'all':<12}{len(kills):>6}", "", f"retried chunks: {retried}"])
 
 
 def differences(calm: Path, disturbed: Path) -> list[str]:

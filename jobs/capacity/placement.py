@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from actors.cluster.nodes import cluster_nodes, may_grow_unseen
+from actors.cluster.nodes import cluster_nodes, has_opaque_autoscaler
 from actors.cluster.placement import Request, place
 from actors.options.pool_size import PoolSize
 from actors.options.scheduling import ScheduledWorkerOptions
@@ -43,7 +43,7 @@ def request(name: str, workers: ScheduledWorkerOptions) -> Request:
 
 def describe_placement(phases: Sequence[Sequence[Request]]) -> str:
     """A line for each kind of workers; those of a phase run at the same time."""
-    if may_grow_unseen():
+    if has_opaque_autoscaler():
         return "placement: left to Kubernetes, whose autoscaler may add nodes that cannot be seen from here"
     nodes, lines = cluster_nodes(), list[str]()
     for phase in phases:

@@ -15,7 +15,7 @@ from actors.cluster.placement import Request, place
 from actors.learner.settings import LearnerSettings
 from actors.options.pool_size import PoolSize
 from actors.options.scheduling import PoolOptions, Processes
-from actors.pools.live_pools import publish_pools
+from actors.pools.controller import publish_pools
 from actors.pools.pool import Pool
 from actors.pools.stream import OnGiveUp
 from actors.pools.telemetry import Telemetry
@@ -78,7 +78,7 @@ class Pools:
         status = [pool.status() for pool in (self.rollouts, self.rewards, self.writer)]
         return {
             "worker_deaths": sum(pool.deaths for pool in status),
-            "chunks_redone": sum(pool.redone for pool in status),
+            "chunks_retried": sum(pool.retried for pool in status),
             "chunks_failed": sum(pool.failed for pool in status),
         }
 

@@ -10,13 +10,13 @@ from tangoflux.errors import ConfigError
 
 
 def test_a_run_that_is_not_live_is_said_to_be_so(tmp_path: Path) -> None:
-    with pytest.raises(ConfigError, match=r"no run is live in .* \(it holds no pools.json\)"):
+    with pytest.raises(ConfigError, match=r"no run is live in .* \(there is no pools.json\)"):
         main(["--run-dir", str(tmp_path)])
 
 
 def test_a_run_whose_driver_was_killed_is_not_live(tmp_path: Path) -> None:
     (tmp_path / "pools.json").write_text('{"address": "127.0.0.1:9", "controller": "pools-0", "auth_mode": ""}\n')
-    with pytest.raises(ConfigError, match="its driver is gone; go on with --resume"):
+    with pytest.raises(ConfigError, match="its driver is gone; continue it with --resume"):
         main(["--run-dir", str(tmp_path)])
 
 
@@ -33,8 +33,8 @@ def test_the_table_has_a_line_for_each_pool() -> None:
         "busy": 1,
         "queued": 0,
         "deaths": 0,
-        "redone": 3,
-        "set_aside": 0,
+        "retried": 3,
+        "failed": 0,
         "done": 32,
     }
     pool = PoolStatus("1:4", **counts, per_second=1.5, idle_share=0.25)

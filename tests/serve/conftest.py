@@ -13,7 +13,7 @@ import pytest
 import ray
 from ray import serve
 
-from actors.cluster.ray_logs import NO_METRICS
+from actors.cluster.session import NO_METRICS
 from actors.storage.policy_store import PolicyStore
 
 

@@ -1,4 +1,4 @@
-"""Pools on a cluster of several nodes, which come and go."""
+"""Pools on a cluster whose nodes are added and removed."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ MILLION = 1_000_000
 
 
 class Maker:
-    """Makes arrays that are too large to travel with an answer, and so stay on the node."""
+    """Returns arrays that are too large to be inlined in the reply, so they stay on the node."""
 
     def make(self, number: int) -> NDArray[np.float32]:
         time.sleep(0.3)
@@ -44,7 +44,7 @@ class SlowStarter:
 
 @pytest.fixture
 def cluster() -> Iterator[Cluster]:
-    """A head for the readers, to which nodes for the makers can be added."""
+    """A head for the readers; nodes for the makers can be added."""
     cluster = Cluster(initialize_head=True, head_node_args={"num_cpus": 1, "include_dashboard": False})
     ray.init(address=cluster.address, log_to_driver=False, logging_level=logging.ERROR)
     yield cluster
@@ -56,23 +56,23 @@ def maker_node(cluster: Cluster) -> Any:
     return cluster.add_node(num_cpus=1, resources={"making": 1}, labels={"tier": "spot"})
 
 
-def test_what_a_node_takes_with_it_is_made_again_and_a_new_node_is_used(cluster: Cluster) -> None:
+def test_results_lost_with_a_node_are_recomputed_on_a_new_node(cluster: Cluster) -> None:
     first = maker_node(cluster)
     maker_node(cluster)
-    place = {"num_cpus": 0, "resources": {"making": 1}, "label_selector": {"tier": "spot"}}
-    makers = Pool(ray.remote(Maker), (), PoolSize(2, 2), place, "maker")
+    options = {"num_cpus": 0, "resources": {"making": 1}, "label_selector": {"tier": "spot"}}
+    makers = Pool(ray.remote(Maker), (), PoolSize(2, 2), options, "maker")
     readers = Pool(ray.remote(Reader), (), PoolSize(1, 1), {"num_cpus": 1}, "reader")
     stream = readers.stream("read", makers.stream("make", range(16))).values()
     results = dict(next(stream) for _ in range(3))
     cluster.remove_node(first, allow_graceful=False)
     maker_node(cluster)
     for number, value in stream:
-        assert number not in results, "every input gives one result"
+        assert number not in results, "every input yields one result"
         results[number] = value
     assert results == {number: float(number) for number in range(16)}
 
 
-def test_the_learner_gets_room_unless_one_node_has_it_beside_the_pools(cluster: Cluster) -> None:
+def test_pools_are_released_for_the_learner_unless_it_fits_on_one_node(cluster: Cluster) -> None:
     cluster.add_node(num_cpus=2)
     rewards = Pool(ray.remote(Reader), (), PoolSize(1, 1), {"num_cpus": 1}, "reader")
     list(rewards.stream("read", [np.ones(1)]))
@@ -80,13 +80,13 @@ def test_the_learner_gets_room_unless_one_node_has_it_beside_the_pools(cluster: 
     assert sum(free) == 2
     make_room_for_learner(load_config(["--learner-num-cpus", str(free[-1])]), Pools(rewards, rewards, rewards))
     assert rewards.status().ready == 1
-    # On both nodes together there is room for it even where none has it.
+    # Both nodes together have enough free CPUs, but neither alone.
     make_room_for_learner(load_config(["--learner-num-cpus", str(free[-1] + 1)]), Pools(rewards, rewards, rewards))
     assert rewards.status().ready == 0
 
 
-def test_the_learner_does_not_count_on_what_starting_workers_will_take(cluster: Cluster) -> None:
-    """As after a resume that has only the training left: the pools have just been opened."""
+def test_pools_that_are_still_starting_are_released_for_the_learner(cluster: Cluster) -> None:
+    """Like a resume with only the training left to do: the pools have just been opened."""
     rewards = Pool(ray.remote(SlowStarter), (), PoolSize(1, 1), {"num_cpus": 1}, "reader")
     make_room_for_learner(load_config(["--learner-num-cpus", "1"]), Pools(rewards, rewards, rewards))
     status = rewards.status()
@@ -94,7 +94,7 @@ def test_the_learner_does_not_count_on_what_starting_workers_will_take(cluster: 
 
 
 @pytest.mark.slow
-def test_results_that_a_node_takes_with_it_before_they_are_fetched_are_made_again(
+def test_results_lost_before_they_are_fetched_are_recomputed(
     cluster: Cluster, caplog: pytest.LogCaptureFixture
 ) -> None:
     node = maker_node(cluster)
@@ -102,9 +102,9 @@ def test_results_that_a_node_takes_with_it_before_they_are_fetched_are_made_agai
     stream = makers.stream("make", range(4))
     values = stream.values()
     results = [float(next(values)[1][0])]
-    time.sleep(1.5)  # both that may be in flight are done, and lie on the node
+    time.sleep(1.5)  # both items in flight are done, and their results are on the node
     cluster.remove_node(node, allow_graceful=False)
     maker_node(cluster)
     results += [float(array[0]) for _, array in values]
     assert sorted(results) == [0, 1, 2, 3]
-    assert "is done again" in caplog.text
+    assert "retrying" in caplog.text

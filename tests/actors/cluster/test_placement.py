@@ -1,18 +1,18 @@
-"""Whether workers find a place on nodes of given shapes."""
+"""Whether workers can be scheduled on given nodes."""
 
 from __future__ import annotations
 
 import pytest
 
-from actors.cluster.nodes import addable
-from actors.cluster.placement import Nodes, Request, matches, place
+from actors.cluster.nodes import addable_nodes
+from actors.cluster.placement import NodeGroup, Request, matches, place
 from tangoflux.errors import ResourceError
 
-HEAD = Nodes("head", {"CPU": 8}, {"tier": "on-demand"})
-GPUS = Nodes("rollout", {"CPU": 4, "GPU": 1, "rollout": 1}, {"tier": "spot"}, count=3)
+HEAD = NodeGroup("head", {"CPU": 8}, {"tier": "on-demand"})
+GPUS = NodeGroup("rollout", {"CPU": 4, "GPU": 1, "rollout": 1}, {"tier": "spot"}, count=3)
 
 
-def test_each_worker_is_placed_on_the_first_node_that_has_room() -> None:
+def test_each_worker_is_placed_on_the_first_node_with_free_resources() -> None:
     rollouts = Request("rollout workers", 3, {"CPU": 1, "GPU": 1, "rollout": 1})
     rewards = Request("reward workers", 5, {"CPU": 2})
     assert place([rewards, rollouts], [HEAD, GPUS]) == {
@@ -21,33 +21,36 @@ def test_each_worker_is_placed_on_the_first_node_that_has_room() -> None:
     }
 
 
-def test_fractions_of_a_gpu_share_it_and_do_not_cross_nodes() -> None:
-    assert place([Request("a", 4, {"GPU": 0.5})], [Nodes("n", {"GPU": 1}, count=2)]) == {"a": {"n": 4}}
-    with pytest.raises(ResourceError, match="find no place beside what else runs then"):
-        place([Request("a", 3, {"GPU": 0.6})], [Nodes("n", {"GPU": 1}, count=2)])
+def test_fractional_gpus_share_one_gpu_and_do_not_span_nodes() -> None:
+    assert place([Request("a", 4, {"GPU": 0.5})], [NodeGroup("n", {"GPU": 1}, count=2)]) == {"a": {"n": 4}}
+    with pytest.raises(ResourceError, match="cannot be scheduled next to the other workers"):
+        place([Request("a", 3, {"GPU": 0.6})], [NodeGroup("n", {"GPU": 1}, count=2)])
 
 
-def test_what_only_some_nodes_can_hold_is_placed_before_what_any_can() -> None:
-    nodes = [Nodes("gpu", {"CPU": 8, "GPU": 1}), Nodes("cpu", {"CPU": 8})]
+def test_workers_with_rare_needs_are_placed_first() -> None:
+    nodes = [NodeGroup("gpu", {"CPU": 8, "GPU": 1}), NodeGroup("cpu", {"CPU": 8})]
     many, rare = Request("many", 2, {"CPU": 4}), Request("rare", 1, {"CPU": 2, "GPU": 1})
     assert place([many, rare], nodes)["rare"] == {"gpu": 1}
     bound = Request("bound", 1, {"CPU": 2}, {"tier": "spot"})
-    labelled = [Nodes("spot", {"CPU": 4}, {"tier": "spot"}), Nodes("other", {"CPU": 4}, {"tier": "on-demand"})]
+    labelled = [NodeGroup("spot", {"CPU": 4}, {"tier": "spot"}), NodeGroup("other", {"CPU": 4}, {"tier": "on-demand"})]
     assert place([Request("free", 1, {"CPU": 4}), bound], labelled) == {"free": {"other": 1}, "bound": {"spot": 1}}
 
 
 @pytest.mark.parametrize(
     ("request_", "said"),
     [
-        (Request("w", 1, {"CPU": 9}), r"1 x w \(9 CPU\) find no place: no node has 9 CPU, the most is 8; 1 x head"),
-        (Request("w", 1, {"CPU": 8, "GPU": 1}), r"find no place beside what else"),
-        (Request("w", 1, {"fast": 1}), r"no node has 1 fast, the most is 0"),
-        (Request("w", 4, {"GPU": 1}), r"4 x w \(1 GPU\) find no place beside what else runs then"),
-        (Request("w", 1, {"CPU": 1}, {"zone": "a"}), r"no node has the labels zone=a; there are: 1 x head \(8 CPU\)"),
+        (
+            Request("w", 1, {"CPU": 9}),
+            r"1 x w \(9 CPU\) cannot be scheduled: no node has 9 CPU, the largest has 8; nodes: 1 x head",
+        ),
+        (Request("w", 1, {"CPU": 8, "GPU": 1}), r"cannot be scheduled next to the other workers"),
+        (Request("w", 1, {"fast": 1}), r"no node has 1 fast, the largest has 0"),
+        (Request("w", 4, {"GPU": 1}), r"4 x w \(1 GPU\) cannot be scheduled next to the other workers"),
+        (Request("w", 1, {"CPU": 1}, {"zone": "a"}), r"no node has the labels zone=a; nodes: 1 x head \(8 CPU\)"),
     ],
 )
-def test_what_finds_no_place_is_told_with_what_is_lacking(request_: Request, said: str) -> None:
-    # In sum the nodes have 20 CPUs and 3 GPUs.
+def test_a_refusal_names_the_missing_resource(request_: Request, said: str) -> None:
+    # Together the nodes have 20 CPUs and 3 GPUs.
     with pytest.raises(ResourceError, match=said):
         place([request_], [HEAD, GPUS])
 
@@ -64,14 +67,14 @@ def test_what_finds_no_place_is_told_with_what_is_lacking(request_: Request, sai
         ("!in(a,b)", False),
     ],
 )
-def test_label_selectors_mean_what_they_mean_to_ray(wanted: str, expected: bool) -> None:
+def test_label_selectors_match_as_in_ray(wanted: str, expected: bool) -> None:
     assert matches({"zone": "a"}, {"zone": wanted}) is expected
-    assert matches(None, {"zone": wanted}), "labels that are not known may match"
+    assert matches(None, {"zone": wanted}), "unknown labels match"
 
 
-def test_an_autoscaler_may_add_what_its_file_allows_and_is_not_there_yet() -> None:
+def test_an_autoscaler_may_add_nodes_up_to_the_limits_of_its_file() -> None:
     kinds = {"head": {"resources": {"CPU": 8}}, "gpu": {"resources": {"CPU": 4, "GPU": 1}, "max_workers": 4}}
     file = {"max_workers": 10, "head_node_type": "head", "available_node_types": kinds}
-    assert addable(file, {"gpu": 1}) == [Nodes("gpu", {"CPU": 4, "GPU": 1}, None, 3)]
-    assert addable({**file, "max_workers": 1}, {"gpu": 1}) == []
-    assert addable({}, {}) == []
+    assert addable_nodes(file, {"gpu": 1}) == [NodeGroup("gpu", {"CPU": 4, "GPU": 1}, None, 3)]
+    assert addable_nodes({**file, "max_workers": 1}, {"gpu": 1}) == []
+    assert addable_nodes({}, {}) == []

@@ -1,4 +1,4 @@
-"""Pools that grow and shrink, by themselves and by requests from elsewhere."""
+"""Pools that grow and shrink, by themselves and on requests from other processes."""
 
 from __future__ import annotations
 
@@ -18,8 +18,7 @@ from ray._private.state import jobs
 import actors.pools.pool
 from actors.cluster.live_run import POOLS, LiveRun
 from actors.options.pool_size import PoolSize
-from actors.pools.controller import NAMESPACE, ControllerActor
-from actors.pools.live_pools import publish_pools
+from actors.pools.controller import NAMESPACE, ControllerActor, publish_pools
 from actors.pools.pool import Pool
 from actors.pools.status import PoolStatus
 
@@ -50,8 +49,8 @@ def pool() -> Iterator[Pool]:
     pool.close()
 
 
-def tend_until(pool: Pool, number: int) -> bool:
-    """Whether the pool comes to that many ready actors, and no others."""
+def poll_until(pool: Pool, number: int) -> bool:
+    """Polls until the pool has this many workers and all are ready; False after 30 s."""
     until = time.monotonic() + 30
     while time.monotonic() < until:
         pool.poll()
@@ -68,45 +67,47 @@ def test_a_range_grows_with_the_backlog_and_shrinks_when_idle(pool: Pool, monkey
     results = [ray.get(reference) for _, reference in pool.stream("sleep", list(range(40)), 0.3)]
     assert sorted(results) == list(range(40))
     assert pool.status().ready == 3
-    assert tend_until(pool, 1)
+    assert poll_until(pool, 1)
 
 
-def test_a_smaller_pool_finishes_what_its_actors_were_given(pool: Pool) -> None:
+def test_workers_that_a_smaller_pool_drains_complete_their_items(pool: Pool) -> None:
     pool.resize(PoolSize(3, 3))
-    assert tend_until(pool, 3)
+    assert poll_until(pool, 3)
     stream = pool.stream("sleep", list(range(12)), 0.2)
     results = [next(stream)[0]]
     pool.resize(PoolSize(1, 1))
     results += [number for number, _ in stream]
     assert sorted(results) == list(range(12))
     assert pool.status().deaths == 0
-    assert tend_until(pool, 1)
+    assert poll_until(pool, 1)
 
 
-def test_a_controller_that_dies_is_replaced_and_wishes_are_done(pool: Pool, tmp_path: Path) -> None:
-    with publish_pools(tmp_path, {"rollouts": pool}) as client:
-        assert tend_until(pool, 1)
+def test_resize_requests_are_applied_also_after_the_controller_was_replaced(pool: Pool, tmp_path: Path) -> None:
+    with publish_pools(tmp_path, {"rollouts": pool}) as publisher:
+        assert poll_until(pool, 1)
         for size in (PoolSize(2, 2), PoolSize(3, 3)):
-            controller = named(pool, client.name)
+            controller = find_controller(pool, publisher.name)
             ray.get(controller.request_resize.remote({"rollouts": size}))
-            assert tend_until(pool, size.most)
-            assert told(pool, controller, str(size))
+            assert poll_until(pool, size.most)
+            assert publishes(pool, controller, str(size))
             ray.kill(controller)
         assert (tmp_path / POOLS).exists()
     assert not (tmp_path / POOLS).exists()
 
 
-def test_a_controller_waits_until_its_name_is_free_again(pool: Pool, tmp_path: Path) -> None:
-    with publish_pools(tmp_path / "a", {"rollouts": pool}) as client:
-        last = named(pool, client.name)
-        with publish_pools(tmp_path / "a", {"rollouts": pool}) as client:  # as of a driver that was killed and resumed
+def test_a_controller_starts_as_soon_as_its_name_is_free(pool: Pool, tmp_path: Path) -> None:
+    with publish_pools(tmp_path / "a", {"rollouts": pool}) as publisher:
+        last = find_controller(pool, publisher.name)
+        with publish_pools(
+            tmp_path / "a", {"rollouts": pool}
+        ) as publisher:  # like a driver that was killed and resumed
             pool.poll()
-            assert named(pool, client.name) == last
+            assert find_controller(pool, publisher.name) == last
             ray.kill(last)
             until = time.monotonic() + 20
-            while named(pool, client.name) == last:
-                assert time.monotonic() < until, "there is no new controller"
-            assert "rollouts" in ray.get(named(pool, client.name).status.remote())
+            while find_controller(pool, publisher.name) == last:
+                assert time.monotonic() < until, "no new controller was started"
+            assert "rollouts" in ray.get(find_controller(pool, publisher.name).status.remote())
 
 
 @pytest.mark.parametrize(
@@ -130,7 +131,7 @@ def test_scale_finds_a_controller_that_is_being_replaced(
             time.sleep(0.05)
         time.sleep(1)
         known = ControllerActor.options(name=controller, namespace=NAMESPACE, num_cpus=0).remote()
-        ray.get(known.exchange.remote({"rollouts": pool.status()}))
+        ray.get(known.sync.remote({"rollouts": pool.status()}))
     if controller == "dying":
         known = DyingActor.options(name=controller, namespace=NAMESPACE, num_cpus=0).remote()
     output = process.communicate(timeout=60)[0]
@@ -138,8 +139,8 @@ def test_scale_finds_a_controller_that_is_being_replaced(
     assert re.search(said, output) and "Traceback" not in output
 
 
-def told(pool: Pool, controller: Any, size: str) -> bool:
-    """Whether the controller comes to know the pool's size, at the next exchange."""
+def publishes(pool: Pool, controller: Any, size: str) -> bool:
+    """Polls until the controller has the pool's size; False after 20 s."""
     until = time.monotonic() + 20
     while time.monotonic() < until:
         pool.poll()
@@ -150,8 +151,8 @@ def told(pool: Pool, controller: Any, size: str) -> bool:
     return False
 
 
-def named(pool: Pool, name: str) -> Any:
-    """The controller, once the driver has made it (again)."""
+def find_controller(pool: Pool, name: str) -> Any:
+    """The controller, as soon as the driver has started it."""
     until = time.monotonic() + 20
     while True:
         pool.poll()

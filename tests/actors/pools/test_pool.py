@@ -18,7 +18,7 @@ pytestmark = [pytest.mark.ray, pytest.mark.usefixtures("ray_session")]
 
 
 class Squarer:
-    """Squares numbers, and does what goes wrong in real workers when it is told so."""
+    """Squares numbers, and fails on request in the ways of real workers."""
 
     def __init__(self, offset: int = 0) -> None:
         self.offset = offset
@@ -78,7 +78,7 @@ CPU = {"num_cpus": 0.25}
 
 @pytest.fixture
 def pool(ray_session: None) -> Iterator[Pool]:
-    """A pool whose actors may die."""
+    """A pool whose workers may die."""
     pool = Pool(SquarerActor, (), PoolSize(2, 2), CPU, "squarer")
     yield pool
     pool.close()
@@ -86,27 +86,27 @@ def pool(ray_session: None) -> Iterator[Pool]:
 
 @pytest.fixture(scope="module")
 def shared(ray_session: None) -> Iterator[Pool]:
-    """A pool for tests that leave its actors as they are."""
+    """A pool for tests that kill none of its workers."""
     pool = Pool(SquarerActor, (), PoolSize(2, 2), CPU, "squarer")
     yield pool
     pool.close()
 
 
-def test_every_input_gives_one_result(shared: Pool) -> None:
+def test_every_input_yields_one_result(shared: Pool) -> None:
     results = {number: ray.get(reference) for number, reference in shared.stream("square", range(20))}
     assert results == {number: number**2 for number in range(20)}
 
 
-def test_no_inputs_give_no_results(shared: Pool) -> None:
+def test_no_inputs_yield_no_results(shared: Pool) -> None:
     assert list(shared.stream("square", [])) == []
 
 
-def test_inputs_are_taken_only_as_fast_as_results_are_read(shared: Pool) -> None:
+def test_inputs_are_read_only_as_fast_as_results(shared: Pool) -> None:
     taken: list[int] = []
     stream = shared.stream("square", (taken.append(number) or number for number in range(50)))
     for read, _ in enumerate(stream, start=1):
         time.sleep(0.01)
-        assert len(taken) <= read + 4, "two for each of two actors may be ahead of the reader"
+        assert len(taken) <= read + 4, "each of two workers may be two items ahead of the reader"
 
 
 def test_a_chained_pool_works_while_the_first_still_does() -> None:
@@ -120,13 +120,13 @@ def test_a_chained_pool_works_while_the_first_still_does() -> None:
     assert min(scored for _, scored in times.values()) < max(sampled for sampled, _ in times.values())
 
 
-def test_an_input_whose_worker_is_killed_goes_to_another(pool: Pool, tmp_path: Path) -> None:
+def test_an_input_whose_worker_dies_is_retried(pool: Pool, tmp_path: Path) -> None:
     results = [ray.get(reference) for _, reference in pool.stream("die_once", range(10), tmp_path / "died")]
     assert sorted(results) == list(range(10))
     assert (tmp_path / "died").exists()
 
 
-def test_a_worker_killed_from_outside_loses_and_doubles_nothing(pool: Pool) -> None:
+def test_every_input_yields_one_result_when_a_worker_is_killed(pool: Pool) -> None:
     pids = {ray.get(reference) for _, reference in pool.stream("pid", range(8))}
     stream = pool.stream("slowly", range(8), 0.2)
     results = [next(stream)[0]]
@@ -135,18 +135,18 @@ def test_a_worker_killed_from_outside_loses_and_doubles_nothing(pool: Pool) -> N
     assert sorted(results) == list(range(8))
 
 
-def test_an_input_that_ends_three_workers_is_named_and_no_other(pool: Pool) -> None:
+def test_only_the_input_that_ends_three_workers_is_blamed(pool: Pool) -> None:
     results: list[int] = []
     with pytest.raises(WorkerError, match=r"squarer: 1 was given up after 3 workers"):
         results.extend(number for number, _ in pool.stream("die", range(4)))
     assert set(results) <= {0, 2, 3}
 
 
-def test_an_input_that_ends_three_workers_is_set_aside_and_the_rest_goes_on(pool: Pool) -> None:
-    aside: dict[int, str] = {}
-    stream = pool.stream("die", range(6), on_give_up=lambda number, error: aside.update({number: str(error)}))
+def test_a_stream_continues_without_an_input_that_was_given_up(pool: Pool) -> None:
+    given_up: dict[int, str] = {}
+    stream = pool.stream("die", range(6), on_give_up=lambda number, error: given_up.update({number: str(error)}))
     assert sorted(number for number, _ in stream) == [0, 2, 3, 4, 5]
-    assert list(aside) == [1] and "was given up after 3 workers" in aside[1]
+    assert list(given_up) == [1] and "was given up after 3 workers" in given_up[1]
 
 
 def test_a_worker_that_hangs_is_replaced(tmp_path: Path) -> None:
@@ -167,7 +167,7 @@ def test_the_deaths_of_idle_workers_are_not_blamed_on_the_next_input() -> None:
     assert [number for number, _ in pool.stream("square", [1])] == [1]
     status = pool.status()
     pool.close()
-    assert (status.deaths, status.redone) == (3, 0)
+    assert (status.deaths, status.retried) == (3, 0)
 
 
 @pytest.mark.parametrize("ready", [True, False])
@@ -182,39 +182,39 @@ def test_a_worker_that_hangs_in_a_broadcast_is_replaced(tmp_path: Path, ready: b
     assert status.deaths == 1
 
 
-def test_an_error_of_the_task_names_the_input_and_keeps_its_cause(shared: Pool) -> None:
+def test_an_error_of_the_method_names_the_input_and_keeps_its_cause(shared: Pool) -> None:
     with pytest.raises(WorkerError, match=r"^squarer: 2 failed in fail: ValueError: two is not allowed$") as caught:
         list(shared.stream("fail", range(4)))
     assert isinstance(caught.value.__cause__, ValueError)
 
 
-def test_a_clear_error_of_the_task_is_raised_as_it_is(shared: Pool) -> None:
+def test_a_tangoflux_error_of_the_method_is_raised_unchanged(shared: Pool) -> None:
     with pytest.raises(DataError, match=r"^0 is not in the manifest$"):
         list(shared.stream("complain", [0]))
 
 
-def test_an_error_in_the_constructor_is_raised_and_does_not_hang() -> None:
+def test_an_error_in_the_constructor_is_raised() -> None:
     pool = Pool(ray.remote(BadStart), ("raise",), PoolSize(1, 1), CPU, "bad starter")
     with pytest.raises(WorkerError, match=r"could not start: .*DataError: there is no policy at"):
         next(pool.stream("square", [1]))
     pool.close()
 
 
-def test_actors_that_die_while_they_start_end_in_an_error() -> None:
+def test_workers_that_die_during_start_up_raise_an_error() -> None:
     pool = Pool(ray.remote(BadStart), ("kill",), PoolSize(1, 1), CPU, "bad starter")
     with pytest.raises(WorkerError, match=r"^bad starter: died 3 times in a row before it was ready"):
         next(pool.stream("square", [1]))
     pool.close()
 
 
-def test_actors_that_no_node_can_hold_end_in_an_error() -> None:
+def test_workers_that_fit_no_node_raise_an_error() -> None:
     pool = Pool(SquarerActor, (), PoolSize(1, 1), {"num_cpus": 64}, "giant", start_timeout_s=0.5)
     with pytest.raises(WorkerError, match=r"no giant was ready within 0.5 s: each needs \{'num_cpus': 64\}"):
         next(pool.stream("square", [1]))
     pool.close()
 
 
-def test_actors_whose_environment_cannot_be_made_end_in_an_error() -> None:
+def test_workers_whose_environment_cannot_be_created_raise_an_error() -> None:
     broken = {"num_cpus": 0.25, "runtime_env": {"conda": "an-environment-that-is-not-there"}}
     pool = Pool(SquarerActor, (), PoolSize(1, 1), broken, "squarer")
     with pytest.raises(WorkerError, match=r"^squarer: died 3 times in a row before it was ready"):
@@ -222,7 +222,7 @@ def test_actors_whose_environment_cannot_be_made_end_in_an_error() -> None:
     pool.close()
 
 
-def test_broadcasts_reach_ready_starting_and_replaced_actors(pool: Pool, tmp_path: Path) -> None:
+def test_broadcasts_reach_ready_starting_and_replacement_workers(pool: Pool, tmp_path: Path) -> None:
     pool.broadcast("set_offset", 100)
     assert {ray.get(reference) for _, reference in pool.stream("square", [0] * 8)} == {100}
     pool.broadcast("set_offset", ray.put(7))
@@ -237,7 +237,7 @@ def test_a_failing_broadcast_is_raised(pool: Pool) -> None:
         pool.broadcast("complain", 5)
 
 
-def test_release_gives_the_processors_back_and_the_next_stream_takes_them_again(pool: Pool) -> None:
+def test_release_frees_the_cpus_and_the_next_stream_starts_new_workers(pool: Pool) -> None:
     pool.broadcast("set_offset", 3)
     assert len(list(pool.stream("square", range(4)))) == 4
     taken = free_cpus()
@@ -253,9 +253,9 @@ def free_cpus() -> float:
     return ray.available_resources()["CPU"]
 
 
-def test_a_stream_that_was_left_early_does_not_disturb_the_next(shared: Pool) -> None:
-    left = shared.stream("slowly", range(8), 0.05)
-    next(left)
+def test_an_abandoned_stream_does_not_disturb_the_next(shared: Pool) -> None:
+    abandoned = shared.stream("slowly", range(8), 0.05)
+    next(abandoned)
     assert sorted(number for number, _ in shared.stream("square", range(8))) == list(range(8))
     with pytest.raises(RuntimeError, match="ended by another"):
-        next(left)
+        next(abandoned)

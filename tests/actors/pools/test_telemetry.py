@@ -1,4 +1,4 @@
-"""What a run tells of itself, read where Prometheus reads it."""
+"""A run's metrics, read from the endpoint that Prometheus scrapes."""
 
 from __future__ import annotations
 
@@ -27,12 +27,12 @@ DRIVER = """
     pool = Pool(ray.remote(FakeRollout), (), PoolSize(1, 1), {"num_cpus": 0}, "rollout worker")
     prompts = [Prompt(f"p{number}", "a dog", 1.0) for number in range(6)]
     telemetry = Telemetry()
-    telemetry.pools({"rollouts": pool.status()})
+    telemetry.record_pools({"rollouts": pool.status()})
     list(pool.stream("sample", rollout_chunks(prompts, 1, 0, 2, 3)))
-    telemetry.pools({"rollouts": pool.status()})
+    telemetry.record_pools({"rollouts": pool.status()})
     telemetry.show("policy_version", 3)
     telemetry.count("dropped_groups", 2)
-    print("told", flush=True)
+    print("recorded", flush=True)
     sys.stdin.read()
 """
 
@@ -45,7 +45,7 @@ def free_port() -> int:
         return listener.getsockname()[1]
 
 
-def scraped(port: int) -> str:
+def scrape(port: int) -> str:
     try:
         with urllib.request.urlopen(f"http://127.0.0.1:{port}/metrics", timeout=5) as answer:
             return answer.read().decode()
@@ -54,14 +54,14 @@ def scraped(port: int) -> str:
 
 
 @pytest.mark.ray
-def test_pools_and_policy_are_seen_on_rays_prometheus_endpoint() -> None:
+def test_metrics_of_pools_and_policy_are_on_rays_prometheus_endpoint() -> None:
     port = free_port()
     command = [sys.executable, "-c", textwrap.dedent(DRIVER), str(port)]
     driver = subprocess.Popen(command, cwd=REPOSITORY, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
     try:
-        assert driver.stdout and driver.stdout.readline() == "told\n"
+        assert driver.stdout and driver.stdout.readline() == "recorded\n"
         until = time.monotonic() + 60
-        while "tangoflux_dropped_groups" not in (page := scraped(port)):
+        while "tangoflux_dropped_groups" not in (page := scrape(port)):
             assert time.monotonic() < until, page[-2000:]
             time.sleep(0.5)
     finally:

@@ -100,8 +100,8 @@ def test_a_codec_that_cannot_be_loaded_is_one_line(clips: list[Clip], tmp_path: 
 @pytest.mark.parametrize(
     ("workers", "num_gpus", "message"),
     [
-        (2, 0, r"1 x decoder \(1 CPU\) find no place beside what else runs then: .*; see --codec-workers"),
-        (1, 1, r"1 x codec worker \(1 CPU, 1 GPU\) find no place: no node has 1 GPU, .*--codec-num-gpus"),
+        (2, 0, r"1 x decoder \(1 CPU\) cannot be scheduled next to the other workers: .*; see --codec-workers"),
+        (1, 1, r"1 x codec worker \(1 CPU, 1 GPU\) cannot be scheduled: no node has 1 GPU, .*--codec-num-gpus"),
     ],
 )
 def test_too_few_processors_are_an_error_and_no_endless_wait(

@@ -38,9 +38,9 @@ def test_one_gpu_serves_pools_and_learner_in_turn() -> None:
 @pytest.mark.parametrize(
     ("options", "said"),
     [
-        (["--rollout-num-gpus", "0.6", "--rollout-workers", "2"], "2 x rollout workers .* beside what else runs"),
+        (["--rollout-num-gpus", "0.6", "--rollout-workers", "2"], "2 x rollout workers .* next to the other workers"),
         (["--rollout-num-gpus", "0.6", "--rollout-workers", "2:4"], "2 x rollout workers"),
-        (["--learner-num-gpus", "2"], "1 x learner ranks .* no node has 2 GPU, the most is 1"),
+        (["--learner-num-gpus", "2"], "1 x learner ranks .* no node has 2 GPU, the largest has 1"),
         (["--reward-resources", "reward=1"], "no node has 1 reward"),
         (["--learner-label-selector", "zone=a"], "no node has the labels zone=a"),
     ],
