@@ -8,19 +8,17 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from actors.options.command_line import load_options
-from jobs.options.prepare import DESCRIPTION, EXAMPLES, PrepareJob
+from jobs.options.prepare import COMMAND, PrepareJob
 from tangoflux.cli import resumable, run_main
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Checks what can be checked, then encodes the clips that no shard holds yet."""
-    config = load_options(
-        PrepareJob, argv, program="python jobs/prepare.py", description=DESCRIPTION, examples=EXAMPLES
-    )
-    # torch and Ray take seconds to import, which --help and a mistyped option need not wait for.
+    config = load_options(PrepareJob, COMMAND, argv)
+    # torch and Ray take seconds to import; --help and a mistyped option should not wait for them.
     from jobs.stages.prepare import run
 
-    with resumable("the same command goes on where it stopped"):
+    with resumable("run the same command again to resume"):
         run(config)
     return 0
 

@@ -8,17 +8,17 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from actors.options.command_line import load_options
-from jobs.options.score import DESCRIPTION, EXAMPLES, ScoreJob
+from jobs.options.score import COMMAND, ScoreJob
 from tangoflux.cli import resumable, run_main
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Checks what can be checked, scores the shards that are not scored yet, and pairs those not paired yet."""
-    config = load_options(ScoreJob, argv, program="python jobs/score.py", description=DESCRIPTION, examples=EXAMPLES)
-    # torch and Ray take seconds to import, which --help and a mistyped option need not wait for.
+    config = load_options(ScoreJob, COMMAND, argv)
+    # torch and Ray take seconds to import; --help and a mistyped option should not wait for them.
     from jobs.stages.score import run
 
-    with resumable("the same command goes on where it stopped"):
+    with resumable("run the same command again to resume"):
         run(config)
     return 0
 

@@ -9,14 +9,14 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from actors.options.command_line import load_options
-from jobs.options.train import DESCRIPTION, EXAMPLES, TrainJob
+from jobs.options.train import COMMAND, TrainJob
 from tangoflux.cli import run_main
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Checks what can be checked, encodes the pairs where they are a user's, trains, and writes the new policy."""
-    config = load_options(TrainJob, argv, program="python jobs/train.py", description=DESCRIPTION, examples=EXAMPLES)
-    # torch and Ray take seconds to import, which --help and a mistyped option need not wait for.
+    config = load_options(TrainJob, COMMAND, argv)
+    # torch and Ray take seconds to import; --help and a mistyped option should not wait for them.
     from jobs.stages.train import run
 
     run(config)

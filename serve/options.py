@@ -1,4 +1,4 @@
-"""All options of the endpoint, declared once: for the command line, ``serve run`` and Serve's config files."""
+"""Options of the endpoint: for `python serve/run.py`, ``serve run`` and Serve's config files."""
 
 from __future__ import annotations
 
@@ -11,12 +11,32 @@ from typing import Annotated, Any
 
 from pydantic import BeforeValidator, ConfigDict, PlainSerializer
 
-from actors.options.pool_size import ALLOWED, PoolSize
-from actors.options.scheduling import CustomResources, LabelSelector, label_selector_option, resources_option
-from actors.options.schema import Options, build, leaves, option
+from actors.options.command_line import Command
+from actors.options.pool_size import PoolSize
+from actors.options.scheduling import (
+    ANY_NODE,
+    CustomResources,
+    ElasticNumWorkers,
+    LabelSelector,
+    NumCpus,
+    NumGpus,
+    Threads,
+)
+from actors.options.schema import Options, build, option, option_fields
 from actors.storage.object_store import ObjectStorePath, parse_path
 from tangoflux.errors import ConfigError
 from tangoflux.sampling_params import MAX_NUM_STEPS, Precision
+
+DESCRIPTION = "Serves the latest policy over HTTP, with a web page to try it on, until Ctrl-C."
+
+EXAMPLES = """\
+examples:
+  python serve/run.py                                   the miniature, on http://127.0.0.1:8000
+  python serve/run.py --run-dir runs/a                  each new policy of a run of jobs/crpo.py
+  python serve/run.py --policy declare-lab/TangoFlux --num-gpus 1 --precision auto --reward 630k-audioset-best
+  curl -s 127.0.0.1:8000/v1/audio/generate -H 'Content-Type: application/json' \\
+      -d '{"input": "a dog barks twice", "response_format": "flac"}' -o dog.flac
+"""
 
 KEY_VARIABLE = "TANGOFLUX_API_KEY"
 
@@ -26,37 +46,39 @@ RunDir = Annotated[
     PlainSerializer(lambda value: None if value is None else str(value), return_type=str | None),
 ]
 
-Replicas = Annotated[PoolSize, BeforeValidator(PoolSize.parse), PlainSerializer(str, return_type=str)]
-
 
 class Limits(Options):
-    """what one request may ask for, and all together"""
+    """Limits of one request, and of all requests together."""
 
     max_prompt_chars: int = option(1000, "longest prompt and negative prompt", unit="characters", ge=1, le=100_000)
-    max_steps: int = option(200, "most Euler steps", flag="max-steps", ge=1, le=MAX_NUM_STEPS)
-    max_samples: int = option(8, "most samples of a request (n, best_of)", ge=1, le=100)
-    max_seconds: float | None = option(None, "longest audio; none is the policy's longest", unit="s", gt=0, le=3600)
+    max_steps: int = option(200, "largest number of Euler steps", unit="steps", ge=1, le=MAX_NUM_STEPS)
+    max_samples: int = option(8, "largest number of samples (n, best_of)", unit="samples", ge=1, le=100)
+    max_seconds: float | None = option(
+        None, "longest audio", unit="seconds", default_text="the policy's longest", gt=0, le=3600
+    )
     max_body_bytes: int = option(65_536, "largest request body", unit="bytes", ge=1024, le=2**24)
-    max_body_s: float = option(10.0, "in which it must have come", unit="s", gt=0, le=3600)
-    max_waiting: int = option(64, "samples that wait for the engine; more are told to come back", ge=1, le=10_000)
-    retry_after_s: int = option(2, "after which they are told to", unit="s", ge=1, le=3600)
+    max_body_s: float = option(10.0, "longest time for a request body to arrive", unit="seconds", gt=0, le=3600)
+    max_waiting: int = option(
+        64, "samples that may wait for the engine; beyond this, requests get 503", unit="samples", ge=1, le=10_000
+    )
+    retry_after_s: int = option(2, "Retry-After of these answers", unit="seconds", ge=1, le=3600)
 
 
 class ReplicaOptions(Options):
-    """the processes that hold the policies"""
+    """Replicas: the processes that hold the policies."""
 
-    replicas: Replicas = option(
-        PoolSize(1, 1), "how many, or a range that follows the load (1:4)", allowed=ALLOWED, default_text="1"
+    replicas: ElasticNumWorkers = PoolSize(1, 1)
+    target_requests: int = option(
+        8, "requests in flight per replica at which a range of replicas scales", unit="requests", ge=1, le=10_000
     )
-    target_requests: int = option(8, "requests under way in each that such a range aims at", ge=1, le=10_000)
-    num_cpus: float = option(1.0, "CPUs that each asks of Ray", ge=0, le=1024)
-    num_gpus: float = option(0.0, "GPUs, or a share of one, of each; with any it computes there", ge=0, le=8)
-    resources: CustomResources = resources_option("resources")
-    label_selector: LabelSelector = label_selector_option("label-selector")
-    threads: int = option(2, "CPU threads of the sampling in each", ge=1, le=1024)
-    precision: Precision = option("fp32", "in which policies compute; auto takes bf16 where the device has it")
-    batch_memory_gb: float = option(2.0, "memory for the rows that are sampled at once", unit="GB", gt=0, le=1000)
-    kept_policies: int = option(3, "versions of the policy in memory at most", ge=1, le=100)
+    num_cpus: NumCpus = 1.0
+    num_gpus: NumGpus = 0.0
+    resources: CustomResources = ANY_NODE
+    label_selector: LabelSelector = ANY_NODE
+    threads: Threads = 2
+    precision: Precision = option("fp32", "precision of the sampling; auto: bf16 if the device has instructions for it")
+    batch_memory_gb: float = option(2.0, "memory for a batch of samples", unit="GB", gt=0, le=1000)
+    kept_policies: int = option(3, "largest number of policy versions in memory", unit="versions", ge=1, le=100)
 
 
 class ServeOptions(Options):
@@ -66,49 +88,51 @@ class ServeOptions(Options):
 
     run_dir: RunDir = option(
         None,
-        "a run of jobs/crpo.py to follow: a directory or URI; none serves --model",
+        "run of jobs/crpo.py whose latest policy is served: a directory or URI",
         allowed="a directory, or s3://bucket/prefix, gs://bucket/prefix or az://container/prefix",
     )
-    model: str = option("miniature", "the policy without --run-dir: a directory, a name, or owner/name on the hub")
-    reward: str = option("miniature-clap", "reward model that ranks best_of and scores samples")
-    host: str = option("127.0.0.1", "address that is listened on")
-    port: int = option(8000, "port that is listened on", ge=1, le=65535)
-    api_key_file: Path | None = option(None, f"file with the key that requests must have; else ${KEY_VARIABLE}")
-    open_to_all: bool = option(False, "listen on another address than loopback although there is no key")
-    cors_origins: str = option("", "origins whose pages may call the endpoint, separated by commas; * is all")
+    policy: str = option(
+        "miniature", "policy to serve without --run-dir: a directory, a name or owner/name on the hub", min_length=1
+    )
+    reward: str = option("miniature-clap", "reward model that ranks best_of and scores samples", min_length=1)
+    host: str = option("127.0.0.1", "address to listen on")
+    port: int = option(8000, "port to listen on", ge=1, le=65535)
+    api_key_file: Path | None = option(
+        None, "file with the API key that requests must send", default_text=f"the key in ${KEY_VARIABLE}, if any"
+    )
+    open_to_all: bool = option(False, "listen on an address other than loopback without an API key")
+    cors_origins: str = option("", "origins whose pages may call the endpoint, separated by commas; *: all")
     log_prompts: bool = option(False, "write prompts to the log")
     metrics_port: int | None = option(
-        None, "port of Ray's /metrics on all addresses, when Ray is started here; none has none", ge=1, le=65535
+        None, "port of Ray's /metrics, on all addresses, if Ray is started here", ge=1, le=65535
     )
-    poll_s: float = option(1.0, "between two looks for a new policy", unit="s", gt=0, le=60)
+    poll_s: float = option(1.0, "time between checks for a new policy", unit="seconds", gt=0, le=60)
     limits: Limits = Limits()
     replica: ReplicaOptions = ReplicaOptions()
 
 
+COMMAND = Command("python serve/run.py", DESCRIPTION, EXAMPLES)
+
+
 def options_of(arguments: Mapping[str, Any]) -> ServeOptions:
-    """From what ``serve run serve.app:app name=value`` or a Serve config gives, by name.
+    """The options from the arguments of ``serve run serve.app:app name=value`` or a Serve config, by name.
 
     Raises:
         ConfigError: an unknown name, or a value that is not allowed.
     """
-    by_name = {leaf.name: leaf for leaf in leaves(ServeOptions)}
-    unknown = [name for name in arguments if name not in by_name]
+    keys = {option.name: option.key for option in option_fields(ServeOptions)}
+    unknown = [name for name in arguments if name not in keys]
     if unknown:
-        raise ConfigError(f"unknown option {unknown[0]}; there are: {', '.join(by_name)}")
-    values: dict[str, Any] = {}
-    for name, value in arguments.items():
-        leaf = by_name[name]
-        if leaf.type is bool and isinstance(value, str):
-            value = {"true": True, "false": False}.get(value.lower(), value)
-        values[leaf.path] = None if value == "none" and leaf.is_optional else value
-    return build(ServeOptions, values, {by_name[name].path: name for name in arguments})
+        raise ConfigError(f"unknown option {unknown[0]}; known are {', '.join(keys)}")
+    values = {keys[name]: value for name, value in arguments.items()}
+    return build(ServeOptions, values, {keys[name]: name for name in arguments})
 
 
 def key_hash(options: ServeOptions) -> str | None:
-    """SHA-256 of the API key, which alone is passed on; None without a key.
+    """SHA-256 of the API key, so that the key itself stays in this process; None without a key.
 
     Raises:
-        ConfigError: the file with it cannot be read, or holds none.
+        ConfigError: the key's file cannot be read or is empty.
     """
     key = os.environ.get(KEY_VARIABLE, "").strip()
     if options.api_key_file:
@@ -122,10 +146,10 @@ def key_hash(options: ServeOptions) -> str | None:
 
 
 def check_reachable(host: str, key: str | None, open_to_all: bool) -> None:
-    """Whether an endpoint without a key may listen there.
+    """Checks that an endpoint without a key listens on loopback only.
 
     Raises:
-        ConfigError: others could reach it.
+        ConfigError: other machines could reach it.
     """
     if key or open_to_all or host == "localhost":
         return
@@ -133,8 +157,8 @@ def check_reachable(host: str, key: str | None, open_to_all: bool) -> None:
         if ipaddress.ip_address(host).is_loopback:
             return
     except ValueError:
-        pass  # a name, which may be anybody's
+        pass  # a host name, which may resolve to any address
     raise ConfigError(
-        f"--host {host} can be reached from elsewhere and there is no key; set {KEY_VARIABLE} or --api-key-file, "
-        "or say --open-to-all"
+        f"--host {host} can be reached from other machines and there is no key; set {KEY_VARIABLE} or "
+        "--api-key-file, or pass --open-to-all"
     )

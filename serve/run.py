@@ -13,29 +13,16 @@ from contextlib import redirect_stdout, suppress
 from typing import Any
 
 from actors.options.command_line import load_options
-from serve.options import ServeOptions, check_reachable, key_hash
+from serve.options import COMMAND, ServeOptions, check_reachable, key_hash
 from tangoflux.cli import catch_sigterm, run_main
 from tangoflux.errors import CheckpointError, ResourceError
-
-DESCRIPTION = "Serves the latest policy over HTTP, with a page to listen on, until Ctrl-C."
-
-EXAMPLES = """\
-examples:
-  python serve/run.py                                   the miniature, on http://127.0.0.1:8000
-  python serve/run.py --run-dir runs/a                  follows a run of jobs/crpo.py, and serves each new policy
-  python serve/run.py --model declare-lab/TangoFlux --num-gpus 1 --precision auto --reward 630k-audioset-best
-  curl -s 127.0.0.1:8000/v1/audio/generate -H 'Content-Type: application/json' \\
-      -d '{"input": "a dog barks twice", "response_format": "flac"}' -o dog.flac
-"""
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Checks the options, starts Serve on this machine or on the cluster of $RAY_ADDRESS, and waits."""
-    options = load_options(
-        ServeOptions, argv, program="python serve/run.py", description=DESCRIPTION, examples=EXAMPLES
-    )
+    options = load_options(ServeOptions, COMMAND, argv)
     check_reachable(options.host, key_hash(options), options.open_to_all)
-    # Ray takes seconds to import, which --help and a mistyped option need not wait for.
+    # Ray takes seconds to import; --help and a mistyped option should not wait for it.
     from actors.cluster.session import silence_ray_logs
 
     silence_ray_logs(metrics=options.metrics_port is not None)
@@ -70,9 +57,9 @@ def _say(options: ServeOptions, health: Mapping[str, Any]) -> None:
     """
     refused = "; ".join(f"{name}: {reason}" for name, reason in health["refused"].items())
     if refused and options.run_dir is None:
-        raise CheckpointError(f"--model {options.model} cannot be served: {refused}")
+        raise CheckpointError(f"--policy {options.policy} cannot be served: {refused}")
     served = health["version"] or f"no policy yet ({refused or health['problem'] or 'it will come with the run'})"
-    print(f"serving {options.run_dir or options.model}, {served}, on http://{options.host}:{options.port}", flush=True)
+    print(f"serving {options.run_dir or options.policy}, {served}, on http://{options.host}:{options.port}", flush=True)
 
 
 def _start_ray(options: ServeOptions) -> None:

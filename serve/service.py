@@ -246,12 +246,12 @@ def versions_of(options: ServeOptions) -> Versions:
         CheckpointError, ConfigError: there is no such model or run.
     """
     if options.run_dir is None:
-        return Versions(find_directory(options.model), is_run=False)
+        return Versions(find_directory(options.policy), is_run=False)
     if isinstance(options.run_dir, ObjectStorePath):
         return Versions(options.run_dir, is_run=True)
     directory = options.run_dir.expanduser().resolve()
     if not directory.is_dir():
-        raise ConfigError(f"--run-dir {options.run_dir} is no directory; start the run first, or serve a --model")
+        raise ConfigError(f"--run-dir {options.run_dir} is not a directory; start the run first, or pass --policy")
     return Versions(Path(directory), is_run=True)
 
 

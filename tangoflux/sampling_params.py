@@ -40,6 +40,10 @@ class SamplingParams:
             raise ConfigError(f"guidance_scale {self.guidance_scale} must be a number from 0 to {MAX_GUIDANCE_SCALE}")
 
 
+MINIATURE_PARAMS = SamplingParams(num_steps=12, guidance_scale=3.0)
+"""Default of the jobs, and of figures about the miniature."""
+
+
 def uses_bf16(precision: Precision, device: str) -> bool:
     """Whether the policy computes in bfloat16; with ``auto``, whether ``device`` has instructions for it."""
     import torch

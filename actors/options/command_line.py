@@ -1,4 +1,4 @@
-"""The command line of a job, made from its options."""
+"""The command line of a command, derived from its options."""
 
 from __future__ import annotations
 
@@ -6,51 +6,68 @@ import argparse
 import difflib
 import sys
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal, NoReturn, get_args, get_origin
+from typing import Annotated, Any, Literal, NoReturn, get_args, get_origin
 
-from actors.options.schema import Leaf, Model, Options, build, leaves, sections
+from actors.options.pool_size import PoolSize
+from actors.options.schema import Model, OptionField, Options, build, option_fields, sections
 from actors.options.yaml_files import find_config, hint, read_values
 from tangoflux.errors import ConfigError
 
 
-def load_options(
-    model: type[Model],
-    argv: Sequence[str] | None,
-    *,
-    program: str,
-    description: str,
-    examples: str,
-    shipped: Mapping[str, Path] | None = None,
-    file_without_config: Callable[[Mapping[str, Any]], Path | None] = lambda arguments: None,
-) -> Model:
-    """Reads a job's options: from the command line, else from the file that ``--config`` names, else the defaults.
+@dataclass(frozen=True)
+class Command:
+    """A command as ``--help`` presents it.
+
+    Attributes:
+        program: how it is started, for example ``python jobs/crpo.py``.
+        description, examples: printed before and after the options.
+        configs: files that ``--config`` finds by name.
+        default_config: returns the file to read if ``--config`` is missing, given the arguments by key; or None.
+    """
+
+    program: str
+    description: str
+    examples: str
+    configs: Mapping[str, Path] = field(default_factory=dict[str, Path])
+    default_config: Callable[[Mapping[str, Any]], Path | None] = lambda arguments: None
+
+
+def load_options(model: type[Model], command: Command, argv: Sequence[str] | None) -> Model:
+    """Reads a command's options: from the command line, then the file that ``--config`` names, then the defaults.
 
     Args:
         argv: the arguments; None means those of this process.
-        program, description, examples: for ``--help``, which prints and exits.
-        shipped: the configs that ``--config`` finds by name, where the job has such.
-        file_without_config: names the file for arguments (by path) without ``--config``, where there is one.
 
     Raises:
         ConfigError: an unknown option or key, or a value that is not allowed; one line that names it and the fix.
     """
-    known = {leaf.path: leaf for leaf in leaves(model)}
-    parser = _parser(model, program, description, examples, shipped or {})
-    given, unknown = parser.parse_known_args(sys.argv[1:] if argv is None else argv)
-    _refuse_unknown(unknown, ["--config", *(leaf.flag for leaf in known.values())])
-    arguments: dict[str, Any] = vars(given)
-    values: dict[str, Any] = {}
-    origins: dict[str, str] = {}
+    arguments, unknown = _parse(model, command, argv)
+    _refuse_unknown(unknown, ["--config", *(option.flag for option in option_fields(model))])
+    return _build(model, command, arguments)
+
+
+def load_known_options(model: type[Model], command: Command, argv: Sequence[str] | None) -> tuple[Model, list[str]]:
+    """As `load_options`, for a command that passes all other options on to another one; returns those too."""
+    arguments, others = _parse(model, command, argv)
+    return _build(model, command, arguments), others
+
+
+def _parse(model: type[Options], command: Command, argv: Sequence[str] | None) -> tuple[dict[str, Any], list[str]]:
+    """The arguments by key, and those that are unknown."""
+    parser, has_positional = _parser(model, command)
+    parse = parser.parse_known_intermixed_args if has_positional else parser.parse_known_args
+    namespace, unknown = parse(sys.argv[1:] if argv is None else argv)
+    return vars(namespace), unknown
+
+
+def _build(model: type[Model], command: Command, arguments: dict[str, Any]) -> Model:
     name = arguments.pop("--config", None)
-    file = find_config(name, shipped or {}) if name is not None else file_without_config(arguments)
-    if file is not None:
-        values = read_values(model, file)
-        origins = {path: f"{path} in {file}" for path in values}
-    for path, value in arguments.items():
-        values[path] = None if value == "none" and known[path].is_optional else value
-        origins[path] = known[path].flag
-    return build(model, values, origins)
+    file = command.default_config(arguments) if name is None else find_config(name, command.configs)
+    values = read_values(model, file) if file else {}
+    flags = {option.key: option.flag for option in option_fields(model) if option.key in arguments}
+    return build(model, values | arguments, {key: f"{key} in {file}" for key in values} | flags)
 
 
 class _Parser(argparse.ArgumentParser):
@@ -58,40 +75,52 @@ class _Parser(argparse.ArgumentParser):
         raise ConfigError(f"{message.removeprefix('argument ')}; see --help")
 
 
-def _parser(
-    model: type[Options], program: str, description: str, examples: str, shipped: Mapping[str, Path]
-) -> _Parser:
+def _parser(model: type[Options], command: Command) -> tuple[_Parser, bool]:
+    """The parser, and whether it has positional arguments."""
+    positional = [option.flag for option in option_fields(model) if option.extra("positional")]
     parser = _Parser(
-        prog=program,
-        usage=f"{program} [--config NAME] [--option value ...]",
-        description=description,
-        epilog=examples,
+        prog=command.program,
+        usage=" ".join([command.program, *positional, "[--config NAME] [--option value ...]"]),
+        description=command.description,
+        epilog=command.examples,
         formatter_class=lambda prog: argparse.RawDescriptionHelpFormatter(prog, max_help_position=34),
         argument_default=argparse.SUPPRESS,
         allow_abbrev=False,
     )
-    groups = {"run": parser.add_argument_group("run")}
-    text = "a YAML file of options"
-    if shipped:
-        text = f"{text}, or one that comes with the project: {', '.join(shipped)}"
-    groups["run"].add_argument("--config", dest="--config", metavar="NAME", help=text)
+    groups: dict[str, Any] = {"": parser}
+    shipped = f", or one that comes with the project: {', '.join(command.configs)}" if command.configs else ""
+    groups[""].add_argument("--config", dest="--config", metavar="NAME", help=f"a YAML file of options{shipped}")
     for name, section in sections(model).items():
         groups[name] = parser.add_argument_group(name, section.__doc__)
-    for leaf in leaves(model):
-        groups[leaf.section].add_argument(leaf.flag, dest=leaf.path, **_how_to_split(leaf))
-    return parser
+    for option in option_fields(model):
+        how = _how_to_split(option, bool(positional)) | {"help": option.help.replace("%", "%%")}
+        if option.extra("positional"):
+            groups[""].add_argument(option.key, **how)
+        else:
+            groups[option.section].add_argument(option.flag, dest=option.key, **how)
+    return parser, bool(positional)
 
 
-def _how_to_split(leaf: Leaf) -> dict[str, Any]:
-    """What argparse is told of a leaf. It only splits: all checks are the model's, for YAML and arguments alike."""
-    text = leaf.help.replace("%", "%%")
-    if leaf.type is bool:
-        return {"nargs": "?", "const": True, "type": _as_bool, "metavar": "true", "help": text}
-    if get_origin(leaf.type) is tuple:
-        return {"nargs": len(get_args(leaf.type)), "metavar": "X", "help": text}
-    if get_origin(leaf.type) is Literal:
-        return {"metavar": "|".join(get_args(leaf.type)), "help": text}
-    return {"metavar": {int: "N", float: "X", Path: "PATH"}.get(leaf.type, "TEXT"), "help": text}
+def _how_to_split(option: OptionField, has_positional: bool) -> dict[str, Any]:
+    """Arguments for argparse, which only splits: all checks are the model's, for YAML and command line alike."""
+    kinds = get_args(option.type)
+    if option.extra("positional"):
+        nargs = "+" if Ellipsis in kinds else None if option.field.is_required() else "?"
+        return {"nargs": nargs, "metavar": option.flag}
+    if option.type is bool and has_positional:
+        return {"action": "store_true"}  # a value could not be told from a positional argument
+    if option.type is bool:
+        return {"nargs": "?", "const": True, "type": _as_bool, "metavar": "true"}
+    if get_origin(option.type) is tuple:
+        return {"nargs": "+" if Ellipsis in kinds else len(kinds), "metavar": _metavar(kinds[0])}
+    return {"metavar": _metavar(option.type)}
+
+
+def _metavar(kind: Any) -> str:
+    kind = kind.__origin__ if get_origin(kind) is Annotated else kind
+    if get_origin(kind) is Literal:
+        return "|".join(map(str, get_args(kind)))
+    return {int: "N", float: "X", Path: "PATH", PoolSize: "N|N:M"}.get(kind, "TEXT")
 
 
 def _as_bool(text: str) -> object:

@@ -1,7 +1,7 @@
-"""A job's options, declared once as a pydantic model: from it come the command line, the YAML, the help and the errors.
+"""A command's options, declared once as a pydantic model: the command line, YAML, help and errors follow from it.
 
-A job's model has leaves made by `option`, and sections, which are models of leaves. A leaf's path is its place in the
-YAML (``learner.beta``), its flag its name on the command line (``--beta``).
+A model's fields are made by `option`, or are sections: models of such fields. An option's key is its path in the YAML
+(``learner.beta``), its flag its name on the command line (``--beta``).
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from types import NoneType, UnionType
-from typing import Any, Literal, TypeVar, Union, cast, get_args, get_origin
+from typing import Annotated, Any, ClassVar, Literal, TypeVar, Union, cast, get_args, get_origin
 
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
@@ -20,9 +20,10 @@ from tangoflux.errors import ConfigError
 
 
 class Options(BaseModel):
-    """Base of a job's options and of their sections: unknown keys are refused, values do not change."""
+    """Base of a command's options and of their sections: immutable; unknown keys are refused."""
 
     model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
+    flag_prefix: ClassVar = ""
 
     def to_yaml(self, leave_out: Sequence[str] = ()) -> str:
         """The options as YAML, without the top-level keys ``leave_out``."""
@@ -30,17 +31,22 @@ class Options(BaseModel):
         return yaml.safe_dump(values, sort_keys=False, allow_unicode=True)
 
 
-SAID = {
+LIMIT_TEXTS = {
     "gt": "above {}",
     "ge": "of at least {}",
     "lt": "and below {}",
     "le": "and at most {}",
     "min_length": "that is not empty",
 }
-"""Limits in words; a lower one comes before an upper one."""
+"""How errors phrase each limit; lower limits come before upper ones."""
+
+PATH_TEXT = "a path on this machine's file system"
 
 REQUIRED: Any = ...
-"""In place of a default: the option must be given."""
+"""As a default: the option must be given."""
+
+OFF = ("none", "null")
+"""Text that switches an optional option off."""
 
 Model = TypeVar("Model", bound=Options)
 
@@ -55,19 +61,23 @@ def option(
     allowed: str = "",
     may_change: bool = False,
     default_text: str = "",
+    positional: bool = False,
+    prefixed: bool = False,
     **limits: Any,
 ) -> Any:
-    """A leaf of a job's options.
+    """Declares an option: a field of `Options`.
 
     Args:
-        default: the value, a function that makes it, or `REQUIRED`.
+        default: the value, a function that returns it, or `REQUIRED`.
         description: what it does, for the help.
         unit: what the value counts or measures, for the help.
-        flag: the command line's name for it, where that is not the field's name.
-        why: reason of the limits, appended to the error.
-        allowed: the allowed values in words, where they do not follow from type and limits.
-        may_change: a run that is resumed may have another value.
-        default_text: what the help shows as the default, where that is not the value.
+        flag: the name on the command line, if not the field's name.
+        why: the reason for the limits, appended to the error.
+        allowed: describes the allowed values where type and limits do not.
+        may_change: a resumed run may have another value.
+        default_text: the default as the help shows it, if not the value.
+        positional: an argument without a flag.
+        prefixed: the flag begins with the section's ``flag_prefix``.
         limits: ``ge``, ``gt``, ``le``, ``lt``, ``min_length`` as in ``pydantic.Field``.
     """
     extra: dict[str, Any] = {
@@ -77,46 +87,52 @@ def option(
         "allowed": allowed,
         "may_change": may_change,
         "text": default_text,
+        "positional": positional,
+        "prefixed": prefixed,
     }
-    made: dict[str, Any] = {"default_factory": default} if callable(default) else {"default": default}
-    return Field(**made, description=description, json_schema_extra=extra, **limits)
+    default_or_factory: dict[str, Any] = {"default_factory": default} if callable(default) else {"default": default}
+    return Field(**default_or_factory, description=description, json_schema_extra=extra, **limits)
 
 
 @dataclass(frozen=True)
-class Leaf:
-    """One option: its place in the YAML, and what the help and the errors say of it."""
+class OptionField:
+    """One declared option: its key in the YAML, and its texts for help and errors."""
 
-    path: str
+    key: str
     field: FieldInfo
     section: str
+    prefix: str
 
     @property
     def name(self) -> str:
-        """The last part of the path."""
-        return self.path.split(".")[-1]
+        """The last part of the key."""
+        return self.key.split(".")[-1]
 
     @property
     def flag(self) -> str:
-        """The name on the command line, with its dashes."""
-        return "--" + (self.extra("flag") or self.name.replace("_", "-"))
+        """The name on the command line: with dashes, or in capitals if it is positional."""
+        name = self.extra("flag") or self.name.replace("_", "-")
+        name = f"{self.prefix}-{name}" if self.prefix and self.extra("prefixed") else name
+        return name.upper() if self.extra("positional") else f"--{name}"
 
     @property
     def is_optional(self) -> bool:
-        """Whether null (on the command line: none) is a value."""
+        """Whether null (none, on the command line) is a value."""
         return NoneType in get_args(self.field.annotation)
 
     @property
     def type(self) -> Any:
-        """The type of the values, null left out."""
-        if get_origin(self.field.annotation) not in (Union, UnionType):
-            return self.field.annotation
-        return next(kind for kind in get_args(self.field.annotation) if kind is not NoneType)
+        """The type of the values other than null."""
+        kind: Any = self.field.annotation
+        if get_origin(kind) in (Union, UnionType):
+            kind = next(kind for kind in get_args(kind) if kind is not NoneType)
+        return get_args(kind)[0] if get_origin(kind) is Annotated else kind
 
     @property
     def allowed(self) -> str:
-        """The allowed values in words."""
-        words = self.extra("allowed") or _describe_type(self.type, self.field)
-        return f"{words}, or none" if self.is_optional else words
+        """Describes the allowed values."""
+        text = self.extra("allowed") or _describe_type(self.type, self.field)
+        return f"{text}, or none" if self.is_optional else text
 
     @property
     def help(self) -> str:
@@ -124,82 +140,85 @@ class Leaf:
         unit = f"{self.extra('unit')}; " if self.extra("unit") else ""
         if self.field.is_required():
             return f"{self.field.description} [{unit}required]"
-        return f"{self.field.description} [{unit}default {self.extra('text') or _shown(self.field.default)}]"
+        return f"{self.field.description} [{unit}default {self.extra('text') or _format(self.field.default)}]"
 
     def extra(self, key: str) -> Any:
-        """What `option` was told beside pydantic's own arguments."""
+        """An argument of `option` that is not pydantic's."""
         extra = self.field.json_schema_extra
-        assert isinstance(extra, dict), f"{self.path} was not made by option()"
+        assert isinstance(extra, dict), f"{self.key} was not declared by option()"
         return extra[key]
 
-    def bad_value(self, origin: str, value: object) -> ConfigError:
-        """The error for a value that is not allowed; ``origin`` is where it came from."""
-        shown = _shown(value)
-        shown = shown if len(shown) <= 60 else shown[:57] + "..."
+    def bad_value(self, source: str, value: object) -> ConfigError:
+        """The error for a value that is not allowed; ``source`` is the flag or file it came from."""
+        text = _format(value)
+        text = text if len(text) <= 60 else text[:57] + "..."
         why = f"; {self.extra('why')}" if self.extra("why") else ""
-        return ConfigError(f"{origin} is {shown}: it must be {self.allowed}{why}")
+        return ConfigError(f"{source} is {text}: it must be {self.allowed}{why}")
 
 
 def sections(model: type[Options]) -> dict[str, type[Options]]:
-    """The sections of a job's options by name."""
+    """The sections of a command's options by name."""
     kinds = {name: field.annotation for name, field in model.model_fields.items()}
     return {name: kind for name, kind in kinds.items() if isinstance(kind, type) and issubclass(kind, Options)}
 
 
-def leaves(model: type[Options]) -> Iterator[Leaf]:
-    """All options of a job, in the order of their declaration; those outside of sections stand in section "run"."""
+def option_fields(model: type[Options]) -> Iterator[OptionField]:
+    """All options of a command, in the order of their declaration; the section of those outside sections is ""."""
     for name, field in model.model_fields.items():
         section = sections(model).get(name)
         if section is None:
-            yield Leaf(name, field, "run")
+            yield OptionField(name, field, "", "")
         else:
-            yield from (Leaf(f"{name}.{inner}", field, name) for inner, field in section.model_fields.items())
+            for inner, inner_field in section.model_fields.items():
+                yield OptionField(f"{name}.{inner}", inner_field, name, section.flag_prefix)
 
 
-def leaf_values(options: Options) -> dict[str, Any]:
-    """The value of each leaf by its path."""
+def option_values(options: Options) -> dict[str, Any]:
+    """Values by key."""
     values: dict[str, Any] = {}
-    for leaf in leaves(type(options)):
-        owner = options if leaf.section == "run" else getattr(options, leaf.section)
-        values[leaf.path] = getattr(owner, leaf.name)
+    for field in option_fields(type(options)):
+        owner = getattr(options, field.section) if field.section else options
+        values[field.key] = getattr(owner, field.name)
     return values
 
 
-def build(model: type[Model], values: Mapping[str, Any], origins: Mapping[str, str]) -> Model:
-    """The options from values by path.
+def build(model: type[Model], values: Mapping[str, Any], sources: Mapping[str, str]) -> Model:
+    """Checks values and returns the options.
 
     Args:
-        origins: where each value came from, for the errors.
+        values: by key; text stands for what it spells.
+        sources: the flag or file that each value came from, for the errors.
 
     Raises:
-        ConfigError: a value is not allowed, or values do not go together.
+        ConfigError: a value is not allowed, or values contradict each other.
     """
-    known = {leaf.path: leaf for leaf in leaves(model)}
-    for path, value in values.items():
-        # To pydantic true is also 1 and 1.0; here it is a slip.
-        if isinstance(value, bool) and known[path].type is not bool:
-            raise known[path].bad_value(origins[path], value)
+    known = {field.key: field for field in option_fields(model)}
+    values = {key: None if known[key].is_optional and value in OFF else value for key, value in values.items()}
+    for key, value in values.items():
+        # pydantic accepts true as 1 and 1.0; here it is a mistake.
+        if isinstance(value, bool) and known[key].type is not bool:
+            raise known[key].bad_value(sources[key], value)
     try:
         return model.model_validate(_nested(values))
     except ValidationError as error:
         first = error.errors()[0]
-        leaf = known.get(".".join(str(part) for part in first["loc"][:2])) or known.get(str((*first["loc"], "")[0]))
-        if leaf is None:
+        field = known.get(".".join(str(part) for part in first["loc"][:2])) or known.get(str((*first["loc"], "")[0]))
+        if field is None:
             raise ConfigError(first["msg"].removeprefix("Value error, ")) from None
-        if leaf.path not in values:
-            raise ConfigError(f"{leaf.flag} is required: {leaf.field.description}") from None
-        raise leaf.bad_value(origins[leaf.path], values[leaf.path]) from None
+        if field.key not in values:
+            raise ConfigError(f"{field.flag} is required: {field.field.description}") from None
+        raise field.bad_value(sources[field.key], values[field.key]) from None
 
 
 def _nested(values: Mapping[str, Any]) -> dict[str, Any]:
     tree: dict[str, Any] = {}
-    for path, value in values.items():
-        section, _, name = path.rpartition(".")
+    for key, value in values.items():
+        section, _, name = key.rpartition(".")
         (tree.setdefault(section, {}) if section else tree)[name] = value
     return tree
 
 
-def _shown(value: object) -> str:
+def _format(value: object) -> str:
     if value is None:
         return "none"
     if isinstance(value, bool):
@@ -214,8 +233,8 @@ def _shown(value: object) -> str:
 def _describe_type(kind: Any, field: FieldInfo) -> str:
     if get_origin(kind) is Literal:
         return "one of " + ", ".join(map(str, get_args(kind)))
-    noun = {int: "a whole number", float: "a number", bool: "true or false", Path: "a path"}.get(kind, "text")
-    limits = {name: getattr(rule, name) for rule in field.metadata for name in SAID if hasattr(rule, name)}
+    noun = {int: "a whole number", float: "a number", bool: "true or false", Path: PATH_TEXT}.get(kind, "text")
+    limits = {name: getattr(rule, name) for rule in field.metadata for name in LIMIT_TEXTS if hasattr(rule, name)}
     if limits.keys() == {"ge", "le"}:
         return f"{noun} from {limits['ge']} to {limits['le']}"
-    return " ".join([noun, *(SAID[name].format(limit) for name, limit in limits.items())])
+    return " ".join([noun, *(LIMIT_TEXTS[name].format(limit) for name, limit in limits.items())])

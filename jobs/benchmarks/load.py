@@ -219,7 +219,7 @@ def _endpoint(arguments: argparse.Namespace) -> Generator[str]:
         listener.bind(("127.0.0.1", 0))
         port = listener.getsockname()[1]
     script = Path(__file__).parents[2] / "serve" / "run.py"
-    command: list[Any] = [sys.executable, script, "--model", arguments.model, "--threads", arguments.threads]
+    command: list[Any] = [sys.executable, script, "--policy", arguments.model, "--threads", arguments.threads]
     process = subprocess.Popen([*map(str, command), "--port", str(port)], stdout=subprocess.DEVNULL)
     try:
         yield f"http://127.0.0.1:{port}"

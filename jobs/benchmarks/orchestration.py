@@ -128,7 +128,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.formatter_class = argparse.RawDescriptionHelpFormatter
     parser.add_argument("--actors", type=int, default=64, help="rollout workers, each a process of 0.1 GB [64]")
     parser.add_argument("--prompts", type=int, default=20_000, help="of the iteration, as in the paper [20000]")
-    parser.add_argument("--samples-per-prompt", type=int, default=5, help="as in the paper [5]")
+    parser.add_argument("--num-samples", type=int, default=5, help="as in the paper [5]")
     parser.add_argument("--chunk-prompts", type=int, default=8, help="as in --config tangoflux [8]")
     parser.add_argument("--bank-lines", type=int, default=1_000_000, help="of the prompt bank [1000000]")
     parser.add_argument("--output", type=Path, metavar="JSON", help="where everything that was measured goes")

@@ -44,7 +44,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 def measure(pools: Pools, config: RunConfig, inputs: Inputs, number: int) -> float:
     """One round: the same chunks sampled alone, then with all that a stage does; returns the ratio of the times."""
     prompts = draw_prompts(inputs.prompts, config.prompts_per_iteration, config.seed, number)
-    chunks = rollout_chunks(prompts, number, config.seed, config.samples_per_prompt, config.rollouts.chunk_prompts)
+    chunks = rollout_chunks(prompts, number, config.seed, config.num_samples, config.rollouts.chunk_prompts)
     if number == 1:
         _seconds(lambda: _stage(pools, config, inputs, chunks[:2]))  # all workers are there and warm
     alone = _seconds(lambda: pools.rollouts.stream("sample", chunks))

@@ -127,7 +127,7 @@ def machine_memory(config: RunConfig, facts: ModelFacts) -> list[Memory]:
             rollouts.workers.most,
             PROCESS_BYTES + rollout,
             f"policy and codec, {_rollout_rows(config)} rows at a time",
-            "--rollout-workers, --rollout-chunk-prompts or --samples-per-prompt",
+            "--rollout-workers, --rollout-chunk-prompts or --num-samples",
         ),
         Memory(
             "reward workers", rewards.workers.most, PROCESS_BYTES, "without what their models take", "--reward-workers"
@@ -171,7 +171,7 @@ def _learner_detail(learner: LearnerOptions, rank: LearnerMemory) -> str:
 
 
 def _rollout_rows(config: RunConfig) -> int:
-    return config.rollouts.chunk_prompts * config.samples_per_prompt
+    return config.rollouts.chunk_prompts * config.num_samples
 
 
 def _rollout_bytes(config: RunConfig, facts: ModelFacts) -> int:
@@ -180,7 +180,7 @@ def _rollout_bytes(config: RunConfig, facts: ModelFacts) -> int:
     # Where the policy samples in bf16, its weights are there once more.
     rounded = 0 if config.rollouts.precision == "fp32" else 2 * facts.trained
     sampling = rounded + 4 * guided * _tokens(facts) * facts.width * SAMPLING_FLOATS
-    decoding = 4 * DECODING_FLOATS * facts.decoded_row * min(config.samples_per_prompt, facts.decoded_at_once)
+    decoding = 4 * DECODING_FLOATS * facts.decoded_row * min(config.num_samples, facts.decoded_at_once)
     return round(4 * weights + max(sampling, decoding))
 
 

@@ -97,7 +97,7 @@ def check_plan(plan: Plan, run_dir: Path | ObjectStorePath) -> None:
         check_disk(
             max(0, plan.disk_bytes - _stored_bytes(run_dir)),
             run_dir,
-            "choose another --run-dir, or lower --iterations, --prompts-per-iteration or --samples-per-prompt, or take "
+            "choose another --run-dir, or lower --iterations, --prompts-per-iteration or --num-samples, or take "
             "--latents-dtype float16",
         )
     available = _available_memory()
@@ -126,7 +126,7 @@ def check_disk(needed: int, directory: Path, advice: str) -> None:
 
 
 def _disk(config: RunConfig, facts: ModelFacts) -> list[Disk]:
-    prompts, samples = config.prompts_per_iteration, config.samples_per_prompt
+    prompts, samples = config.prompts_per_iteration, config.num_samples
     number = 2 if config.rollouts.latents_dtype == "float16" else 4
     latents = facts.audio_seq_len * facts.latent_channels * number
     collected = config.iterations if config.data == "online" else 1

@@ -1,4 +1,4 @@
-"""Options of a CRPO run: every default, unit and range stands here, and `python jobs/crpo.py --help` shows them."""
+"""Options of `python jobs/crpo.py`."""
 
 from __future__ import annotations
 
@@ -7,29 +7,26 @@ import math
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, ClassVar, Literal
 
-from pydantic import BeforeValidator, ConfigDict, PlainSerializer, field_validator, model_validator
+from pydantic import BeforeValidator, ConfigDict, PlainSerializer, model_validator
 
-from actors.options.command_line import load_options
+from actors.options.command_line import Command, load_options
 from actors.options.schema import Options, option
 from actors.storage.object_store import ObjectStorePath, parse_path
 from actors.storage.paths import cache_dir
 from jobs.options.sections import (
-    LOCAL_PATH,
     LearnerOptions,
+    LocalPath,
     Objective,
     RewardOptions,
     RolloutOptions,
     SamplingOptions,
-    local_path,
+    shipped_configs,
 )
 
-CONFIGS = Path(__file__).parent / "configs"
-"""The configs that come with the project."""
-
 CONFIG_FILE = "config.yaml"
-"""A run's options as resolved, in its directory."""
+"""The file in a run's directory with all its options."""
 
 DESCRIPTION = """\
 Aligns a text-to-audio policy by CLAP-ranked preference optimization (CRPO). In each iteration the policy samples
@@ -40,8 +37,8 @@ EXAMPLES = """\
 examples:
   python jobs/crpo.py                                        the embedded default; needs no GPU and no network
   python jobs/crpo.py --prompts mine.txt --iterations 5      your own prompts, one a line
-  python jobs/crpo.py --objective dpo_fm --data offline      what CRPO is compared with in the paper
-  python jobs/crpo.py --run-dir runs/a --resume              go on where a run stopped
+  python jobs/crpo.py --objective dpo_fm --data offline      a baseline of the paper
+  python jobs/crpo.py --run-dir runs/a --resume              resume a run that stopped
   python jobs/crpo.py --config my.yaml --beta 1000           options from a file; the command line wins
 """
 
@@ -49,9 +46,12 @@ examples:
 class HeldoutOptions(Options):
     """Held-out prompts, sampled with the same noise after every iteration."""
 
-    num_prompts: int = option(64, "held-out prompts", flag="heldout-num-prompts", unit="prompts", ge=1)
-    seed: int = option(1234, "seed of held-out prompts and their noise", flag="heldout-seed", ge=0)
-    num_audio_samples: int = option(12, "held-out prompts whose audio is kept and shown", unit="prompts", ge=0)
+    flag_prefix: ClassVar = "heldout"
+    num_prompts: int = option(64, "number of held-out prompts", unit="prompts", ge=1, prefixed=True)
+    seed: int = option(1234, "seed of the held-out prompts and their noise", ge=0, prefixed=True)
+    num_audio_samples: int = option(
+        12, "held-out prompts whose audio is kept and shown in the report", unit="prompts", ge=0
+    )
 
 
 def _new_run_dir() -> Path:
@@ -72,66 +72,60 @@ class RunConfig(Options):
 
     run_dir: RunDir = option(
         _new_run_dir,
-        "directory that the run writes, or s3://bucket/prefix, gs://bucket/prefix or az://container/prefix",
+        "the run's directory, or s3://bucket/prefix, gs://bucket/prefix or az://container/prefix",
         default_text="runs/<date-time>",
         allowed="a path, or s3://bucket/prefix, gs://bucket/prefix or az://container/prefix",
         may_change=True,
     )
     resume: bool = option(
-        False, "go on with the run in --run-dir from its last whole stage, with its options", may_change=True
+        False, "resume the run in --run-dir after its last complete stage, with its options", may_change=True
     )
     init_policy: str = option(
         "miniature", "policy to align: a directory, a name or owner/name on the hub", min_length=1
     )
-    prompts: Path | None = option(
+    prompts: LocalPath | None = option(
         None,
         "prompt bank: .txt, one a line, or .jsonl or .csv with prompt, duration_s, id",
         default_text="the sound world's",
-        allowed=LOCAL_PATH,
     )
-    heldout_prompts: Path | None = option(
-        None, "held-out prompts, a file as for --prompts", default_text="the sound world's", allowed=LOCAL_PATH
+    heldout_prompts: LocalPath | None = option(
+        None, "held-out prompts, a file like --prompts", default_text="the sound world's"
     )
     heldout_split: Literal["dev", "test"] = option("dev", "which of the sound world's held-out prompts")
-    seed: int = option(0, "seed of the prompts drawn, all noise and the learner's order", ge=0, lt=2**63)
+    seed: int = option(0, "seed of the prompts drawn, all noise and the learner's data order", ge=0, lt=2**63)
     iterations: int = option(3, "rounds of rollouts and training", unit="iterations", ge=1, le=9999, may_change=True)
     prompts_per_iteration: int = option(256, "prompts drawn in an iteration", unit="prompts", ge=1)
-    samples_per_prompt: int = option(
+    num_samples: int = option(
         4,
         "audios sampled for each prompt",
         unit="samples",
         ge=2,
         le=1000,
-        why="a preference pair is the best and the worst of a prompt's samples, so a single sample makes none",
+        why="a preference pair is the best and the worst of a prompt's samples, so one sample makes no pair",
     )
     wandb_project: str | None = option(
-        None, "Weights & Biases project that gets scalars and audio too", may_change=True, min_length=1
+        None, "Weights & Biases project that also receives scalars and audio", may_change=True, min_length=1
     )
     keep_policies: int = option(
-        0, "policies of the last iterations that are kept, beside the base; 0: all", ge=0, may_change=True
+        0, "number of latest policies to keep, in addition to the base policy; 0: all", ge=0, may_change=True
     )
     keep_latents: int = option(
         0,
-        "last iterations whose latents are kept; of others prompts, seeds and rewards stay; 0: all",
+        "number of latest iterations whose latents are kept; others keep prompts, seeds and rewards; 0: all",
         unit="iterations",
         ge=0,
         may_change=True,
     )
-    objective: Objective = option("crpo", "crpo adds the winner's flow-matching loss to dpo_fm")
-    data: Literal["online", "offline"] = option("online", "offline trains every iteration on the first one's pairs")
+    objective: Objective = "crpo"
+    data: Literal["online", "offline"] = option("online", "offline: every iteration trains on the first one's pairs")
     sampling: SamplingOptions = SamplingOptions()
     rollouts: RolloutOptions = RolloutOptions()
     rewards: RewardOptions = RewardOptions()
     learner: LearnerOptions = LearnerOptions()
     heldout: HeldoutOptions = HeldoutOptions()
 
-    @field_validator("prompts", "heldout_prompts")
-    @classmethod
-    def _local(cls, path: Path | None) -> Path | None:
-        return local_path(path)
-
     @model_validator(mode="after")
-    def _goes_together(self) -> RunConfig:
+    def _check_consistency(self) -> RunConfig:
         problem = next(_contradictions(self), None)
         if problem:
             raise ValueError(problem)
@@ -139,41 +133,28 @@ class RunConfig(Options):
 
     @property
     def training_pairs(self) -> int:
-        """The most pairs that an iteration can train on."""
+        """Largest number of pairs that an iteration can train on."""
         return self.prompts_per_iteration - min(self.learner.heldout_pairs, self.prompts_per_iteration // 8)
 
     @property
     def max_steps(self) -> int:
-        """The most optimiser steps of an iteration."""
+        """Largest number of optimiser steps in an iteration."""
         return self.learner.epochs * math.ceil(self.training_pairs / self.learner.batch_size)
 
 
 def load_config(argv: Sequence[str] | None = None) -> RunConfig:
-    """The options of this run: command line before ``--config`` before defaults.
+    """Loads a run's options: from the command line, then ``--config``, then the defaults.
 
-    With ``--resume`` and without ``--config`` the run's own config.yaml stands in the place of ``--config``.
+    With ``--resume`` and without ``--config`` the run's own config.yaml takes the place of ``--config``.
 
     Raises:
         ConfigError: an unknown option or key, or a value that is not allowed; one line that names it and the fix.
     """
-    return load_options(
-        RunConfig,
-        argv,
-        program="python jobs/crpo.py",
-        description=DESCRIPTION,
-        examples=EXAMPLES,
-        shipped=shipped_configs("default", "tangoflux", "cluster"),
-        file_without_config=_config_to_resume,
-    )
-
-
-def shipped_configs(*names: str) -> dict[str, Path]:
-    """Configs that ``--config`` finds by name."""
-    return {name: CONFIGS / f"{name}.yaml" for name in names}
+    return load_options(RunConfig, COMMAND, argv)
 
 
 def stored_config(run_dir: Path | ObjectStorePath) -> Path | None:
-    """A run's config.yaml, from an object store as a copy; None where there is no run.
+    """A run's config.yaml, copied to this machine if it is in an object store; None if there is no run.
 
     Raises:
         ResourceError: the store does not answer.
@@ -197,10 +178,10 @@ def _config_to_resume(arguments: Mapping[str, Any]) -> Path | None:
 def _contradictions(config: RunConfig) -> Iterator[str]:
     learner = config.learner
     if config.resume and "run_dir" not in config.model_fields_set:
-        yield "--resume needs --run-dir, which says what to go on with"
+        yield "--resume needs --run-dir, which names the run to resume"
     if config.training_pairs < learner.workers:
         yield (
-            f"--prompts-per-iteration {config.prompts_per_iteration} gives at most {config.training_pairs} pairs to "
+            f"--prompts-per-iteration {config.prompts_per_iteration} makes at most {config.training_pairs} pairs to "
             f"train on, less than one for each of {learner.workers} learner workers; raise it, or lower "
             "--learner-workers"
         )
@@ -220,3 +201,12 @@ def _contradictions(config: RunConfig) -> Iterator[str]:
             f"--num-audio-samples {config.heldout.num_audio_samples} is more than the "
             f"{config.heldout.num_prompts} held-out prompts; lower it, or raise --heldout-num-prompts"
         )
+
+
+COMMAND = Command(
+    "python jobs/crpo.py",
+    DESCRIPTION,
+    EXAMPLES,
+    shipped_configs("default", "tangoflux", "cluster"),
+    _config_to_resume,
+)

@@ -2,28 +2,26 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Literal
 
-from pydantic import field_validator
-
+from actors.options.command_line import Command
 from actors.options.schema import REQUIRED, Options, option
-from jobs.options.sections import LOCAL_PATH, CodecOptions, local_path
+from jobs.options.sections import CodecOptions, LatentsDtype, LocalPath
 
 DESCRIPTION = """\
-Decodes the audio that a manifest names, brings it to the codec's sample rate and channels, takes the middle of what is
-longer than the policy can make, encodes it, and writes the latents as Parquet shards, so that jobs/pretrain.py never
-touches audio. Loudness stays as it is. A manifest is a table (.jsonl, .csv or .parquet) with a line a clip:
+Decodes the audio that a manifest names, converts it to the codec's sample rate and channels, crops clips longer than
+the policy's maximum to their middle, encodes them, and writes the latents as Parquet shards, so that jobs/pretrain.py
+never decodes audio. Loudness is not changed. A manifest is a table (.jsonl, .csv or .parquet) with one row per clip:
 
   {"audio": "dogs/7.wav", "caption": "a dog barks twice", "start": 2.5, "duration": 4, "id": "d7"}
 
-start and duration (seconds) say which part of the file it is, and default to all of it; id names the clip; captions, a
-list of texts, may stand in place of caption. Paths are relative to the manifest or to --audio-dir; file://, s3:// and
-gs:// URIs work too. AudioCaps' .csv and WavCaps' .json are read as they are distributed: --audio-dir says where their
-audio lies, under any of the usual names. Audio may be WAV, FLAC, OGG or MP3.
+start and duration (seconds) select a part of the file, by default all of it; id names the clip; captions, a list of
+texts, may replace caption. Paths are relative to the manifest or to --audio-dir; file://, s3:// and gs:// URIs work
+too. AudioCaps' .csv and WavCaps' .json are read as they are distributed; --audio-dir is the directory of their audio,
+under any of the usual file names. Audio may be WAV, FLAC, OGG or MP3.
 
-A clip whose file is missing, empty, damaged, cut off or silent, or whose caption is empty or huge, goes to
-quarantine.jsonl with the reason. The same command again goes on with what is missing."""
+A clip whose file is missing, empty, damaged, truncated or silent, or whose caption is empty or too long, is listed in
+quarantine.jsonl with the reason. Run the same command again to resume."""
 
 EXAMPLES = """\
 examples:
@@ -39,23 +37,28 @@ then:
 class PrepareJob(Options):
     """All options of the job."""
 
-    manifest: Path = option(REQUIRED, "manifest: .jsonl, .csv, .parquet, or WavCaps' .json", allowed=LOCAL_PATH)
-    output: Path = option(REQUIRED, "directory that gets the latents", allowed=LOCAL_PATH)
+    manifest: LocalPath = option(REQUIRED, "manifest: .jsonl, .csv, .parquet, or WavCaps' .json")
+    output: LocalPath = option(REQUIRED, "directory to write the latents to")
     format: Literal["auto", "manifest", "audiocaps", "wavcaps"] = option(
-        "auto", "what the manifest's columns mean; auto takes the format that they fit"
+        "auto", "format of the manifest; auto: detected from its columns"
     )
     audio_dir: str | None = option(
-        None, "path or URI of the directory of the audio", default_text="the manifest's", min_length=1
+        None, "path or URI of the audio's directory", default_text="the manifest's", min_length=1
     )
     policy: str = option("miniature", "policy whose codec encodes: a directory or a name", min_length=1)
     max_quarantined_share: float = option(
         0.1, "share of the clips that may be quarantined before the job stops", ge=0, le=1
     )
-    latents_dtype: Literal["float32", "float16"] = option("float32", "how latents are stored")
-    shard_clips: int = option(128, "clips of a shard", unit="clips", ge=1, le=100_000)
+    latents_dtype: LatentsDtype = "float32"
+    shard_clips: int = option(128, "clips per shard", unit="clips", ge=1, le=100_000)
     batch_clips: int = option(
-        4, "clips that a worker decodes or encodes together; needs memory", flag="codec-batch-clips", ge=1, le=64
+        4,
+        "clips that a worker decodes or encodes together; more need more memory",
+        flag="codec-batch-clips",
+        ge=1,
+        le=64,
     )
     codec: CodecOptions = CodecOptions()
 
-    _local = field_validator("manifest", "output")(local_path)
+
+COMMAND = Command("python jobs/prepare.py", DESCRIPTION, EXAMPLES)

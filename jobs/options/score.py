@@ -2,17 +2,14 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-
-from pydantic import field_validator
-
+from actors.options.command_line import Command
 from actors.options.schema import REQUIRED, Options, option
-from jobs.options.sections import LOCAL_PATH, CodecPoolOptions, ScoringOptions, local_path
+from jobs.options.sections import CodecPoolOptions, LocalPath, ScoringOptions
 
 DESCRIPTION = """\
-Decodes stored rollouts, lets a reward model hear each prompt's samples, and writes the rollouts with their rewards and,
-of every prompt, the best and the worst sample as a preference pair. Rewards that the rollouts have already are
-replaced. The same command again does only what is missing."""
+Decodes stored rollouts, scores each prompt's samples with a reward model, and writes the rollouts with their rewards
+and, for each prompt, the best and the worst sample as a preference pair. Existing rewards are replaced. Run the same
+command again to resume."""
 
 EXAMPLES = """\
 examples:
@@ -27,14 +24,11 @@ then:
 class ScoreJob(Options):
     """All options of the job."""
 
-    rollouts: Path = option(
-        REQUIRED, "directory of rollout shards: of jobs/rollout.py, or a run's rollouts/i0001", allowed=LOCAL_PATH
-    )
-    output: Path = option(
-        REQUIRED, "directory that gets rollouts/ and preferences/", allowed=LOCAL_PATH, may_change=True
-    )
+    rollouts: LocalPath = option(REQUIRED, "directory of rollout shards: of jobs/rollout.py, or a run's rollouts/i0001")
+    output: LocalPath = option(REQUIRED, "directory to write rollouts/ and preferences/ to", may_change=True)
     policy: str = option("miniature", "policy whose codec decodes the latents: a directory or a name", min_length=1)
     rewards: ScoringOptions = ScoringOptions()
     codec: CodecPoolOptions = CodecPoolOptions()
 
-    _local = field_validator("rollouts", "output")(local_path)
+
+COMMAND = Command("python jobs/score.py", DESCRIPTION, EXAMPLES)

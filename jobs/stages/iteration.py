@@ -96,16 +96,14 @@ class Run:
         """Samples and scores the chunks that no shard holds yet; returns samples a second."""
         config = self.config
         prompts = draw_prompts(self.inputs.prompts, config.prompts_per_iteration, config.seed, iteration)
-        chunks = rollout_chunks(
-            prompts, iteration, config.seed, config.samples_per_prompt, config.rollouts.chunk_prompts
-        )
+        chunks = rollout_chunks(prompts, iteration, config.seed, config.num_samples, config.rollouts.chunk_prompts)
         done, failures, aside = rollouts.parts(), PairCounts(), self._failed_chunks(iteration)
         if iteration in self.store.versions():
             done |= aside.parts()  # too late for the policy that was trained without them
         else:
             aside.clear()
         missing = [chunk for chunk in chunks if chunk.index not in done]
-        samples = sum(len(chunk.prompts) for chunk in missing) * config.samples_per_prompt
+        samples = sum(len(chunk.prompts) for chunk in missing) * config.num_samples
         if not missing:
             return None
         # What was logged of a learner without these chunks is logged anew.

@@ -27,7 +27,7 @@ from tangoflux.model.layout import find_directory
 CONFIG_FILE = ".config.yaml"
 """The options, in the output directory; hidden, because readers of Parquet directories take every visible file."""
 
-DISK_ADVICE = "choose another --output, or lower --num-prompts or --samples-per-prompt, or take --latents-dtype float16"
+DISK_ADVICE = "choose another --output, or lower --num-prompts or --num-samples, or take --latents-dtype float16"
 
 
 @dataclass(frozen=True)
@@ -46,13 +46,13 @@ def run(config: RolloutJob) -> None:
     inputs = read_inputs(config)
     shards = ShardWriter(config.output)
     chunks = rollout_chunks(
-        inputs.prompts, config.iteration, config.seed, config.samples_per_prompt, config.rollouts.chunk_prompts
+        inputs.prompts, config.iteration, config.seed, config.num_samples, config.rollouts.chunk_prompts
     )
     done = shards.parts()
     missing = [chunk for chunk in chunks if chunk.index not in done]
     check_disk(bytes_of(config, inputs, missing), config.output, DISK_ADVICE)
     with open_output(config, config.output, config.output / CONFIG_FILE), Display() as display:
-        display.note(f"{len(inputs.prompts)} prompts x {config.samples_per_prompt} samples by {config.policy}")
+        display.note(f"{len(inputs.prompts)} prompts x {config.num_samples} samples by {config.policy}")
         if missing:
             with ray_session(config.rollouts):
                 sample(config, inputs, missing, shards, display)
@@ -82,7 +82,7 @@ def bytes_of(config: RolloutJob, inputs: Inputs, chunks: Sequence[Chunk]) -> int
     """What the shards of the chunks take on disk; audio is small beside them."""
     number = 2 if config.rollouts.latents_dtype == "float16" else 4
     row = inputs.max_frames * inputs.channels * number + ROW_BYTES
-    return sum(len(chunk.prompts) for chunk in chunks) * config.samples_per_prompt * row
+    return sum(len(chunk.prompts) for chunk in chunks) * config.num_samples * row
 
 
 def sample(config: RolloutJob, inputs: Inputs, chunks: Sequence[Chunk], shards: ShardWriter, display: Display) -> None:
@@ -91,7 +91,7 @@ def sample(config: RolloutJob, inputs: Inputs, chunks: Sequence[Chunk], shards: 
     listening = SampleFolder(config.audio) if config.audio else None
     args = rollout_args(inputs.policy_dir, config.sampling, config.rollouts, config.policy_version)
     with (
-        display.stage(0, "rollouts", sum(len(chunk.prompts) for chunk in chunks) * config.samples_per_prompt) as stage,
+        display.stage(0, "rollouts", sum(len(chunk.prompts) for chunk in chunks) * config.num_samples) as stage,
         open_pool(UnscoredRolloutActor, args, config.rollouts, "rollout worker") as pool,
     ):
         for chunk, value in pool.stream("sample_unscored", chunks, listening is not None).values():

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
-from actors.options.schema import Model, leaf_values, leaves
+from actors.options.schema import Model, option_fields, option_values
 from actors.options.yaml_files import load_file
 from actors.storage.object_store import Location, ObjectStorePath
 from actors.storage.run_lock import LOCK
@@ -65,11 +65,11 @@ def check_writable(directory: Path, flag: str) -> None:
 
 def differences(stored: Model, wanted: Model) -> list[str]:
     """The options that differ and may not, in words."""
-    there, now = leaf_values(stored), leaf_values(wanted)
+    there, now = option_values(stored), option_values(wanted)
     return [
-        f"{leaf.path} is {there[leaf.path]!r} there and {now[leaf.path]!r} now"
-        for leaf in leaves(type(wanted))
-        if there[leaf.path] != now[leaf.path] and not leaf.extra("may_change")
+        f"{option.key} is {there[option.key]!r} there and {now[option.key]!r} now"
+        for option in option_fields(type(wanted))
+        if there[option.key] != now[option.key] and not option.extra("may_change")
     ]
 
 

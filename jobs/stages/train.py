@@ -64,7 +64,7 @@ def run(config: TrainJob) -> None:
     inputs = read_inputs(config)
     with Display() as display, workspace(config.output) as directory, ray_session(config.codec, config.learner):
         display.note(place_learner(config.learner))
-        display.note(f"{inputs.count} pairs from {config.preferences or config.pairs}, to train {config.policy}")
+        display.note(f"{inputs.count} pairs from {config.preferences or config.pairs}, to train {config.init_policy}")
         preferences = config.preferences or encode(config, inputs, directory / "preferences", display)
         result = learn(config, inputs, preferences, directory, display)
         publish(config, inputs, result, directory)
@@ -77,7 +77,7 @@ def read_inputs(config: TrainJob) -> Inputs:
     Raises:
         TangoFluxError: they cannot be used, or there are too few pairs for the options.
     """
-    policy_dir = find_directory(config.policy)
+    policy_dir = find_directory(config.init_policy)
     read_model_facts(policy_dir)
     check_adapter(policy_dir, learner_settings(config.objective, config.learner).lora)
     rated: list[RatedPair] = []

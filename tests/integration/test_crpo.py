@@ -43,7 +43,7 @@ def options(policy: Path, prompts: Path, run_dir: Path, *more: str) -> list[str]
         "--detector": LOUDNESS,
         "--iterations": 1,
         "--prompts-per-iteration": 8,
-        "--samples-per-prompt": 3,
+        "--num-samples": 3,
         "--num-steps": 2,
         "--duration-s": 0.5,
         "--rollout-chunk-prompts": 3,
@@ -182,7 +182,7 @@ def test_the_default_run_improves_the_miniature_on_test_prompts(tmp_path: Path) 
     ("arguments", "message"),
     [
         (["--prompts", "nowhere.txt"], "nowhere.txt"),
-        (["--samples-per-prompt", "1"], "a single sample makes none"),
+        (["--num-samples", "1"], "one sample makes no pair"),
         (["--promts", "x.txt"], "--prompts"),
         (["--init-policy", "jobs"], "config.json"),
         (["--reward", "best-clap"], "miniature-clap"),

@@ -28,7 +28,7 @@ REPOSITORY = Path(__file__).resolve().parents[2]
 SMALL = {
     "--iterations": 2,
     "--prompts-per-iteration": 8,
-    "--samples-per-prompt": 3,
+    "--num-samples": 3,
     "--duration-s": 0.5,
     "--num-steps": 2,
     "--rollout-num-gpus": 0,

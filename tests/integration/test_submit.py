@@ -19,7 +19,7 @@ from tests.integration.test_crpo import REPOSITORY
 pytestmark = [pytest.mark.ray, pytest.mark.slow]
 
 SMALL = (
-    *("--iterations", "1", "--prompts-per-iteration", "16", "--samples-per-prompt", "2", "--num-steps", "2"),
+    *("--iterations", "1", "--prompts-per-iteration", "16", "--num-samples", "2", "--num-steps", "2"),
     *("--rollout-chunk-prompts", "2", "--heldout-num-prompts", "4", "--num-audio-samples", "1", "--epochs", "1"),
     *("--batch-size", "4", "--warmup-steps", "1", "--learner-threads", "1"),
 )

@@ -29,7 +29,7 @@ CONFIG: dict[str, Any] = {
     "seed": 0,
     "iterations": 3,
     "prompts_per_iteration": 96,
-    "samples_per_prompt": 5,
+    "num_samples": 5,
     "objective": "crpo",
     "data": "online",
     "sampling": {"num_steps": 12, "guidance_scale": 3.0, "negative_prompt": "", "duration_s": 2.0},

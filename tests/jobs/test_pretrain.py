@@ -13,8 +13,8 @@ from actors.options.yaml_files import read_values
 from actors.storage.metrics import MetricsLog
 from jobs import prepare, pretrain
 from jobs.capacity.model_facts import read_model_facts
-from jobs.options.crpo import CONFIGS
 from jobs.options.pretrain import PretrainJob
+from jobs.options.sections import CONFIGS
 from jobs.stages.pretrain import bytes_of
 from tangoflux.cli import REFUSALS
 from tangoflux.miniature_training.quality import directory_size

@@ -46,7 +46,7 @@ def random_pairs(directory: Path, scale: float = 1.0) -> Path:
 
 def options(policy: Path, output: Path, *more: object) -> list[str]:
     values = {
-        "--policy": policy,
+        "--init-policy": policy,
         "--output": output,
         "--epochs": 2,
         "--batch-size": 4,
@@ -148,7 +148,7 @@ def test_a_training_that_fails_leaves_nothing(tiny_policy_dir: Path, tmp_path: P
         (["--preferences", "a", "--pairs", "b"], ConfigError, "give either"),
         (["--preferences", "nowhere"], DataError, "--preferences nowhere holds no shards"),
         (["--pairs", "nowhere.jsonl"], DataError, "nowhere.jsonl: no such manifest of pairs"),
-        (["--policy", "nowhere", "--pairs", "x"], CheckpointError, "nowhere is no model directory"),
+        (["--init-policy", "nowhere", "--pairs", "x"], CheckpointError, "nowhere is no model directory"),
     ],
 )
 def test_bad_input_is_refused(

@@ -27,7 +27,7 @@ QUICK = {"input": "a dog barks", "audio_length": 0.5, "num_inference_steps": 3}
 
 @contextmanager
 def served(model: Path | str, key: str | None = None, **arguments: Any) -> Generator[TestClient]:
-    options = options_of({"model": str(model), **arguments})
+    options = options_of({"policy": str(model), **arguments})
     service = Service(options)
     try:
         yield TestClient(build_api(lambda: service, options, key), raise_server_exceptions=False)

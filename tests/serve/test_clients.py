@@ -29,7 +29,7 @@ def clients(address: str) -> dict[str, str]:
 @pytest.fixture(scope="module")
 def served(address: str, tiny_policy_dir: Path) -> str:
     """The address of a tiny model."""
-    deploy(address, model=str(tiny_policy_dir)).close()
+    deploy(address, policy=str(tiny_policy_dir)).close()
     return address
 
 

@@ -31,7 +31,7 @@ CHECKS = [HealthCheck.too_slow, HealthCheck.filter_too_much, HealthCheck.data_to
 def client(address: str, tiny_policy_dir: Path) -> Generator[httpx.Client]:
     """Of an endpoint whose largest requests are small."""
     limits = {"max_body_bytes": str(MAX_BODY), "max_body_s": str(BODY_S), "max_steps": "4", "max_samples": "2"}
-    with deploy(address, model=str(tiny_policy_dir), **limits) as client:
+    with deploy(address, policy=str(tiny_policy_dir), **limits) as client:
         yield client
 
 

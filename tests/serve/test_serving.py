@@ -24,7 +24,7 @@ pytestmark = pytest.mark.ray
 
 
 def test_audio_progress_and_health_come_over_http(address: str, tiny_policy_dir: Path) -> None:
-    client = deploy(address, model=str(tiny_policy_dir))
+    client = deploy(address, policy=str(tiny_policy_dir))
     answer = client.post(URL, json=QUICK)
     assert answer.status_code == 200 and answer.content[:4] == b"RIFF", answer.text
     assert answer.headers["x-policy-version"] == "base"
@@ -38,7 +38,7 @@ def test_audio_progress_and_health_come_over_http(address: str, tiny_policy_dir:
 def test_more_than_has_room_is_told_to_come_back_and_who_hangs_up_makes_room(
     address: str, tiny_policy_dir: Path
 ) -> None:
-    client = deploy(address, model=str(tiny_policy_dir), batch_memory_gb="0.0075", max_waiting="8", max_steps="1000")
+    client = deploy(address, policy=str(tiny_policy_dir), batch_memory_gb="0.0075", max_waiting="8", max_steps="1000")
     long = {**QUICK, "n": 8, "num_inference_steps": 1000, "audio_length": 4}
 
     async def until(**expected: int) -> None:
@@ -121,7 +121,7 @@ def test_samples_queue_and_policy_are_on_rays_prometheus_endpoint(address: str, 
     [
         (["--host", "0.0.0.0"], "there is no key"),
         (["--run-dir", "/nowhere"], "is no directory"),
-        (["--model", "/nowhere"], "no model directory"),
+        (["--policy", "/nowhere"], "no model directory"),
         (["--reward", "nonsense"], "nonsense"),
         (["--prot", "1"], "did you mean --port"),
     ],

@@ -108,7 +108,7 @@ def _state(history: History, config: Mapping[str, Any]) -> str:
 def _key_settings(config: Mapping[str, Any]) -> list[tuple[str, str]]:
     learner, rewards = config.get("learner") or {}, config.get("rewards") or {}
     per_iteration = (
-        f"{config.get('prompts_per_iteration', '?')} {formatting.TIMES} {config.get('samples_per_prompt', '?')} samples"
+        f"{config.get('prompts_per_iteration', '?')} {formatting.TIMES} {config.get('num_samples', '?')} samples"
     )
     found = [
         ("Objective", config.get("objective")),

@@ -74,9 +74,7 @@ def test_directory_that_is_no_checkpoint_is_refused(tmp_path: Path, tiny_policy_
 
 
 def test_rollouts_of_the_paper_take_what_they_take() -> None:
-    plan = make_plan(
-        config("--prompts-per-iteration", "20000", "--samples-per-prompt", "5", "--iterations", "5"), PAPER
-    )
+    plan = make_plan(config("--prompts-per-iteration", "20000", "--num-samples", "5", "--iterations", "5"), PAPER)
     rollouts = disk(plan)["rollouts"]
     assert rollouts.each_iteration == pytest.approx(100_000 * 645 * 64 * 4, rel=0.01)
     assert format_bytes(rollouts.each_iteration) == "16.6 GB"
@@ -85,7 +83,7 @@ def test_rollouts_of_the_paper_take_what_they_take() -> None:
 
 def test_stored_shards_are_as_large_as_planned(tmp_path: Path) -> None:
     facts = dataclasses.replace(PAPER, audio_seq_len=63, latent_channels=32)
-    plan = make_plan(config("--prompts-per-iteration", "8", "--samples-per-prompt", "5", "--warmup-steps", "0"), facts)
+    plan = make_plan(config("--prompts-per-iteration", "8", "--num-samples", "5", "--warmup-steps", "0"), facts)
     schema = rollout_schema(63, 32)
     texts = {
         "prompt_id": "p000001",
@@ -152,7 +150,7 @@ def test_plan_that_fits_passes_and_writes_nothing(tmp_path: Path) -> None:
 
 def test_too_small_a_disk_is_told_with_both_sizes_and_what_needs_less(tmp_path: Path) -> None:
     plan = Plan((Disk("rollouts", 0, 10**17, 1, ""),), ())
-    with pytest.raises(ResourceError, match=r"needs 1e\+05 TB of disk, but .* are free at .*--samples-per-prompt"):
+    with pytest.raises(ResourceError, match=r"needs 1e\+05 TB of disk, but .* are free at .*--num-samples"):
         check_plan(plan, tmp_path / "new")
 
 

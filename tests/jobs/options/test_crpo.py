@@ -5,16 +5,17 @@ from pathlib import Path
 import pytest
 import yaml
 
-from actors.options.schema import leaf_values, leaves
+from actors.options.schema import option_fields, option_values
 from actors.options.yaml_files import load_file
 from actors.storage.object_store import ObjectStorePath
-from jobs.options.crpo import CONFIGS, RunConfig, load_config
+from jobs.options.crpo import RunConfig, load_config
+from jobs.options.sections import CONFIGS
 from jobs.stages.run_dir import check_run_dir, open_run_dir
 from tangoflux.errors import ConfigError
 
 DOCUMENTED_FLAGS = (
     *("--config", "--run-dir", "--init-policy", "--prompts", "--iterations", "--prompts-per-iteration"),
-    *("--samples-per-prompt", "--num-steps", "--guidance-scale", "--rollout-workers", "--reward-workers"),
+    *("--num-samples", "--num-steps", "--guidance-scale", "--rollout-workers", "--reward-workers"),
     *("--learner-workers", "--objective", "--data", "--beta", "--learning-rate", "--batch-size", "--epochs"),
     *("--reward", "--seed", "--resume"),
 )
@@ -43,7 +44,7 @@ def help_text(capsys: pytest.CaptureFixture[str]) -> str:
 
 @pytest.mark.parametrize("name", ["default", "tangoflux", "cluster"])
 def test_every_shipped_config_loads_by_name(name: str) -> None:
-    assert leaf_values(load_config(["--config", name]))
+    assert option_values(load_config(["--config", name]))
 
 
 def test_every_shipped_config_is_that_of_a_job() -> None:
@@ -63,13 +64,13 @@ def test_every_option_has_a_flag_of_its_own_a_description_and_a_default_in_the_h
     capsys: pytest.CaptureFixture[str],
 ) -> None:
     text = " ".join(help_text(capsys).split())
-    flags = [leaf.flag for leaf in leaves(RunConfig)]
+    flags = [option.flag for option in option_fields(RunConfig)]
     assert len(set(flags)) == len(flags)
     assert set(DOCUMENTED_FLAGS) <= {*flags, "--config"}
-    for leaf in leaves(RunConfig):
-        assert f"{leaf.flag} " in text
-        assert leaf.field.description
-        assert leaf.help.split("[")[1].replace("-", "") in text.replace("- ", "").replace("-", "")
+    for option in option_fields(RunConfig):
+        assert f"{option.flag} " in text
+        assert option.field.description
+        assert option.help.split("[")[1].replace("-", "") in text.replace("- ", "").replace("-", "")
 
 
 def test_command_line_wins_over_the_file_and_the_file_over_the_defaults(tmp_path: Path) -> None:
@@ -81,9 +82,9 @@ def test_command_line_wins_over_the_file_and_the_file_over_the_defaults(tmp_path
 def test_every_value_can_be_given_on_the_command_line() -> None:
     default = RunConfig(run_dir=Path("runs/a"))
     arguments: list[str] = []
-    for leaf, value in zip(leaves(RunConfig), leaf_values(default).values(), strict=True):
+    for option, value in zip(option_fields(RunConfig), option_values(default).values(), strict=True):
         values = value if isinstance(value, tuple) else ["none" if value in (None, {}) else str(value)]
-        arguments += [leaf.flag, *map(str, values)]
+        arguments += [option.flag, *map(str, values)]
     assert load_config(arguments) == default
 
 
@@ -124,10 +125,10 @@ def test_none_switches_the_judge_off_and_is_kept() -> None:
             ["--run-dir", "ftp://host/run"],
             "ftp://host/run is neither a path nor the URI of an object store: give s3://bucket/prefix",
         ),
-        (["--config", "defalt"], "none of default, tangoflux, cluster; did you mean default?"),
-        (["--config", "absent.yaml"], "--config absent.yaml is no file"),
+        (["--config", "defalt"], "nor one of default, tangoflux, cluster; did you mean default?"),
+        (["--config", "absent.yaml"], "--config absent.yaml: neither a file nor one of"),
         (["--learner-workers", "4", "--batch-size", "2"], "--batch-size 2 is less than one pair"),
-        (["--prompts-per-iteration", "1", "--learner-workers", "2"], "gives at most 1 pairs to train on"),
+        (["--prompts-per-iteration", "1", "--learner-workers", "2"], "makes at most 1 pairs to train on"),
         (["--warmup-steps", "48"], "--warmup-steps 48 is not below the 24 steps"),
         (["--num-audio-samples", "129"], "--num-audio-samples 129 is more than the 64"),
     ],
@@ -137,8 +138,8 @@ def test_bad_arguments_are_refused_in_one_line(arguments: list[str], said: str) 
 
 
 def test_one_sample_a_prompt_is_refused_with_the_reason() -> None:
-    message = refusal("--samples-per-prompt", "1")
-    assert "--samples-per-prompt is 1" in message
+    message = refusal("--num-samples", "1")
+    assert "--num-samples is 1" in message
     assert "best and the worst" in message
 
 
@@ -149,12 +150,12 @@ def test_one_sample_a_prompt_is_refused_with_the_reason() -> None:
         ("beta: 3", "unknown key beta; did you mean learner.beta?"),
         ("rollout_workers: 3", "did you mean rollouts.workers?"),
         ("sampling: {steps: 3}", "unknown key sampling.steps; did you mean sampling.num_steps?"),
-        ("xyzzy: 3", "unknown key xyzzy; see --help"),
+        ("xyzzy: 3", "unknown key xyzzy; see --help for all options"),
         ("1: 2", "unknown key 1"),
         ("learner: 3", "learner is a section"),
         ("learner: {beta: [1, 2]}", "learner.beta in"),
         ("learner: {epochs: yes}", "epochs in"),
-        ("seed: 1\nseed: 2", "my.yaml:2: not YAML: 'seed' stands here for the second time"),
+        ("seed: 1\nseed: 2", "my.yaml:2: not YAML: duplicate key 'seed'"),
         ("seed: [1", "not YAML"),
         ("- seed", "holds list"),
         ("a\0b", "not UTF-8 text"),
@@ -267,7 +268,7 @@ def test_a_file_may_extend_another_one_beside_it(tmp_path: Path) -> None:
     extended = load_config(["--config", yaml_file(tmp_path, "extends: base.yaml\nlearner: {beta: 9}")])
     assert (extended.seed, extended.learner.epochs) == (3, 2)
     for name in ("absent.yaml", "3", "[a]"):
-        with pytest.raises(ConfigError, match="it must be another file beside it"):
+        with pytest.raises(ConfigError, match="it must be another file in the same directory"):
             load_config(["--config", yaml_file(tmp_path, f"extends: {name}")])
 
 
