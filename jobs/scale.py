@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 from actors.cluster.live_run import find_live_run
 from actors.options.pool_size import PoolSize
 from actors.storage.object_store import parse_path
+from jobs.reporting.tables import format_table
 from tangoflux.cli import run_main
 from tangoflux.errors import ConfigError
 
@@ -61,8 +62,7 @@ def table(status: Mapping[str, PoolStatus]) -> str:
     for name, pool in status.items():
         numbers = (pool.target, pool.ready, pool.pending, pool.busy, pool.deaths, pool.retried, pool.done)
         rows.append([name, pool.size, *map(str, numbers), f"{pool.per_second:.2f}", f"{pool.idle_share:.0%}"])
-    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
-    return "\n".join("  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)) for row in rows)
+    return format_table(rows)
 
 
 def _wait_for(read: Callable[[], Any], wishes: Mapping[str, PoolSize]) -> Mapping[str, PoolStatus]:

@@ -8,6 +8,7 @@ from pathlib import Path
 
 from actors.storage.metrics import read_history
 from actors.storage.shards import ShardWriter
+from jobs.reporting.tables import format_table
 from jobs.stages.failed_chunks import FILE
 from tangoflux.data.records import canonical_sha256
 
@@ -45,12 +46,13 @@ def progress(run_dir: Path) -> Progress:
 
 def table(kills: Sequence[Kill], log: Path) -> str:
     """Kills and seconds lost by kind, and the number of retried chunks."""
-    lines = [f"{'kind':<12}{'kills':>6}{'s lost':>9}{'each':>8}"]
+    rows = [("kind", "kills", "s lost", "each")]
     for kind in sorted({kill.kind for kill in kills}):
         lost = [kill.lost_s or 0.0 for kill in kills if kill.kind == kind]
-        lines.append(f"{kind:<12}{len(lost):>6}{sum(lost):>9.1f}{sum(lost) / len(lost):>8.1f}")
+        rows.append((kind, str(len(lost)), f"{sum(lost):.1f}", f"{sum(lost) / len(lost):.1f}"))
+    rows.append(("all", str(len(kills)), "", ""))
     retried = log.read_text(errors="replace").count("retrying chunk ")
-    return "\n".join([*lines, f"{'all':<12}{len(kills):>6}", "", f"retried chunks: {retried}"])
+    return f"{format_table(rows)}\n\nretried chunks: {retried}"
 
 
 def differences(calm: Path, disturbed: Path) -> list[str]:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import math
 import os
 import shutil
-from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -16,6 +15,7 @@ from jobs.capacity.memory import LEARNER, Memory, gpu_memory, machine_memory
 from jobs.capacity.model_facts import ModelFacts
 from jobs.options.crpo import RunConfig
 from jobs.reporting.formatting import format_bytes
+from jobs.reporting.tables import format_table
 from tangoflux.errors import ResourceError
 
 ROW_BYTES = 350
@@ -75,7 +75,7 @@ class Plan:
             at_once = "the learner's turn, or that of the others"
             rows += [("GPU memory", "each", "one GPU", ""), *map(_row, self.gpu)]
             rows += [("", "", format_bytes(self.gpu_bytes), at_once)]
-        return _table(rows)
+        return format_table(rows, left=(0, 3))
 
 
 def make_plan(config: RunConfig, facts: ModelFacts) -> Plan:
@@ -192,12 +192,3 @@ def _available_memory() -> int:
 
 def _row(part: Memory) -> tuple[str, str, str, str]:
     return part.name, f"{part.processes} x {format_bytes(part.each)}", format_bytes(part.total), part.detail
-
-
-def _table(rows: Sequence[tuple[str, str, str, str]]) -> str:
-    widths = [max(len(row[column]) for row in rows) for column in range(3)]
-    lines = (
-        f"{name:<{widths[0]}}  {each:>{widths[1]}}  {total:>{widths[2]}}  {detail}".rstrip()
-        for name, each, total, detail in rows
-    )
-    return "\n".join(lines)

@@ -27,6 +27,7 @@ from jobs.options.sections import LearnerOptions
 from jobs.options.train import TrainJob
 from jobs.reporting.display import Display
 from jobs.reporting.formatting import format_number
+from jobs.reporting.tables import format_table
 from jobs.stages.output_dir import FLAG, check_new, find_shards
 from jobs.stages.pools import device_of, learner_settings, open_pool
 from jobs.stages.run_dir import check_writable
@@ -197,5 +198,4 @@ def figures(result: LearnerResult) -> str:
     ):
         rows.append((name, format_number(result.start[key]), format_number(result.end[key])))
     rows.append(("held-out pair accuracy", "", format_number(result.heldout_pair_accuracy)))
-    table = "\n".join(f"{name:<22}  {start:>9}  {end:>9}" for name, start, end in rows)
-    return f"{result.pairs} pairs, {result.steps} steps\n\n{table}"
+    return f"{result.pairs} pairs, {result.steps} steps\n\n{format_table(rows)}"

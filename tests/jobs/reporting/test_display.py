@@ -42,12 +42,12 @@ def test_a_long_stage_gets_a_line_in_between_with_progress_and_figures(monkeypat
 
 def test_the_time_left_does_not_count_what_passed_before_the_first_progress() -> None:
     with Display(1, io.StringIO()).stage(1, "learner", 12, "steps") as stage:
-        time.sleep(0.3)
+        time.sleep(0.5)
         stage.advance()
-        assert stage.seconds_left is None and "left" not in stage.progress()
+        assert "left" not in stage.progress()
         time.sleep(0.01)
         stage.advance()
-        assert stage.seconds_left is not None and 0.1 <= stage.seconds_left < 1
+        assert stage.progress().endswith((" 1.0 s left", " 2.0 s left")), "with the first 0.5 s it would be 3 s"
 
 
 def test_what_an_earlier_start_did_counts_as_done_but_not_as_speed() -> None:
@@ -61,11 +61,16 @@ def test_what_an_earlier_start_did_counts_as_done_but_not_as_speed() -> None:
 
 def test_seconds_of_every_stage_are_kept_by_iteration() -> None:
     display = Display(1, io.StringIO())
-    for iteration, name in ((0, "held-out"), (1, "rollouts"), (1, "learner"), (1, "learner")):
+    for iteration, name, seconds in (
+        (0, "held-out", 0.0),
+        (1, "rollouts", 0.0),
+        (1, "learner", 0.2),
+        (1, "learner", 0.1),
+    ):
         with display.stage(iteration, name):
-            time.sleep(0.01)
+            time.sleep(seconds)
     assert list(display.seconds[0]) == ["held-out"] and list(display.seconds[1]) == ["rollouts", "learner"]
-    assert display.seconds[1]["learner"] > display.seconds[1]["rollouts"] * 1.2
+    assert display.seconds[1]["learner"] >= 0.3, "of both times"
 
 
 def test_a_stage_that_fails_says_so_and_lets_the_error_pass() -> None:
