@@ -1,4 +1,4 @@
-"""ARCHITECTURE.md: its tree names every module once, its commands are those of the Makefile, and git accepts its list."""
+"""ARCHITECTURE.md: its tree names every module once, its commands are the Makefile's, and git accepts its list."""
 
 from __future__ import annotations
 
@@ -32,15 +32,22 @@ def described() -> list[str]:
 
 
 def test_the_tree_names_every_module_once() -> None:
-    files = [file for package in PACKAGES for file in (REPOSITORY / package).rglob("*.py") if file.name != "__init__.py"]
+    files = [
+        file for package in PACKAGES for file in (REPOSITORY / package).rglob("*.py") if file.name != "__init__.py"
+    ]
     assert sorted(described()) == sorted(str(file.relative_to(REPOSITORY)) for file in files)
 
 
 def test_the_checks_by_hand_are_those_of_make_test() -> None:
-    makefile = (REPOSITORY / "Makefile").read_text(encoding="utf-8").replace("$(BIN)", ".venv/bin").replace(" $(ARGS)", "")
+    makefile = (
+        (REPOSITORY / "Makefile").read_text(encoding="utf-8").replace("$(BIN)", ".venv/bin").replace(" $(ARGS)", "")
+    )
     makefile = makefile.replace("$(VENV)", ".venv").replace("$(PYTHON)", "python3").replace("python -m pip", "pip")
-    recipes = [shlex.split(line) for line in makefile.replace("--disable-pip-version-check ", "").splitlines()
-               if re.match(r"\t(\.venv|python3)", line)]
+    recipes = [
+        shlex.split(line)
+        for line in makefile.replace("--disable-pip-version-check ", "").splitlines()
+        if re.match(r"\t(\.venv|python3)", line)
+    ]
     for command in commands(PAGE):
         assert command.words[0] == "git" or list(command.words) in recipes
 
@@ -51,5 +58,11 @@ def test_git_accepts_the_list_of_ignored_commits(tmp_path: Path) -> None:
     (tmp_path / IGNORED.name).write_text(IGNORED.read_text(encoding="utf-8"))
     setting = next(list(command.words) for command in commands(PAGE) if command.words[0] == "git")
     author = ["-c", "user.name=a", "-c", "user.email=a@b.c"]
-    for arguments in (["init", "-q"], ["add", "."], [*author, "commit", "-qm", "a"], setting[1:], ["blame", IGNORED.name]):
+    for arguments in (
+        ["init", "-q"],
+        ["add", "."],
+        [*author, "commit", "-qm", "a"],
+        setting[1:],
+        ["blame", IGNORED.name],
+    ):
         subprocess.run(["git", *arguments], cwd=tmp_path, check=True, capture_output=True)
