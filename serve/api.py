@@ -1,4 +1,4 @@
-"""The endpoints. They know a service, and nothing of Ray."""
+"""The HTTP endpoints; they use a ``Service`` and know nothing of Ray."""
 
 from __future__ import annotations
 
@@ -32,13 +32,13 @@ from serve.schemas import (
     Sample,
     SoundGenerationRequest,
 )
-from serve.service import Made, Service
+from serve.service import Generated, Service
 from tangoflux.errors import TangoFluxError
 
 logger = logging.getLogger(__name__)
 
-DEFAULT = "mp3_44100_128"
-"""ElevenLabs' own default."""
+DEFAULT_OUTPUT_FORMAT = "mp3_44100_128"
+"""The default of ElevenLabs."""
 
 EVENT_HEADERS = {"Cache-Control": "no-cache", "X-Accel-Buffering": "no"}
 
@@ -50,10 +50,10 @@ ERRORS: dict[int | str, dict[str, Any]] = {
         400: "a value is not allowed",
         401: "the API key is missing or wrong",
         404: "there is no such policy",
-        408: "the body did not come in time",
+        408: "the body did not arrive in time",
         413: "the body is too large",
         422: "a field is missing, unknown or of the wrong type",
-        503: "no room, or no policy yet; come back after Retry-After seconds",
+        503: "the queue is full, or no policy is loaded yet; retry after Retry-After seconds",
     }.items()
 }
 
@@ -73,58 +73,58 @@ def _service(request: Request) -> Service:
     return request.app.state.service()
 
 
-Served = Annotated[Service, Depends(_service)]
+ServiceDep = Annotated[Service, Depends(_service)]
 
 router = APIRouter()
 
 
 @router.post("/v1/audio/generate", responses={**AUDIO, **ERRORS}, response_class=Response, tags=["audio"])
-async def generate(body: GenerateRequest, request: Request, service: Served) -> Response:
+async def generate(body: GenerateRequest, request: Request, service: ServiceDep) -> Response:
     """Audio from text."""
     accept = request.headers.get("accept", "")
     if "text/event-stream" in accept:
-        events = await _begun(_events(service, body))
+        events = await _after_first(_events(service, body))
         return StreamingResponse(events, headers=EVENT_HEADERS, media_type="text/event-stream")
     as_json = body.n > 1 or "application/json" in accept
-    made = await service.generate(body, ranked=as_json)
+    generated = await service.generate(body, ranked=as_json)
     if as_json:
-        answer = await asyncio.to_thread(_as_json, made, body, service)
-        return JSONResponse(answer.model_dump(), headers=_headers(made))
-    audio = await asyncio.to_thread(encode, made.result.waveforms[0], made.sample_rate_hz, body.response_format)
-    return Response(audio, media_type=MEDIA_TYPES[body.response_format], headers=_headers(made))
+        response = await asyncio.to_thread(_to_json, generated, body, service)
+        return JSONResponse(response.model_dump(), headers=_headers(generated))
+    waveform, rate = generated.samples[0].waveform, generated.sample_rate_hz
+    audio = await asyncio.to_thread(encode, waveform, rate, body.response_format)
+    return Response(audio, media_type=MEDIA_TYPES[body.response_format], headers=_headers(generated))
 
 
 @router.post("/v1/sound-generation", responses={**AUDIO, **ERRORS}, response_class=Response, tags=["audio"])
 async def sound_generation(
     body: SoundGenerationRequest,
-    service: Served,
-    output_format: Annotated[str, Query(max_length=32)] = DEFAULT,
+    service: ServiceDep,
+    output_format: Annotated[str, Query(max_length=32)] = DEFAULT_OUTPUT_FORMAT,
 ) -> Response:
-    """Audio from text, for clients that were written for ElevenLabs."""
+    """Audio from text, for clients of ElevenLabs' API."""
     wanted = OutputFormat.parse(output_format)
-    made = await service.generate(_translated(body), ranked=False)
-    audio = await asyncio.to_thread(wanted.encode, made.result.waveforms[0], made.sample_rate_hz)
-    return Response(audio, media_type=wanted.media_type, headers=_headers(made))
+    generated = await service.generate(_from_elevenlabs(body), ranked=False)
+    audio = await asyncio.to_thread(wanted.encode, generated.samples[0].waveform, generated.sample_rate_hz)
+    return Response(audio, media_type=wanted.media_type, headers=_headers(generated))
 
 
 @router.get("/v1/policies", responses={status: ERRORS[status] for status in (401, 503)}, tags=["policies"])
-async def policies(service: Served) -> PolicyList:
-    """The versions of the policy, and what was measured of them."""
-    facts = await asyncio.to_thread(service.describe)
-    return PolicyList.model_validate(facts)
+async def policies(service: ServiceDep) -> PolicyList:
+    """The policy's versions and their held-out metrics."""
+    return PolicyList.model_validate(await asyncio.to_thread(service.describe))
 
 
 @router.get("/health", responses={503: {"model": Health, "description": "no policy is loaded yet"}}, tags=["policies"])
-async def health(service: Served, response: Response) -> Health:
+async def health(service: ServiceDep, response: Response) -> Health:
     """Whether requests are served; needs no key."""
-    found = Health.model_validate(service.health())
-    response.status_code = 200 if found.status == "ok" else 503
-    return found
+    current = Health.model_validate(service.health())
+    response.status_code = 200 if current.status == "ok" else 503
+    return current
 
 
 @router.get("/", include_in_schema=False)
 async def page() -> HTMLResponse:
-    """The page to listen on."""
+    """The web page."""
     return HTMLResponse(PAGE.read_text(encoding="utf-8"))
 
 
@@ -132,7 +132,7 @@ def build_api(service: Callable[[], Service], options: ServeOptions, key: str | 
     """The ASGI application.
 
     Args:
-        service: gives the replica's.
+        service: returns the replica's service.
         key: SHA-256 of the API key, or None.
     """
     api = FastAPIOffline(title="TangoFlux", version="1", description="Text to audio.", redoc_url=None)
@@ -141,31 +141,31 @@ def build_api(service: Callable[[], Service], options: ServeOptions, key: str | 
     _add_error_handlers(api)
     limits = options.limits
     api.add_middleware(Guard, key_hash=key, max_body_bytes=limits.max_body_bytes, max_body_s=limits.max_body_s)
-    # Outside the guard, since a browser asks without the key first, and should be able to read a refusal.
+    # Outside the guard: a browser's preflight request has no key, and its page should be able to read a refusal.
     if options.cors_origins:
         origins = [origin.strip() for origin in options.cors_origins.split(",")]
-        every = ["*"]
+        any_ = ["*"]
         api.add_middleware(
-            CORSMiddleware, allow_origins=origins, allow_methods=every, allow_headers=every, expose_headers=every
+            CORSMiddleware, allow_origins=origins, allow_methods=any_, allow_headers=any_, expose_headers=any_
         )
     return api
 
 
-async def _begun(events: AsyncGenerator[str]) -> AsyncIterator[str]:
-    """The same, once there is a first event: what is refused at once has a status instead."""
+async def _after_first(events: AsyncGenerator[str]) -> AsyncIterator[str]:
+    """Waits for the first event, so that a request that is refused at once gets an HTTP status instead."""
     first = await anext(events)
 
-    async def again() -> AsyncIterator[str]:
+    async def all_events() -> AsyncIterator[str]:
         async with aclosing(events):
             yield first
             async for event in events:
                 yield event
 
-    return again()
+    return all_events()
 
 
 async def _events(service: Service, body: GenerateRequest) -> AsyncGenerator[str]:
-    """Progress by step, then the audio or the error, as server-sent events.
+    """Server-sent events: progress after each step, then the audio or the error.
 
     Raises:
         ApiError, TangoFluxError: before the first event.
@@ -173,22 +173,22 @@ async def _events(service: Service, body: GenerateRequest) -> AsyncGenerator[str
     loop = asyncio.get_running_loop()
     steps: asyncio.Queue[int | None] = asyncio.Queue()
 
-    def tell(step: int | None) -> None:
+    def on_step(step: int) -> None:
         loop.call_soon_threadsafe(steps.put_nowait, step)
 
-    task = asyncio.create_task(service.generate(body, ranked=True, on_step=tell))
+    task = asyncio.create_task(service.generate(body, ranked=True, on_step=on_step))
     task.add_done_callback(lambda task: steps.put_nowait(None))
-    begun = False
+    started = False
     try:
         while (step := await steps.get()) is not None:
-            begun = True
+            started = True
             yield _event("progress", {"step": step, "steps": service.steps_of(body)})
-        answer = await asyncio.to_thread(_as_json, await task, body, service)
-        yield _event("audio", answer.model_dump())
+        response = await asyncio.to_thread(_to_json, await task, body, service)
+        yield _event("audio", response.model_dump())
     except Exception as error:
-        if not begun:
+        if not started:
             raise
-        yield _event("error", _told(error).body())
+        yield _event("error", _to_api_error(error).body())
     finally:
         task.cancel()
 
@@ -197,39 +197,38 @@ def _event(name: str, data: dict[str, Any]) -> str:
     return f"event: {name}\ndata: {json.dumps(data)}\n\n"
 
 
-def _as_json(made: Made, body: GenerateRequest, service: Service) -> GenerateResponse:
-    rewards = made.result.rewards or [math.nan] * len(made.seeds)
+def _to_json(generated: Generated, body: GenerateRequest, service: Service) -> GenerateResponse:
     samples = [
         Sample(
-            audio=base64.b64encode(encode(waveform, made.sample_rate_hz, body.response_format)).decode(),
-            seed=seed,
-            reward=reward if math.isfinite(reward) else None,
+            audio=base64.b64encode(encode(sample.waveform, generated.sample_rate_hz, body.response_format)).decode(),
+            seed=sample.seed,
+            reward=None if sample.reward is None or math.isnan(sample.reward) else sample.reward,
         )
-        for waveform, seed, reward in zip(made.result.waveforms, made.seeds, rewards, strict=True)
+        for sample in generated.samples
     ]
     return GenerateResponse(
-        model=made.version,
+        model=generated.version,
         format=body.response_format,
-        sample_rate=made.sample_rate_hz,
-        audio_length=made.length_s,
+        sample_rate=generated.sample_rate_hz,
+        audio_length=generated.length_s,
         num_inference_steps=service.steps_of(body),
         reward_model=service.options.reward,
         data=samples,
-        timing=vars(made.result.timing),
+        timing=generated.timing,
     )
 
 
-def _headers(made: Made) -> dict[str, str]:
-    timing = ", ".join(f"{name};dur={1000 * seconds:.1f}" for name, seconds in vars(made.result.timing).items())
+def _headers(generated: Generated) -> dict[str, str]:
+    timing = ", ".join(f"{name};dur={1000 * seconds:.1f}" for name, seconds in generated.timing.items())
     return {
-        "X-Policy-Version": made.version,
-        "X-Seed": ",".join(map(str, made.seeds)),
+        "X-Policy-Version": generated.version,
+        "X-Seed": ",".join(str(sample.seed) for sample in generated.samples),
         "Server-Timing": timing,
         "Cache-Control": "no-store",
     }
 
 
-def _translated(body: SoundGenerationRequest) -> GenerateRequest:
+def _from_elevenlabs(body: SoundGenerationRequest) -> GenerateRequest:
     return GenerateRequest.model_validate(
         {
             "input": body.text,
@@ -240,40 +239,37 @@ def _translated(body: SoundGenerationRequest) -> GenerateRequest:
     )
 
 
-def _told(error: Exception) -> ApiError:
-    """What who asked learns of an error."""
+def _to_api_error(error: Exception) -> ApiError:
+    """The error that the client sees."""
     if isinstance(error, ApiError):
         return error
     if isinstance(error, TangoFluxError):
         return ApiError(500, "server_error", str(error), code="failed")
     logger.error("a request failed", exc_info=error)
-    return ApiError(500, "server_error", "an error of the server; see its log")
+    return ApiError(500, "server_error", "internal error; see the server's log")
 
 
 def _add_error_handlers(api: FastAPI) -> None:
-    """All answers that are no success have one form."""
+    """Gives all error responses the same form."""
 
     @api.exception_handler(ApiError)
-    async def of_ours(request: Request, error: ApiError) -> JSONResponse:
+    async def on_api_error(request: Request, error: ApiError) -> JSONResponse:
         return JSONResponse(error.body(), error.status, error.headers)
 
     @api.exception_handler(RequestValidationError)
-    async def of_fields(request: Request, error: RequestValidationError) -> JSONResponse:
+    async def on_invalid_fields(request: Request, error: RequestValidationError) -> JSONResponse:
         first = error.errors()[0]
-        place = ".".join(str(part) for part in first["loc"][1:])
-        message = f"{place or 'the body'}: {first['msg']}"
-        return JSONResponse(invalid(message, place or None, first["type"]).body(), 422)
+        field = ".".join(str(part) for part in first["loc"][1:])
+        message = f"{field or 'the body'}: {first['msg']}"
+        return JSONResponse(invalid(message, field or None, first["type"]).body(), 422)
 
     @api.exception_handler(HTTPException)
-    async def of_http(request: Request, error: HTTPException) -> JSONResponse:
+    async def on_http_error(request: Request, error: HTTPException) -> JSONResponse:
         kind = "not_found_error" if error.status_code == 404 else "invalid_request_error"
         body = ApiError(error.status_code, kind, str(error.detail), code="http").body()
         return JSONResponse(body, error.status_code, error.headers)
 
     @api.exception_handler(TangoFluxError)
-    async def of_models(request: Request, error: TangoFluxError) -> JSONResponse:
-        return JSONResponse(_told(error).body(), 500)
-
     @api.exception_handler(Exception)
-    async def of_the_server(request: Request, error: Exception) -> JSONResponse:
-        return JSONResponse(_told(error).body(), 500)
+    async def on_failure(request: Request, error: Exception) -> JSONResponse:
+        return JSONResponse(_to_api_error(error).body(), 500)

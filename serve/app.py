@@ -20,8 +20,8 @@ from serve.service import Service, versions_of
 from serve.telemetry import Telemetry
 from tangoflux.rewards import check_reward
 
-BESIDE_ROWS = 64
-"""Requests to a replica beside those whose samples it makes or keeps waiting: for health, the page, and refusals."""
+OTHER_REQUESTS = 64
+"""Requests to a replica in addition to those that are sampled or wait: for health, the page, and refusals."""
 
 NAME = "tangoflux"
 
@@ -29,7 +29,7 @@ NAME = "tangoflux"
 @serve.deployment(name=NAME)
 @serve.ingress()  # pyright: ignore[reportUntypedClassDecorator]
 class Replica:
-    """A process with the policies and an engine, behind the API. It follows the run by itself."""
+    """A process with the policies and an engine behind the API; it follows the run by polling."""
 
     def __init__(self, options: ServeOptions, key: str | None) -> None:
         logging.getLogger("serve").setLevel(logging.INFO)
@@ -38,33 +38,33 @@ class Replica:
             check_reachable(client.http_config.host or "127.0.0.1", key, options.open_to_all)
         self._options, self._key = options, key
         self.service = Service(options)
-        self._over, self._telemetry = threading.Event(), Telemetry()
-        looks = (options.poll_s, self._over, self._tell)
-        threading.Thread(target=self.service.policies.follow, args=looks, name="follow", daemon=True).start()
+        self._stop, self._telemetry = threading.Event(), Telemetry()
+        arguments = (options.poll_s, self._stop, self._update_metrics)
+        threading.Thread(target=self.service.policies.follow, args=arguments, name="follow", daemon=True).start()
 
     def health(self) -> dict[str, Any]:
-        """What ``/health`` says, for the process that deploys."""
+        """The values of ``/health``, for the process that deploys."""
         return self.service.health()
 
     def check_health(self) -> None:
-        """For Serve, which replaces the replica if this raises."""
-        if not self.service.is_fit:
-            raise RuntimeError("the engine does not step any more; see the replica's log")
+        """Called by Serve, which replaces the replica if this raises."""
+        if not self.service.is_healthy:
+            raise RuntimeError("the engine keeps failing; see the replica's log")
 
-    def _tell(self) -> None:
-        self._telemetry.show(self.health(), self.service.samples)
+    def _update_metrics(self) -> None:
+        self._telemetry.update(self.health(), self.service.samples)
 
     def __serve_build_asgi_app__(self) -> FastAPI:
         return build_api(lambda: self.service, self._options, self._key)
 
     def __del__(self) -> None:
-        with suppress(AttributeError):  # of what was refused before it had them
-            self._over.set()
+        with suppress(AttributeError):  # if the constructor raised before it had set them
+            self._stop.set()
             self.service.close()
 
 
 def app(arguments: dict[str, Any]) -> Application:
-    """Serve's application from options by name, see ``serve/options.py``.
+    """The application for ``serve run`` and config files, from options by name; see ``serve/options.py``.
 
     Raises:
         TangoFluxError: an option is not allowed, or there is no such run, model or reward.
@@ -73,7 +73,7 @@ def app(arguments: dict[str, Any]) -> Application:
 
 
 def application(options: ServeOptions) -> Application:
-    """The same from options; all that can be checked is checked here, before a replica starts.
+    """The application, after all checks that are possible before a replica starts.
 
     Raises:
         TangoFluxError: see ``app``.
@@ -87,7 +87,7 @@ def application(options: ServeOptions) -> Application:
         sizes = {"min_replicas": size.least, "max_replicas": size.most}
         scaling = {"autoscaling_config": {**sizes, "target_ongoing_requests": replica.target_requests}}
     deployment = Replica.options(
-        max_ongoing_requests=options.limits.max_waiting + BESIDE_ROWS,
+        max_ongoing_requests=options.limits.max_waiting + OTHER_REQUESTS,
         max_queued_requests=options.limits.max_waiting,
         backpressure_config=BackpressureConfig(retry_after_s=options.limits.retry_after_s),
         ray_actor_options={

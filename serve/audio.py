@@ -1,4 +1,4 @@
-"""Waveforms as files in memory."""
+"""Encodes waveforms as audio files in memory."""
 
 from __future__ import annotations
 
@@ -31,16 +31,15 @@ OUTPUT_FORMATS = {
 """Codecs and sample rates of ElevenLabs' ``output_format``."""
 
 MP3_KBPS = {22050: (160, 8), 44100: (320, 32)}
-"""Largest and smallest constant bit rates, between which libsndfile's compression level chooses."""
+"""Largest and smallest constant bit rate; libsndfile's compression level chooses between them."""
 
-
-PIECE = 1 << 16
-"""Frames that are given to the encoder at once."""
+BLOCK_FRAMES = 1 << 16
+"""Frames per call of the encoder."""
 
 
 def encode(waveform: NDArray[np.float32], sample_rate_hz: int, kind: AudioFormat) -> bytes:
     """(audio_channels, samples) in [-1, 1] as a file; WAV as 16-bit PCM."""
-    return _written(waveform, sample_rate_hz, format=kind.upper())
+    return _encoded(waveform, sample_rate_hz, format=kind.upper())
 
 
 @dataclass(frozen=True)
@@ -53,10 +52,10 @@ class OutputFormat:
 
     @classmethod
     def parse(cls, text: str) -> OutputFormat:
-        """From ``mp3_44100_128``, ``pcm_16000``, ``opus_48000_96``.
+        """Parses ``mp3_44100_128``, ``pcm_16000``, ``opus_48000_96``.
 
         Raises:
-            ApiError: it is none of these.
+            ApiError: the text is not of this form.
         """
         match = re.fullmatch(r"([a-z0-9]{1,8})_(\d{1,5})(?:_(\d{1,3}))?", text)
         if not match or int(match[2]) not in OUTPUT_FORMATS.get(match[1], ()) or (match[1] == "pcm" and match[3]):
@@ -66,7 +65,7 @@ class OutputFormat:
 
     @property
     def media_type(self) -> str:
-        """Of HTTP."""
+        """The HTTP media type."""
         return {"mp3": "audio/mpeg", "opus": "audio/ogg", "pcm": f"audio/l16;rate={self.sample_rate_hz}"}[self.codec]
 
     def encode(self, waveform: NDArray[np.float32], sample_rate_hz: int) -> bytes:
@@ -75,16 +74,16 @@ class OutputFormat:
         if self.codec == "pcm":
             return (wave.mean(axis=0) * 32767).round().astype("<i2").tobytes()
         if self.codec == "opus":
-            return _written(wave, self.sample_rate_hz, format="OGG", subtype="OPUS")
-        most, least = MP3_KBPS[self.sample_rate_hz]
-        level = (most - min(max(self.kbps or 128, least), most)) / (most - least)
-        return _written(wave, self.sample_rate_hz, format="MP3", bitrate_mode="CONSTANT", compression_level=level)
+            return _encoded(wave, self.sample_rate_hz, format="OGG", subtype="OPUS")
+        highest, lowest = MP3_KBPS[self.sample_rate_hz]
+        level = (highest - min(max(self.kbps or 128, lowest), highest)) / (highest - lowest)
+        return _encoded(wave, self.sample_rate_hz, format="MP3", bitrate_mode="CONSTANT", compression_level=level)
 
 
-def _written(waveform: NDArray[np.float32], sample_rate_hz: int, **options: Any) -> bytes:
+def _encoded(waveform: NDArray[np.float32], sample_rate_hz: int, **options: Any) -> bytes:
     file = io.BytesIO()
     with soundfile.SoundFile(file, "w", sample_rate_hz, len(waveform), **options) as sound:
-        # In pieces, since libsndfile holds what it is given to encode as Vorbis on the thread's stack.
-        for start in range(0, waveform.shape[1], PIECE):
-            sound.write(waveform.T[start : start + PIECE])
+        # In blocks: libsndfile's Vorbis encoder keeps the whole input of a call on the thread's stack.
+        for start in range(0, waveform.shape[1], BLOCK_FRAMES):
+            sound.write(waveform.T[start : start + BLOCK_FRAMES])
     return file.getvalue()

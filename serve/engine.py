@@ -1,7 +1,7 @@
 """The engine: requests join and leave the running batches of their policies between Euler steps.
 
-It has threads of its own, none of which another waits for: captions are encoded in one, the rows of all policies are
-stepped in the next, finished latents are decoded in others and ranked in the last.
+Each stage has its own threads, so that none waits for another: one encodes captions, one steps the rows of all
+policies, others decode finished latents, and one computes rewards.
 """
 
 from __future__ import annotations
@@ -10,18 +10,18 @@ import queue
 import threading
 import time
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import Future, InvalidStateError, ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import dataclass, field
-from itertools import islice
+from itertools import islice, pairwise
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 
 from serve.policies import Resident
-from tangoflux.in_flight import Flight, Row, start_rows
+from tangoflux.in_flight import Row, RunningBatch, start_rows
 from tangoflux.model.policy import Policy
 from tangoflux.rewards import Reward, score
 from tangoflux.sampling import SampleRequest
@@ -29,18 +29,17 @@ from tangoflux.sampling_params import SamplingParams
 
 Waveform = NDArray[np.float32]
 
+MAX_CONSECUTIVE_FAILURES = 5
+"""After this many failed steps in a row the engine counts as unhealthy: a GPU may be lost for good."""
 
-MOST_FAILURES = 5
-"""Failed steps in a row after which an engine is given up: a GPU may be lost for good."""
 
-
-class FullError(Exception):
-    """As many rows wait as may."""
+class QueueFullError(Exception):
+    """The queue has no room for the job."""
 
 
 @dataclass(frozen=True)
 class Timing:
-    """Seconds of a request: until its first step, from there to its latents, to its waveforms, and to its rewards."""
+    """Seconds that a request spent in the queue and in each stage."""
 
     queued: float
     sampling: float
@@ -50,11 +49,11 @@ class Timing:
 
 @dataclass(frozen=True)
 class Result:
-    """What a job made.
+    """The samples of a job.
 
     Attributes:
-        waveforms: one a seed, (audio_channels, samples).
-        rewards: one a seed, where they were asked for; NaN where there is none.
+        waveforms: one per seed, (audio_channels, samples).
+        rewards: one per seed, NaN where there is none; None unless the job is ranked.
     """
 
     waveforms: list[Waveform]
@@ -64,13 +63,14 @@ class Result:
 
 @dataclass(eq=False)
 class Job:
-    """A request on its way through the engine.
+    """A request in the engine.
 
     Attributes:
         ranked: whether its samples get rewards.
-        exact: whether it is to be computed alone.
-        on_step: called in the engine's thread with the steps that are done.
-        future: where the result, or the error, appears.
+        exact: whether no other job shares a batch with it.
+        on_step: called in the engine's thread with the number of finished steps.
+        future: receives the result or the error.
+        times: when it was submitted, and when each stage ended.
     """
 
     resident: Resident
@@ -83,12 +83,19 @@ class Job:
     rows: list[Row] = field(default_factory=list[Row])
     times: list[float] = field(default_factory=lambda: [time.monotonic()])
 
-    def mark(self) -> None:
-        """Notes that a stage is over."""
+    def end_stage(self) -> None:
+        """Records the time."""
         self.times.append(time.monotonic())
 
+    def finish(self, waveforms: list[Waveform], rewards: list[float] | None) -> None:
+        """Sets the result, unless the request was cancelled."""
+        self.end_stage()
+        timing = Timing(*(end - start for start, end in pairwise(self.times)))
+        with suppress(InvalidStateError):
+            self.future.set_result(Result(waveforms, rewards, timing))
+
     def fail(self, error: BaseException) -> None:
-        """Tells who waits, if somebody still does."""
+        """Sets the error, unless the request was cancelled."""
         with suppress(InvalidStateError):
             self.future.set_exception(error)
 
@@ -97,146 +104,146 @@ class Engine:
     """Samples jobs in batches that change between steps.
 
     Args:
-        most_rows: of rows under way; jobs must not have more.
-        most_waiting: of rows that are not yet; further jobs are refused.
-        reward: makes the reward model when it is first wanted.
+        max_rows: rows that are sampled at a time; a job must not have more.
+        max_waiting: rows that may wait; further jobs are refused.
+        load_reward: loads the reward model, on first use.
         bf16: whether policies compute in bfloat16.
-        threads: that step batches, or decode jobs, side by side with an OpenMP thread each; a single batch is stepped
-            by a team of so many. One, as is best on a GPU, has all rows in one batch and decodes all that wait
-            together. (No more than one team: two on the same cores take twice the time of one, since neither then
-            waits actively for its next loop.)
+        threads: number of threads that step stacks of rows, or decode jobs, in parallel with one OpenMP thread each;
+            a single stack is stepped by one team of as many OpenMP threads. With 1, which is best on a GPU, all rows
+            are one stack, and all jobs that wait for decoding are decoded together. (There is only one team: two on
+            the same cores take twice as long, since neither then spins while it waits for its next loop.)
     """
 
     def __init__(
         self,
-        most_rows: int,
-        most_waiting: int,
-        reward: Callable[[], Reward] | None = None,
+        max_rows: int,
+        max_waiting: int,
+        load_reward: Callable[[], Reward] | None = None,
         bf16: bool = False,
         threads: int = 1,
     ) -> None:
-        self.most_rows, self.most_waiting = most_rows, most_waiting
-        self._make_reward, self._reward, self._bf16 = reward, None, bf16
-        self._change = threading.Condition()
-        self._waiting: deque[Job] = deque()
+        self.max_rows, self.max_waiting = max_rows, max_waiting
+        self._load_reward, self._reward, self._bf16, self._num_threads = load_reward, None, bf16, threads
+        self._changed = threading.Condition()
         self._encoding: set[Job] = set()
-        self._flying: list[Job] = []
-        self._flights: dict[Policy, Flight] = {}
-        self._finished: queue.SimpleQueue[Job | None] = queue.SimpleQueue()
-        self._over, self._failures = False, 0
+        self._waiting: deque[Job] = deque()
+        self._running: list[Job] = []
+        self._batches: dict[Policy, RunningBatch] = {}
+        self._sampled: queue.SimpleQueue[Job | None] = queue.SimpleQueue()
+        self._closed, self._failures = False, 0
         self._encoder = ThreadPoolExecutor(1, "encode")
         self._ranker = ThreadPoolExecutor(1, "rank")
-        self._team, self._stepping = threads, threading.Event()
         self._steppers = ThreadPoolExecutor(threads, "step") if threads > 1 else None
-        loops = [self._step_for_ever, *[self._decode_for_ever] * threads]
-        self._threads = [threading.Thread(target=loop, name=loop.__name__, daemon=True) for loop in loops]
-        self._start()
+        self._threads = [
+            threading.Thread(target=loop, name=loop.__name__, daemon=True)
+            for loop in [self._step_loop, *[self._decode_loop] * threads]
+        ]
+        self._has_team = threading.Event()
+        for thread in self._threads:
+            thread.start()
+        self._has_team.wait()
+        torch.set_num_threads(1)  # for threads that start later; the team of `_step_loop` keeps its size
 
     def submit(self, job: Job) -> Future[Result]:
-        """Takes a job, to be begun in turn. Cancelling the future frees its rows at the next step.
+        """Queues a job. Cancelling the future frees its rows at the next step.
 
         Raises:
-            FullError: there is no room.
+            QueueFullError: there is no room.
         """
-        with self._change:
-            waiting = sum(len(other.request.seeds) for other in (*self._waiting, *self._encoding))
-            room = self.most_waiting + max(0, self.most_rows - self._rows_flying())
+        with self._changed:
+            room = self.max_waiting + max(0, self.max_rows - self._rows_running())
+            waiting = self._rows_waiting()
             if waiting + len(job.request.seeds) > room:
-                raise FullError(f"{waiting} samples wait already")
+                raise QueueFullError(f"{waiting} samples are waiting already")
             self._encoding.add(job)
         self._encoder.submit(self._encode, job)
         return job.future
 
     @property
-    def is_fit(self) -> bool:
-        """Whether its threads live, and steps do not fail again and again."""
-        return self._failures < MOST_FAILURES and all(thread.is_alive() for thread in self._threads)
+    def is_healthy(self) -> bool:
+        """Whether its threads are alive and steps do not keep failing."""
+        return self._failures < MAX_CONSECUTIVE_FAILURES and all(thread.is_alive() for thread in self._threads)
 
     def load(self) -> tuple[int, int]:
-        """Rows under way and rows that wait."""
-        with self._change:
-            waiting = sum(len(job.request.seeds) for job in (*self._waiting, *self._encoding))
-            return self._rows_flying(), waiting
+        """The number of rows being sampled, and of rows waiting."""
+        with self._changed:
+            return self._rows_running(), self._rows_waiting()
 
     def close(self) -> None:
-        """Ends the threads; jobs that are not done fail."""
-        with self._change:
-            self._over = True
-            self._change.notify()
+        """Ends the threads; unfinished jobs fail."""
+        with self._changed:
+            self._closed = True
+            self._changed.notify()
         for thread in self._threads:
             thread.join()
-        self._encoder.shutdown()
-        if self._steppers:
-            self._steppers.shutdown()
-        self._ranker.shutdown()
-        for job in (*self._waiting, *self._flying):
+        for pool in (self._encoder, self._steppers, self._ranker):
+            if pool:
+                pool.shutdown()
+        for job in (*self._waiting, *self._running):
             job.fail(RuntimeError("the engine is shut down"))
 
-    def _start(self) -> None:
-        """Starts the loops; the team of later threads is left at one."""
-        for thread in self._threads:
-            thread.start()
-        self._stepping.wait()
-        torch.set_num_threads(1)
+    def _rows_running(self) -> int:
+        return sum(len(job.rows) for job in self._running)
 
-    def _rows_flying(self) -> int:
-        return sum(len(job.rows) for job in self._flying)
+    def _rows_waiting(self) -> int:
+        return sum(len(job.request.seeds) for job in (*self._waiting, *self._encoding))
 
     def _encode(self, job: Job) -> None:
+        policy = job.resident.policy
         try:
             if not job.future.cancelled():
-                with self._precision(job.resident.policy):
-                    job.rows = start_rows(job.resident.policy, job.request, job.params, job if job.exact else None)
+                with torch.autocast(policy.device.type, torch.bfloat16, enabled=self._bf16):
+                    job.rows = start_rows(policy, job.request, job.params, job if job.exact else None)
         except Exception as error:
-            job.fail(error)  # who waits for it is told; the thread serves on
-        with self._change:
+            job.fail(error)
+        with self._changed:
             self._encoding.discard(job)
             if not job.future.done():
                 self._waiting.append(job)
-                self._change.notify()
+                self._changed.notify()
 
-    def _step_for_ever(self) -> None:
-        torch.get_num_threads()  # without this, the thread's first operation would take the number of the process
-        torch.set_num_threads(self._team)
-        self._stepping.set()
-        while self._board():
-            for flight in list(self._flights.values()):
-                self._step(flight)
-        for _ in range(self._team):
-            self._finished.put(None)
+    def _step_loop(self) -> None:
+        torch.get_num_threads()  # otherwise the thread's first operation would reset its number to the process's
+        torch.set_num_threads(self._num_threads)
+        self._has_team.set()
+        while self._admit():
+            for batch in list(self._batches.values()):
+                self._step(batch)
+        for _ in range(self._num_threads):
+            self._sampled.put(None)
 
-    def _board(self) -> bool:
-        """Lets go of who has hung up, takes in who waits and has room; with nobody there waits. False at the end."""
-        with self._change:
-            while not self._over:
-                self._release([job for job in self._flying if job.future.done()])
+    def _admit(self) -> bool:
+        """Removes cancelled jobs and starts waiting ones; blocks while there are none. False once closed."""
+        with self._changed:
+            while not self._closed:
+                self._remove([job for job in self._running if job.future.done()])
                 self._waiting = deque(job for job in self._waiting if not job.future.done())
-                while self._waiting and self._rows_flying() + len(self._waiting[0].rows) <= self.most_rows:
-                    self._take(self._waiting.popleft())
-                if self._flying:
+                while self._waiting and self._rows_running() + len(self._waiting[0].rows) <= self.max_rows:
+                    self._start(self._waiting.popleft())
+                if self._running:
                     return True
-                self._change.wait()
+                self._changed.wait()
         return False
 
-    def _take(self, job: Job) -> None:
-        job.mark()
-        self._flying.append(job)
+    def _start(self, job: Job) -> None:
+        job.end_stage()
+        self._running.append(job)
         policy = job.resident.policy
-        if policy not in self._flights:
-            self._flights[policy] = Flight(policy, self._bf16, self._steppers, self._team)
-        self._flights[policy].join(job.rows)
+        if policy not in self._batches:
+            self._batches[policy] = RunningBatch(policy, self._bf16, self._steppers, self._num_threads)
+        self._batches[policy].add(job.rows)
 
-    def _release(self, jobs: Sequence[Job]) -> None:
+    def _remove(self, jobs: Iterable[Job]) -> None:
         for job in jobs:
-            self._flying.remove(job)
-            self._flights[job.resident.policy].leave(job.rows)
-        # A policy that is replaced can then leave the memory.
-        self._flights = {policy: flight for policy, flight in self._flights.items() if flight.rows}
+            self._running.remove(job)
+            self._batches[job.resident.policy].remove(job.rows)
+        # Without its batch, a replaced policy can be freed.
+        self._batches = {policy: batch for policy, batch in self._batches.items() if batch.rows}
 
-    def _step(self, flight: Flight) -> None:
-        jobs = [job for job in self._flying if job.resident.policy is flight.policy]
+    def _step(self, batch: RunningBatch) -> None:
+        jobs = [job for job in self._running if job.resident.policy is batch.policy]
         try:
-            flight.step()
+            batch.step()
             for job in jobs:
                 job.on_step(job.rows[0].step)
         except Exception as error:
@@ -246,22 +253,22 @@ class Engine:
             return
         self._failures = 0
         done = [job for job in jobs if job.rows[0].is_done]
-        with self._change:
-            self._release(done)
+        if done:
+            with self._changed:
+                self._remove(done)
         for job in done:
-            job.mark()
-            self._finished.put(job)
+            job.end_stage()
+            self._sampled.put(job)
 
-    def _decode_for_ever(self) -> None:
-        while job := self._finished.get():
+    def _decode_loop(self) -> None:
+        while job := self._sampled.get():
             jobs = [job]
-            while self._team == 1 and not self._finished.empty() and (another := self._finished.get()):
+            while self._num_threads == 1 and not self._sampled.empty() and (another := self._sampled.get()):
                 jobs.append(another)
-            for together in [[job] for job in jobs if job.exact], [[job for job in jobs if not job.exact]]:
-                for group in together:
-                    self._decode([job for job in group if not job.future.done()])
-            del job, jobs  # whose policy need not stay in memory until the next
-            if self._over:
+            for group in [*([job] for job in jobs if job.exact), [job for job in jobs if not job.exact]]:
+                self._decode([job for job in group if not job.future.done()])
+            del job, jobs  # which would keep their policy in memory until the next job
+            if self._closed:
                 return
 
     def _decode(self, jobs: Sequence[Job]) -> None:
@@ -270,38 +277,27 @@ class Engine:
         latents = [row.latents for job in jobs for row in job.rows]
         durations_s = [job.request.duration_s for job in jobs for _ in job.rows]
         try:
-            waveforms = iter(jobs[0].resident.autoencoder.decode_rows(latents, durations_s))
+            decoded = iter(jobs[0].resident.autoencoder.decode_rows(latents, durations_s))
         except Exception as error:
             for job in jobs:
                 job.fail(error)
             return
         for job in jobs:
-            own = list(islice(waveforms, len(job.rows)))
-            job.mark()
+            waveforms = list(islice(decoded, len(job.rows)))
+            job.end_stage()
             if job.ranked:
-                self._ranker.submit(self._rank, job, own)
+                self._ranker.submit(self._rank, job, waveforms)
             else:
-                _finish(job, own, None)
+                job.finish(waveforms, None)
 
     def _rank(self, job: Job, waveforms: list[Waveform]) -> None:
         try:
-            if self._reward is None and self._make_reward:
-                self._reward = self._make_reward()
+            if self._reward is None and self._load_reward:
+                self._reward = self._load_reward()
             assert self._reward, "an engine without a reward model gets no ranked jobs"
-            rate = job.resident.autoencoder.sample_rate_hz
-            rewards = score(self._reward, [job.request.prompt] * len(waveforms), waveforms, rate)
+            prompts = [job.request.prompt] * len(waveforms)
+            rewards = score(self._reward, prompts, waveforms, job.resident.autoencoder.sample_rate_hz)
         except Exception as error:
             job.fail(error)
         else:
-            _finish(job, waveforms, rewards.tolist())
-
-    def _precision(self, policy: Policy) -> torch.autocast:
-        return torch.autocast(policy.device.type, torch.bfloat16, enabled=self._bf16)
-
-
-def _finish(job: Job, waveforms: list[Waveform], rewards: list[float] | None) -> None:
-    job.mark()
-    submitted, begun, sampled, decoded, ranked = job.times
-    timing = Timing(begun - submitted, sampled - begun, decoded - sampled, ranked - decoded)
-    with suppress(InvalidStateError):  # whoever asked has hung up
-        job.future.set_result(Result(waveforms, rewards, timing))
+            job.finish(waveforms, rewards.tolist())

@@ -1,4 +1,4 @@
-"""What a request is told when it cannot be served, as OpenAI's and ElevenLabs' clients expect it."""
+"""Error responses in the form that OpenAI's and ElevenLabs' clients expect."""
 
 from __future__ import annotations
 
@@ -6,15 +6,15 @@ from typing import Any
 
 
 class ApiError(Exception):
-    """A request that is not served.
+    """A request is refused or failed.
 
     Attributes:
-        status: of HTTP.
+        status: the HTTP status.
         kind: the error's ``type``: ``invalid_request_error``, ``authentication_error``, ``not_found_error``,
             ``overloaded_error`` or ``server_error``.
-        param: the field that is wrong, where one is.
-        code: what programs go by.
-        headers: further ones of the answer.
+        param: the invalid field, if any.
+        code: a fixed name of the error, for programs.
+        headers: additional headers of the response.
     """
 
     def __init__(
@@ -31,7 +31,7 @@ class ApiError(Exception):
         self.status, self.kind, self.param, self.code, self.headers = status, kind, param, code, headers or {}
 
     def body(self) -> dict[str, Any]:
-        """The answer's JSON."""
+        """The response's JSON."""
         return {"error": {"message": str(self), "type": self.kind, "param": self.param, "code": self.code}}
 
 
@@ -41,5 +41,5 @@ def invalid(message: str, param: str | None = None, code: str = "invalid_value",
 
 
 def overloaded(message: str, retry_after_s: int, code: str = "queue_full") -> ApiError:
-    """No room now; the client is to come back."""
+    """There is no room now; the client should retry."""
     return ApiError(503, "overloaded_error", message, code=code, headers={"Retry-After": str(retry_after_s)})

@@ -1,4 +1,4 @@
-"""What stands before every endpoint: the API key and the size of bodies. Plain ASGI, so that answers can stream."""
+"""Middleware that checks the API key and the size of request bodies; plain ASGI, so that responses can stream."""
 
 from __future__ import annotations
 
@@ -18,24 +18,24 @@ OPEN_PATHS = ("/health",)
 
 
 class Guard:
-    """Refuses requests without the key, and bodies that are too large or too slow, before they are read whole.
+    """Refuses requests without the key, and stops reading bodies that are too large or too slow.
 
     Args:
-        key_hash: SHA-256 of the key in hexadecimal; None asks for none.
+        key_hash: SHA-256 of the key in hexadecimal; None if no key is needed.
     """
 
     def __init__(self, app: ASGIApp, key_hash: str | None, max_body_bytes: int, max_body_s: float) -> None:
-        self._app, self._key_hash, self._most, self._most_s = app, key_hash, max_body_bytes, max_body_s
+        self._app, self._key_hash, self._max_bytes, self._max_s = app, key_hash, max_body_bytes, max_body_s
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """ASGI."""
+        """The ASGI entry point."""
         if scope["type"] != "http":
             return await self._app(scope, receive, send)
         headers = [(name.lower(), value) for name, value in scope["headers"]]
         if self._key_hash and scope["path"] not in OPEN_PATHS and not self._has_key(headers):
             return await _refuse(_unauthorized(), scope, receive, send)
         try:
-            body = await asyncio.wait_for(self._body(headers, receive), self._most_s)
+            body = await asyncio.wait_for(self._body(headers, receive), self._max_s)
         except TimeoutError:
             return await _refuse(self._too_slow(), scope, receive, send)
         except ApiError as error:
@@ -43,29 +43,29 @@ class Guard:
         await self._app(scope, _replayed(body, receive), send)
 
     def _has_key(self, headers: Iterable[tuple[bytes, bytes]]) -> bool:
-        """Compared by hashes, in constant time."""
-        given = (_key_of(name, value) for name, value in headers)
-        hashes = [hashlib.sha256(key).hexdigest() for key in given if key is not None]
-        return any(hmac.compare_digest(found, str(self._key_hash)) for found in hashes)
+        """Compares hashes, in constant time."""
+        keys = (_key_of(name, value) for name, value in headers)
+        hashes = [hashlib.sha256(key).hexdigest() for key in keys if key is not None]
+        return any(hmac.compare_digest(each, str(self._key_hash)) for each in hashes)
 
     async def _body(self, headers: Iterable[tuple[bytes, bytes]], receive: Receive) -> bytes:
         stated = next((value for name, value in headers if name == b"content-length"), b"0")
-        if stated.isdigit() and int(stated[:20]) > self._most:
+        if stated.isdigit() and int(stated[:20]) > self._max_bytes:
             raise self._too_large()
         body = b""
         while True:
             message = await receive()
             body += message.get("body", b"")
-            if len(body) > self._most:
+            if len(body) > self._max_bytes:
                 raise self._too_large()
             if message["type"] == "http.disconnect" or not message.get("more_body"):
                 return body
 
     def _too_large(self) -> ApiError:
-        return invalid(f"the body is larger than {self._most} bytes", code="body_too_large", status=413)
+        return invalid(f"the body is larger than {self._max_bytes} bytes", code="body_too_large", status=413)
 
     def _too_slow(self) -> ApiError:
-        return invalid(f"the body did not come within {self._most_s:g} s", code="body_too_slow", status=408)
+        return invalid(f"the body did not arrive within {self._max_s:g} s", code="body_too_slow", status=408)
 
 
 def _key_of(name: bytes, value: bytes) -> bytes | None:
@@ -73,12 +73,12 @@ def _key_of(name: bytes, value: bytes) -> bytes | None:
         return value.strip()
     if name != b"authorization":
         return None
-    scheme, _, given = value.partition(b" ")
+    scheme, _, key = value.partition(b" ")
     if scheme.lower() == b"bearer":
-        return given.strip()
-    if scheme.lower() == b"basic":  # what a browser sends after asking; the user's name does not matter
+        return key.strip()
+    if scheme.lower() == b"basic":  # what browsers send after prompting the user; the user name is ignored
         try:
-            return base64.b64decode(given, validate=True).partition(b":")[2]
+            return base64.b64decode(key, validate=True).partition(b":")[2]
         except binascii.Error:
             return None
     return None
@@ -88,7 +88,7 @@ def _unauthorized() -> ApiError:
     return ApiError(
         401,
         "authentication_error",
-        "give the API key as Authorization: Bearer KEY or xi-api-key: KEY (in a browser as the password)",
+        "send the API key as Authorization: Bearer KEY or xi-api-key: KEY (in a browser: as the password)",
         code="invalid_api_key",
         headers={"WWW-Authenticate": 'Basic realm="tangoflux"'},
     )
@@ -99,7 +99,7 @@ async def _refuse(error: ApiError, scope: Scope, receive: Receive, send: Send) -
 
 
 def _replayed(body: bytes, receive: Receive) -> Receive:
-    """Gives what was read, and then what comes, such as the news that the client has hung up."""
+    """Replays the body that was read, then passes on further messages, such as the client's disconnect."""
     read = False
 
     async def replay() -> Message:

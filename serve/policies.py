@@ -1,4 +1,4 @@
-"""The policies that are served: which versions there are, which are in memory, and which is the latest."""
+"""The policies that are served: the versions that exist, those in memory, and the latest."""
 
 from __future__ import annotations
 
@@ -32,11 +32,11 @@ logger = logging.getLogger(__name__)
 
 BASE, LATEST = "base", "latest"
 
-PASSING = (OSError, MemoryError, torch.OutOfMemoryError, ResourceError)
-"""Errors that say nothing of a version: it may load the next time."""
+TRANSIENT_ERRORS = (OSError, MemoryError, torch.OutOfMemoryError, ResourceError)
+"""Errors that are not the version's fault: it may load the next time."""
 
 PROBE = ("a dog barks", 1.0)
-"""Prompt and seconds of the sample that a policy must give before it is served."""
+"""Prompt and seconds of the test sample that a policy must produce before it is served."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -105,20 +105,20 @@ def _read_figures(log: Path | ObjectStorePath) -> dict[str, dict[str, Any]]:
 
 
 class BusyError(Exception):
-    """As many versions are being loaded as may be in memory."""
+    """As many versions are being loaded as fit in memory."""
 
 
 class Policies:
-    """Loads versions off the requests' path, keeps some, and follows the newest.
+    """Loads versions in the background, keeps some in memory, and follows the newest.
 
     Args:
-        kept: versions in memory at most, the latest and at least one other; those that requests still use stay until
-            these are done.
+        kept: most versions in memory, the latest and at least one other; versions that requests still use stay until
+            these have finished.
 
     Attributes:
-        figures: what the run had measured of each version at the last look.
-        refused: versions that are not fit to serve, with the reasons.
-        problem: why the last look came to nothing, if it did.
+        metrics: what the run had measured of each version at the last refresh.
+        refused: versions that cannot be served, with the reasons.
+        problem: why the last refresh failed; empty if it succeeded.
     """
 
     def __init__(self, versions: Versions, device: str = "cpu", kept: int = 3) -> None:
@@ -128,17 +128,17 @@ class Policies:
         self._others: OrderedDict[str, Future[Resident]] = OrderedDict()
         self._known: list[str] = []
         self._latest: Resident | None = None
-        self.figures: dict[str, dict[str, Any]] = {}
+        self.metrics: dict[str, dict[str, Any]] = {}
         self.refused: dict[str, str] = {}
         self.problem = ""
 
     @property
     def latest(self) -> Resident | None:
-        """The newest version that is fit to serve; None before there is one."""
+        """The newest version that can be served; None before there is one."""
         return self._latest
 
     def known(self) -> list[str]:
-        """Names of the versions as of the last look."""
+        """Names of the versions as of the last refresh."""
         return list(self._known)
 
     def is_resident(self, name: str) -> bool:
@@ -148,13 +148,13 @@ class Policies:
             return self._is_latest(name) or (future is not None and future.done() and not future.exception())
 
     def get(self, name: str) -> Future[Resident] | None:
-        """A version, in memory now or soon; None when there is no such version.
+        """A version, loaded or being loaded; None if there is no such version.
 
         Args:
             name: ``latest``, ``base`` (the run's first version), or a version's own name.
 
         Raises:
-            BusyError: it would have to be loaded, and others are.
+            BusyError: it must be loaded, but as many others as allowed are being loaded.
         """
         with self._lock:
             name = self._known[0] if name == BASE and self._known else name
@@ -165,47 +165,47 @@ class Policies:
             if name not in self._others:
                 self._drop(self._others_kept - 1)
                 if len(self._others) >= self._others_kept:
-                    raise BusyError(f"{', '.join(self._others)} are being loaded, and {name} has to wait")
+                    raise BusyError(f"{', '.join(self._others)} are being loaded; {name} has to wait")
                 self._others[name] = self._loader.submit(self._load, name)
             self._others.move_to_end(name)
             return self._others[name]
 
-    def look(self) -> None:
-        """Takes over the newest version, once it is loaded and fit; to be called again and again."""
+    def refresh(self) -> None:
+        """Lists the versions, and switches to the newest once it is loaded and tested; to be called periodically."""
         try:
             self._known = self.versions.names()
-            fit = [name for name in self._known if name not in self.refused]
-            if fit and self._is_newer(fit[-1]):
-                self._take_over(fit[-1])
-            self.figures = self.versions.figures()
-        except (TangoFluxError, *PASSING) as error:
+            usable = [name for name in self._known if name not in self.refused]
+            if usable and self._is_newer(usable[-1]):
+                self._switch_to(usable[-1])
+            self.metrics = self.versions.figures()
+        except (TangoFluxError, *TRANSIENT_ERRORS) as error:
             self.problem = str(error)
         else:
             self.problem = ""
 
-    def follow(self, every_s: float, over: threading.Event, on_look: Callable[[], None] = lambda: None) -> None:
-        """Looks every so often until ``over``."""
-        while not over.wait(every_s):
+    def follow(self, every_s: float, stop: threading.Event, on_refresh: Callable[[], None] = lambda: None) -> None:
+        """Refreshes every ``every_s`` seconds until ``stop`` is set."""
+        while not stop.wait(every_s):
             try:
-                self.look()
-                on_look()
-            except Exception as error:  # which must not end the following: the next version may be better
-                logger.exception("a look for new policies failed")
+                self.refresh()
+                on_refresh()
+            except Exception as error:  # must not end the loop: the next version may load
+                logger.exception("looking for new policies failed")
                 self.problem = f"{type(error).__name__}: {error}"
 
     def _is_latest(self, name: str) -> bool:
         return self._latest is not None and name == self._latest.version
 
     def _is_newer(self, name: str) -> bool:
-        """Than the latest: whose successors may be refused and which retention may drop, but it serves on."""
+        """Whether a version is newer than the latest, which stays if its successors are refused or it is deleted."""
         return self._latest is None or (name != BASE and _number(name) > _number(self._latest.version))
 
-    def _take_over(self, name: str) -> None:
+    def _switch_to(self, name: str) -> None:
         try:
             resident = self._load(name)
-        except PASSING:
+        except TRANSIENT_ERRORS:
             raise
-        except Exception:  # which ``_load`` has noted, unless the version was dropped meanwhile
+        except Exception:  # recorded by ``_load``, unless the version was deleted meanwhile
             return
         with self._lock:
             before, self._latest = self._latest, resident
@@ -213,7 +213,7 @@ class Policies:
             if before:
                 self._others[before.version] = _done(before)
             self._drop(self._others_kept)
-        logger.info("policy %s is served from now on", resident.version)
+        logger.info("now serving policy %s", resident.version)
 
     def _load(self, name: str) -> Resident:
         started = time.monotonic()
@@ -223,7 +223,7 @@ class Policies:
         except Exception as error:
             with self._lock:
                 self._others.pop(name, None)
-            if not isinstance(error, PASSING) and self._is_there(name):
+            if not isinstance(error, TRANSIENT_ERRORS) and self._exists(name):
                 self._refuse(
                     name, str(error) if isinstance(error, TangoFluxError) else f"{type(error).__name__}: {error}"
                 )
@@ -231,11 +231,11 @@ class Policies:
         logger.info("policy %s loaded in %.1f s", name, time.monotonic() - started)
         return resident
 
-    def _is_there(self, name: str) -> bool:
-        """Whether retention has not dropped it meanwhile, so that what is wrong is its own fault."""
+    def _exists(self, name: str) -> bool:
+        """Whether a version still exists; if retention has deleted it, it is not to blame for the error."""
         try:
             return name in self.versions.names()
-        except PASSING:
+        except TRANSIENT_ERRORS:
             return False
 
     def _read(self, name: str) -> Resident:
@@ -243,7 +243,7 @@ class Policies:
         if self._latest is None:
             model = TangoFlux.from_pretrained(directory).to(self._device)
             return Resident(name, model.policy, model.autoencoder)
-        # Alignment changes neither text encoder nor codec: all versions share the first one's.
+        # Alignment changes neither the text encoder nor the codec: all versions share the first one's.
         like = self._latest
         policy = copy.deepcopy(like.policy, {id(like.policy.text_encoder): like.policy.text_encoder})
         missing = policy.load_state_dict(PolicyStore(directory.parent).state(_number(name)), strict=False)
@@ -257,7 +257,7 @@ class Policies:
         self.refused[name] = reason
 
     def _drop(self, most: int) -> None:
-        """Lets go of what was used longest ago until there are ``most`` others; of none that is being loaded."""
+        """Drops the least recently used versions until ``most`` others are left; none that is being loaded."""
         for name in [name for name, future in self._others.items() if future.done()]:
             if len(self._others) <= most:
                 return
@@ -275,10 +275,10 @@ def _done(resident: Resident) -> Future[Resident]:
 
 
 def _probe(resident: Resident) -> None:
-    """Raises CheckpointError unless the policy gives finite latents."""
+    """Raises CheckpointError unless the policy produces finite latents."""
     prompt, seconds = PROBE
     model = TangoFlux(resident.policy, resident.autoencoder)
     request = model.request(prompt, min(seconds, resident.policy.config.max_duration), [0])
     [latents] = sample_latents(resident.policy, [request], SamplingParams(2, 2.0))
     if not torch.isfinite(latents).all():
-        raise CheckpointError(f"{resident.version} gives latents that are not finite")
+        raise CheckpointError(f"{resident.version} produces latents that are not finite")

@@ -1,4 +1,4 @@
-"""The requests and answers, as OpenAPI shows them. Limits that are options are checked in ``service.py``."""
+"""Requests and responses as OpenAPI shows them; limits that are options are checked in ``service.py``."""
 
 from __future__ import annotations
 
@@ -11,70 +11,76 @@ from tangoflux.sampling_params import MAX_GUIDANCE_SCALE, MAX_NUM_STEPS, Samplin
 AudioFormat = Literal["wav", "flac", "mp3", "ogg"]
 
 MAX_SEED = 2**53 - 1
-"""What JavaScript's numbers hold exactly."""
+"""The largest integer that JavaScript's numbers hold exactly."""
 
 Seconds = Annotated[float, Field(gt=0, le=3600, allow_inf_nan=False)]
 Guidance = Annotated[float, Field(ge=0, le=MAX_GUIDANCE_SCALE, allow_inf_nan=False)]
 
 
 class Strict(BaseModel):
-    """Unknown fields and other types are refused: a misspelt field would be ignored without a word."""
+    """Refuses unknown fields and other types: a misspelt field would be silently ignored."""
 
     model_config = ConfigDict(extra="forbid", strict=True)
 
 
 class GenerateRequest(Strict):
-    """Text to audio; the fields are named as in vLLM-Omni."""
+    """A request for audio; the fields are named as in vLLM-Omni."""
 
     input: str = Field(
         validation_alias=AliasChoices("input", "prompt"),
         min_length=1,
-        description="what is to be heard (also: prompt)",
+        description="the prompt (also accepted as: prompt)",
         examples=["a dog barks twice then a bell rings"],
     )
     model: str = Field("latest", max_length=64, description="latest, base, or a version such as v0001")
-    response_format: AudioFormat = Field("wav", description="of the audio")
-    audio_length: Seconds | None = Field(None, description="seconds; default 10, or the most that the policy can make")
-    negative_prompt: str = Field("", description="what the audio is to be unlike, where there is guidance")
+    response_format: AudioFormat = Field("wav", description="audio file format")
+    audio_length: Seconds | None = Field(
+        None, description="seconds; default 10, or the policy's maximum if that is less"
+    )
+    negative_prompt: str = Field("", description="what the audio should not sound like; needs guidance above 1")
     guidance_scale: Guidance = Field(
-        SamplingParams.guidance_scale, description="classifier-free guidance; 1 or less is none"
+        SamplingParams.guidance_scale, description="classifier-free guidance; 1 or less is off"
     )
     num_inference_steps: int | None = Field(
         None,
         ge=1,
         le=MAX_NUM_STEPS,
-        description=f"Euler steps; default {SamplingParams.num_steps}, or the most that are allowed",
+        description=f"Euler steps; default {SamplingParams.num_steps}, or the limit if that is less",
     )
-    seed: int | None = Field(None, ge=0, le=MAX_SEED, description="sample k has seed + k; default a random one")
-    n: int = Field(1, ge=1, le=100, description="samples")
-    best_of: int | None = Field(None, ge=1, le=100, description="makes so many and gives the n that CLAP likes best")
-    exact: bool = Field(False, description="computes the request alone: the same audio to the last bit, but slower")
+    seed: int | None = Field(
+        None, ge=0, le=MAX_SEED, description="seed of the first sample; sample k has seed + k; default random"
+    )
+    n: int = Field(1, ge=1, le=100, description="number of samples to return")
+    best_of: int | None = Field(
+        None, ge=1, le=100, description="number of samples to generate; the n with the highest rewards are returned"
+    )
+    exact: bool = Field(False, description="compute the request in its own batch: slower, but bit-identical audio")
 
 
 class SoundGenerationRequest(Strict):
-    """Text to audio, as ElevenLabs' clients ask for it."""
+    """A request for audio in ElevenLabs' form."""
 
-    text: str = Field(min_length=1, description="what is to be heard")
-    duration_seconds: Seconds | None = Field(None, description="default 10, or the most that the policy can make")
+    text: str = Field(min_length=1, description="the prompt")
+    duration_seconds: Seconds | None = Field(None, description="default 10, or the policy's maximum if that is less")
     prompt_influence: float = Field(
-        0.3, ge=0, le=1, allow_inf_nan=False, description="0 to 1, taken for a guidance of 1 to 10"
+        0.3, ge=0, le=1, allow_inf_nan=False, description="0 to 1; mapped to a guidance scale of 1 to 10"
     )
-    loop: Literal[False] = Field(False, description="loops cannot be made")
+    loop: Literal[False] = Field(False, description="not supported")
     model_id: str = Field("latest", max_length=64, description="latest, base, or a version such as v0001")
 
 
 class Sample(BaseModel):
-    """An audio."""
+    """A sample."""
 
-    audio: str = Field(description="base64")
+    audio: str = Field(description="the audio file in base64")
     seed: int
-    reward: float | None = Field(description="by the reward model; null where it gives none")
+    reward: float | None = Field(description="the reward model's score; null if it has none")
 
 
 class GenerateResponse(BaseModel):
-    """Audios as JSON, the best first where they are ranked."""
+    """Samples as JSON; with best_of above n the best, in order."""
 
-    model: str = Field(description="the version that made them")
+    model: str = Field(description="the policy version that generated them")
     format: AudioFormat
     sample_rate: int
     audio_length: float
@@ -90,20 +96,21 @@ class PolicyInfo(BaseModel):
     version: str
     resident: bool = Field(description="in memory")
     measured_at: float | None = Field(None, description="unix seconds")
-    heldout: dict[str, Any] | None = Field(None, description="what the run measured of it on its held-out prompts")
+    heldout: dict[str, Any] | None = Field(None, description="the run's metrics on held-out prompts")
     refused: str | None = Field(None, description="why it is not served")
 
 
 class PolicyList(BaseModel):
-    """The versions and what they can."""
+    """The versions, their sampling rate and the limits."""
 
     latest: str
     base: str
-    miniature: bool = Field(description="a miniature, for trying things out; not the paper's model")
+    miniature: bool = Field(description="whether this is the miniature, for trials, and not the paper's model")
     reward_model: str
     sample_rate: int
     max_duration: float
     limits: dict[str, int | float | None]
+    defaults: dict[str, int | float] = Field(description="values of the fields that a request leaves out")
     policies: list[PolicyInfo]
 
 
@@ -111,15 +118,15 @@ class Health(BaseModel):
     """Whether requests are served."""
 
     status: Literal["ok", "starting"]
-    version: str | None = Field(description="the latest policy that is served")
-    sampling: int = Field(description="samples under way")
-    waiting: int = Field(description="samples that wait")
-    refused: dict[str, str] = Field(description="versions that are not served, and why")
-    problem: str = Field(description="why no new versions can be seen, where that is so")
+    version: str | None = Field(description="the latest policy version served")
+    sampling: int = Field(description="samples being generated")
+    waiting: int = Field(description="samples waiting")
+    refused: dict[str, str] = Field(description="versions that are not served, with the reasons")
+    problem: str = Field(description="why new versions cannot be found; empty if there is no problem")
 
 
 class ErrorBody(BaseModel):
-    """What is wrong."""
+    """An error."""
 
     message: str
     type: str
@@ -128,6 +135,6 @@ class ErrorBody(BaseModel):
 
 
 class ErrorResponse(BaseModel):
-    """Every answer that is no success."""
+    """The body of every error response."""
 
     error: ErrorBody

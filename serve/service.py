@@ -1,4 +1,4 @@
-"""A request's way: checked against the limits, through the engine, and back as audio. Knows nothing of HTTP."""
+"""What the API does, without HTTP: checks a request against the limits and runs it through the engine."""
 
 from __future__ import annotations
 
@@ -13,10 +13,10 @@ from typing import Any
 import torch
 
 from actors.storage.object_store import ObjectStorePath
-from serve.engine import Engine, FullError, Job, Result
+from serve.engine import Engine, Job, QueueFullError, Result, Waveform
 from serve.errors import ApiError, invalid, overloaded
 from serve.options import ServeOptions
-from serve.policies import BASE, LATEST, PASSING, BusyError, Policies, Resident, Versions
+from serve.policies import BASE, LATEST, TRANSIENT_ERRORS, BusyError, Policies, Resident, Versions
 from serve.schemas import GenerateRequest
 from tangoflux.errors import ConfigError
 from tangoflux.model.layout import find_directory
@@ -32,45 +32,59 @@ logger = logging.getLogger(__name__)
 DEFAULT_LENGTH_S = 10.0
 
 MAX_TEXT_TOKENS = 512
-"""Of FLAN-T5's tokenizer, as the most that a row can have."""
+"""The maximum of FLAN-T5's tokenizer."""
 
 
 @dataclass(frozen=True)
-class Made:
-    """The samples of a request, the best first where they are ranked."""
+class Sampled:
+    """A sample with its seed and its reward: NaN where there is none, None where none was asked for."""
+
+    waveform: Waveform
+    seed: int
+    reward: float | None
+
+
+@dataclass(frozen=True)
+class Generated:
+    """The samples of a request; of ``best_of`` samples the best, in order.
+
+    Attributes:
+        version: the policy's.
+        timing: seconds by stage.
+    """
 
     version: str
     sample_rate_hz: int
     length_s: float
-    seeds: list[int]
-    result: Result
+    samples: list[Sampled]
+    timing: dict[str, float]
 
 
 class Service:
     """The policies and the engine of one replica.
 
     Attributes:
-        samples: how many it has made.
+        samples: number of samples generated.
 
     Raises:
         CheckpointError, ConfigError, ResourceError: there is no such model or run.
     """
 
     def __init__(self, options: ServeOptions) -> None:
-        torch.set_num_threads(1)  # the engine's steps have more
+        torch.set_num_threads(1)  # the engine's stepping threads have their own number
         self.options, self.samples = options, 0
         self.device = "cuda" if options.replica.num_gpus else "cpu"
         self.policies = Policies(versions_of(options), self.device, options.replica.kept_policies)
-        self.policies.look()
+        self.policies.refresh()
         self._engine: Engine | None = None
 
     @property
     def engine(self) -> Engine:
-        """Made with the first policy, whose sizes say how many rows there may be."""
+        """The engine, created with the first policy, whose sizes limit the number of rows."""
         if self._engine is None:
             policy = self._latest().policy
             self._engine = Engine(
-                rows_in(self.options.replica.batch_memory_gb, policy.config),
+                max_rows(self.options.replica.batch_memory_gb, policy.config),
                 self.options.limits.max_waiting,
                 lambda: load_reward(self.options.reward, self.device),
                 uses_bf16(self.options.replica.precision, self.device),
@@ -79,40 +93,36 @@ class Service:
         return self._engine
 
     @property
-    def is_miniature(self) -> bool:
-        """Whether what is served is a miniature."""
-        return self._latest().autoencoder.config.front is not None
-
-    @property
     def max_duration_s(self) -> float:
-        """Longest audio."""
-        longest, allowed = self._latest().policy.config.max_duration, self.options.limits.max_seconds
-        return min(longest, allowed or longest)
+        """The longest audio, in seconds, by policy and options."""
+        policy_s, allowed_s = self._latest().policy.config.max_duration, self.options.limits.max_seconds
+        return min(policy_s, allowed_s or policy_s)
 
     @property
     def max_samples(self) -> int:
-        """Most samples of a request, which all fly together."""
-        return min(self.options.limits.max_samples, self.engine.most_rows)
+        """The most samples per request, which are all sampled at the same time."""
+        return min(self.options.limits.max_samples, self.engine.max_rows)
 
     async def generate(
         self, request: GenerateRequest, ranked: bool, on_step: Callable[[int], None] = lambda step: None
-    ) -> Made:
+    ) -> Generated:
         """Serves a request; cancelling it frees its rows.
 
         Args:
-            ranked: whether samples get rewards even where none are chosen among.
+            ranked: whether samples get rewards even without ``best_of``.
 
         Raises:
-            ApiError: it is not served.
+            ApiError: the request is refused or failed.
         """
         resident = await self._resident(request.model)
         length_s = self._checked_length(request, resident)
         count = self._checked_count(request)
         first = secrets.randbelow(2**32) if request.seed is None else request.seed
-        seeds = [first + number for number in range(count)]
+        # The noise is that of `tangoflux generate` with the same prompt and seed.
+        noise = [derive_seed(first + k, "generate", request.input, 0) for k in range(count)]
         job = Job(
             resident,
-            self._sample_request(request, resident, length_s, seeds),
+            TangoFlux(resident.policy, resident.autoencoder).request(request.input, length_s, noise),
             SamplingParams(self.steps_of(request), request.guidance_scale, request.negative_prompt),
             ranked=ranked or count > request.n,
             exact=request.exact,
@@ -122,42 +132,47 @@ class Service:
             logger.info("prompt %r, policy %s, seed %d", request.input, resident.version, first)
         try:
             result = await asyncio.wrap_future(self.engine.submit(job))
-        except FullError as error:
-            raise overloaded(f"{error}; come back", self.options.limits.retry_after_s) from None
+        except QueueFullError as error:
+            raise self._overloaded(f"{error}; retry later") from None
         self.samples += count
-        kept = _best(result, request.n)
-        rate = resident.autoencoder.sample_rate_hz
-        return Made(resident.version, rate, length_s, [seeds[index] for index in kept], _chosen(result, kept))
+        rate, timing = resident.autoencoder.sample_rate_hz, vars(result.timing)
+        return Generated(resident.version, rate, length_s, _best(result, first, request.n), timing)
 
     def steps_of(self, request: GenerateRequest) -> int:
-        """Euler steps of a request that may leave them open."""
-        return request.num_inference_steps or min(SamplingParams.num_steps, self.options.limits.max_steps)
+        """The number of Euler steps of a request, which may leave it open."""
+        return request.num_inference_steps or self._default_steps
 
     def describe(self) -> dict[str, Any]:
-        """What ``PolicyList`` says."""
-        latest, figures = self._latest(), self.policies.figures
+        """The values of ``PolicyList``."""
+        latest, metrics = self._latest(), self.policies.metrics
+        defaults = {
+            "audio_length": self._default_length_s,
+            "num_inference_steps": self._default_steps,
+            "guidance_scale": SamplingParams.guidance_scale,
+        }
         known = self.policies.known() or [latest.version]
         return {
             "latest": latest.version,
             "base": known[0],
-            "miniature": self.is_miniature,
+            "miniature": latest.autoencoder.config.front is not None,
             "reward_model": self.options.reward,
             "sample_rate": latest.autoencoder.sample_rate_hz,
             "max_duration": self.max_duration_s,
             "limits": self.options.limits.model_dump() | {"max_samples": self.max_samples},
+            "defaults": defaults,
             "policies": [
                 {
                     "version": name,
                     "resident": self.policies.is_resident(name),
                     "refused": self.policies.refused.get(name),
-                    **figures.get(name, {}),
+                    **metrics.get(name, {}),
                 }
                 for name in known
             ],
         }
 
     def health(self) -> dict[str, Any]:
-        """What ``Health`` says."""
+        """The values of ``Health``."""
         latest = self.policies.latest
         sampling, waiting = self._engine.load() if self._engine else (0, 0)
         return {
@@ -170,54 +185,57 @@ class Service:
         }
 
     @property
-    def is_fit(self) -> bool:
-        """Whether requests can be served, now or with the first policy."""
-        return self._engine is None or self._engine.is_fit
+    def is_healthy(self) -> bool:
+        """Whether the engine works, or does not exist yet."""
+        return self._engine is None or self._engine.is_healthy
 
     def close(self) -> None:
         """Ends the engine's threads."""
         if self._engine:
             self._engine.close()
 
+    @property
+    def _default_steps(self) -> int:
+        return min(SamplingParams.num_steps, self.options.limits.max_steps)
+
+    @property
+    def _default_length_s(self) -> float:
+        return min(DEFAULT_LENGTH_S, self.max_duration_s)
+
+    def _overloaded(self, message: str, code: str = "queue_full") -> ApiError:
+        return overloaded(message, self.options.limits.retry_after_s, code)
+
     def _latest(self) -> Resident:
         if self.policies.latest is None:
-            raise overloaded("no policy is loaded yet; see /health", self.options.limits.retry_after_s, "starting")
+            raise self._overloaded("no policy is loaded yet; see /health", "starting")
         return self.policies.latest
 
     async def _resident(self, name: str) -> Resident:
         self._latest()
-        retry_after_s = self.options.limits.retry_after_s
         try:
             future = self.policies.get(name)
         except BusyError as error:
-            raise overloaded(f"{error}; come back", retry_after_s) from None
+            raise self._overloaded(f"{error}; retry later") from None
         if future is None:
-            there = ", ".join([LATEST, BASE, *self.policies.known()[-20:]])
-            raise ApiError(
-                404,
-                "not_found_error",
-                f"there is no policy {name[:64]!r}; there are: {there}",
-                param="model",
-                code="model_not_found",
-            )
+            known = ", ".join([LATEST, BASE, *self.policies.known()[-20:]])
+            raise _no_policy(f"there is no policy {name[:64]!r}; available: {known}")
         try:
             return await asyncio.shield(asyncio.wrap_future(future))
-        except PASSING as error:
-            raise overloaded(f"{name} cannot be loaded now: {error}", retry_after_s) from None
-        except Exception as error:  # it is refused from now on
-            raise ApiError(404, "not_found_error", str(error), param="model", code="model_not_found") from None
+        except TRANSIENT_ERRORS as error:
+            raise self._overloaded(f"{name} cannot be loaded now: {error}") from None
+        except Exception as error:  # the version is refused from now on
+            raise _no_policy(str(error)) from None
 
     def _checked_length(self, request: GenerateRequest, resident: Resident) -> float:
-        most = self.max_duration_s
-        length_s = min(DEFAULT_LENGTH_S, most) if request.audio_length is None else request.audio_length
-        # Rounded to nothing it would be no audio.
-        least = 1 / resident.autoencoder.sample_rate_hz
-        if not least <= length_s <= most:
-            raise invalid(f"audio_length {length_s:g} must be above 0 and at most {most:g} seconds", "audio_length")
+        longest = self.max_duration_s
+        length_s = self._default_length_s if request.audio_length is None else request.audio_length
+        shortest = 1 / resident.autoencoder.sample_rate_hz  # below one sample it would round to no audio
+        if not shortest <= length_s <= longest:
+            raise invalid(f"audio_length {length_s:g} must be above 0 and at most {longest:g} seconds", "audio_length")
         return length_s
 
     def _checked_count(self, request: GenerateRequest) -> int:
-        """How many samples are to be made."""
+        """The number of samples to generate."""
         limits = self.options.limits
         for name, text in (("input", request.input), ("negative_prompt", request.negative_prompt)):
             if len(text) > limits.max_prompt_chars:
@@ -233,14 +251,9 @@ class Service:
             raise invalid(f"best_of {request.best_of} must be at least n, {request.n}", "best_of")
         return request.best_of or request.n
 
-    def _sample_request(self, request: GenerateRequest, resident: Resident, length_s: float, seeds: list[int]) -> Any:
-        # The noise is that of `tangoflux generate` with the same prompt and seed.
-        noise = [derive_seed(seed, "generate", request.input, 0) for seed in seeds]
-        return TangoFlux(resident.policy, resident.autoencoder).request(request.input, length_s, noise)
-
 
 def versions_of(options: ServeOptions) -> Versions:
-    """Where the policies come from.
+    """The source of the policies.
 
     Raises:
         CheckpointError, ConfigError: there is no such model or run.
@@ -255,21 +268,21 @@ def versions_of(options: ServeOptions) -> Versions:
     return Versions(Path(directory), is_run=True)
 
 
-def rows_in(memory_gb: float, config: PolicyConfig) -> int:
-    """Rows that can be sampled at once in so much memory, each as long as can be and guided."""
+def max_rows(memory_gb: float, config: PolicyConfig) -> int:
+    """Number of rows that can be sampled at once in this much memory, each of full length and with guidance."""
     tokens = config.audio_seq_len + MAX_TEXT_TOKENS + 1
     width = config.num_attention_heads * config.attention_head_dim
     return max(1, int(memory_gb * 1e9 / (2 * 4 * tokens * width * SAMPLING_FLOATS)))
 
 
-def _best(result: Result, count: int) -> list[int]:
-    """The samples that are given, the best first; one without a reward comes last, since a failure is no score."""
-    rewards = result.rewards
-    if rewards is None or count == len(rewards):
-        return list(range(count))
-    return best_first(rewards)[:count]
+def _best(result: Result, first_seed: int, count: int) -> list[Sampled]:
+    """The ``count`` best samples, in order; all samples in the order of their seeds if none is left out."""
+    rewards = result.rewards or [None] * len(result.waveforms)
+    samples = [Sampled(wave, first_seed + k, rewards[k]) for k, wave in enumerate(result.waveforms)]
+    if result.rewards is None or count == len(samples):
+        return samples
+    return [samples[index] for index in best_first(result.rewards)[:count]]
 
 
-def _chosen(result: Result, kept: list[int]) -> Result:
-    rewards = [result.rewards[index] for index in kept] if result.rewards else None
-    return Result([result.waveforms[index] for index in kept], rewards, result.timing)
+def _no_policy(message: str) -> ApiError:
+    return ApiError(404, "not_found_error", message, param="model", code="model_not_found")

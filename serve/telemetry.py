@@ -1,4 +1,4 @@
-"""Counters and gauges of a replica on Ray's Prometheus endpoint, beside those that Serve has of its own."""
+"""Counters and gauges of a replica on Ray's Prometheus endpoint, in addition to Serve's."""
 
 from __future__ import annotations
 
@@ -9,26 +9,26 @@ from ray.util.metrics import Counter, Gauge
 
 
 class Telemetry:
-    """What a replica tells of itself; Ray adds its process as a tag."""
+    """The metrics of a replica; Ray adds its process as a tag."""
 
     def __init__(self) -> None:
-        self._samples = Counter("tangoflux_serve_samples", "samples that were made")
-        self._sampling = Gauge("tangoflux_serve_sampling", "samples under way")
-        self._waiting = Gauge("tangoflux_serve_waiting", "samples that wait")
-        self._version = Gauge("tangoflux_serve_policy_version", "latest policy that is served, of a run")
-        self._refused = Gauge("tangoflux_serve_refused_policies", "versions that are not fit to serve")
-        self._before = 0
+        self._samples = Counter("tangoflux_serve_samples", "samples generated")
+        self._sampling = Gauge("tangoflux_serve_sampling", "samples being generated")
+        self._waiting = Gauge("tangoflux_serve_waiting", "samples waiting")
+        self._version = Gauge("tangoflux_serve_policy_version", "latest version served, of a run")
+        self._refused = Gauge("tangoflux_serve_refused_policies", "versions that cannot be served")
+        self._reported = 0
 
-    def show(self, health: Mapping[str, Any], samples: int) -> None:
-        """Sets all of them.
+    def update(self, health: Mapping[str, Any], samples: int) -> None:
+        """Sets all metrics.
 
         Args:
-            health: what ``Service.health`` says.
-            samples: made since the replica started.
+            health: as from ``Service.health``.
+            samples: number generated since the replica started.
         """
-        if samples > self._before:
-            self._samples.inc(samples - self._before)
-        self._before = samples
+        if samples > self._reported:
+            self._samples.inc(samples - self._reported)
+        self._reported = samples
         self._sampling.set(health["sampling"])
         self._waiting.set(health["waiting"])
         self._refused.set(len(health["refused"]))

@@ -1,6 +1,6 @@
-"""Sampling whose rows come and go between Euler steps, so that nobody waits for somebody else's steps.
+"""Sampling in which rows join and leave between Euler steps, so that no request waits for another's steps.
 
-A row has its own prompt, length, guidance, number of steps and place on its path: the transformer takes a sigma a row.
+Each row has its own prompt, length, guidance and schedule of steps: the transformer takes a sigma per row.
 """
 
 from __future__ import annotations
@@ -30,15 +30,16 @@ from tangoflux.sampling_params import SamplingParams
 
 @dataclass(eq=False)
 class Row:
-    """One sample under way.
+    """A sample in progress.
 
     Attributes:
-        latents: (frames, channels) float32 where the policy is; at ``sigmas[step]``.
-        text, negative: of this row alone; ``negative`` is None without guidance.
-        sigmas: those of its Euler steps, and at last 0.
-        step: how many steps are done.
-        alone: rows with the same key make a batch that no other row joins, so that nothing else changes a bit of them;
-            None for rows that share.
+        latents: (frames, channels) float32 on the policy's device, at ``sigmas[step]``.
+        text: the encoded prompt, of this row only.
+        negative: the encoded negative prompt; None without guidance.
+        sigmas: the schedule of its Euler steps; the last one is 0.
+        step: number of finished steps.
+        batch_key: rows with the same key are stepped together and with no other row, so that other rows do not change
+            a bit of them; None for rows that may share a batch.
     """
 
     latents: Tensor
@@ -48,78 +49,76 @@ class Row:
     guidance_scale: float
     sigmas: Sequence[float]
     step: int = 0
-    alone: Hashable | None = None
+    batch_key: Hashable | None = None
 
     @property
     def is_done(self) -> bool:
-        """Whether ``latents`` are those of the sample."""
+        """Whether ``latents`` are final."""
         return self.step == len(self.sigmas) - 1
 
 
 @torch.no_grad()
 def start_rows(
-    policy: Policy, request: SampleRequest, params: SamplingParams, alone: Hashable | None = None
+    policy: Policy, request: SampleRequest, params: SamplingParams, batch_key: Hashable | None = None
 ) -> list[Row]:
-    """The rows of a request, one a seed, before their first step. Encodes the prompt."""
+    """Encodes the prompt and returns the request's rows before their first step, one per seed."""
     text, negative = encode_prompts(policy, [request.prompt], params)
     sigmas = euler_sigmas(params.num_steps).tolist()
     noise = initial_noise([request], policy.config.in_channels).to(policy.device)
     return [
-        Row(latents, text, negative, request.duration_s, params.guidance_scale, sigmas, alone=alone)
+        Row(latents, text, negative, request.duration_s, params.guidance_scale, sigmas, batch_key=batch_key)
         for latents in noise
     ]
 
 
-class Flight:
-    """The rows of one policy that are under way.
+class RunningBatch:
+    """The rows of one policy that are being sampled.
 
     Args:
         bf16: whether the policy computes in bfloat16.
-        workers: step the batches side by side; without them one batch comes after the other.
-        parts: into how many batches rows are divided at least, where there are so many: a CPU's cores do more with a
-            batch each than with a batch together.
+        workers: threads that step the stacks of rows in parallel; without them, one stack is stepped after another.
+        min_stacks: the rows are split into at least this many stacks, if there are enough rows: a CPU is faster with
+            one stack per core than with all cores on one.
     """
 
-    def __init__(self, policy: Policy, bf16: bool = False, workers: Executor | None = None, parts: int = 1) -> None:
-        self.policy, self._bf16, self._workers, self._parts = policy, bf16, workers, parts
+    def __init__(
+        self, policy: Policy, bf16: bool = False, workers: Executor | None = None, min_stacks: int = 1
+    ) -> None:
+        self.policy, self._bf16, self._workers, self._min_stacks = policy, bf16, workers, min_stacks
         self.rows: list[Row] = []
-        self._batches: list[_Batch] = []
+        self._stacks: list[_Stack] = []
 
-    def join(self, rows: Iterable[Row]) -> None:
-        """Takes rows in; the next step is their first."""
-        self._land()
+    def add(self, rows: Iterable[Row]) -> None:
+        """Adds rows; the next step is their first."""
+        self._unstack()
         self.rows.extend(rows)
 
-    def leave(self, rows: Iterable[Row]) -> None:
-        """Gives rows up, wherever they are on their way."""
-        self._land()
-        leaving = set(rows)
-        self.rows = [row for row in self.rows if row not in leaving]
+    def remove(self, rows: Iterable[Row]) -> None:
+        """Removes rows, finished or not; their ``latents`` are up to date afterwards."""
+        self._unstack()
+        removed = set(rows)
+        self.rows = [row for row in self.rows if row not in removed]
 
-    def step(self) -> list[Row]:
-        """One Euler step of every row; returns those that are done, which have left."""
-        if not self._batches:
-            self._batches = [_Batch(self.policy, rows, self._bf16) for rows in _batches(self.rows, self._parts)]
-        # Rows that are alone always go to the workers: other threads would round otherwise.
-        if self._workers and (len(self._batches) > 1 or self.rows[0].alone is not None):
-            list(self._workers.map(_Batch.step, self._batches))
+    def step(self) -> None:
+        """Takes one Euler step of every row. Rows that are done must be removed before the next one."""
+        if not self._stacks:
+            self._stacks = [_Stack(self.policy, rows, self._bf16) for rows in _split(self.rows, self._min_stacks)]
+        # Rows with a key always go to the workers: another number of threads would round differently.
+        if self._workers and (len(self._stacks) > 1 or self.rows[0].batch_key is not None):
+            list(self._workers.map(_Stack.step, self._stacks))
         else:
-            for batch in self._batches:
-                batch.step()
-        done = [row for row in self.rows if row.is_done]
-        if done:
-            self.leave(done)
-        return done
+            for stack in self._stacks:
+                stack.step()
 
-    def _land(self) -> None:
-        """Gives the rows their latents back; the next step makes new batches."""
-        for batch in self._batches:
-            batch.unstack()
-        self._batches = []
+    def _unstack(self) -> None:
+        """Writes the latents back to the rows; the next step stacks them anew."""
+        for stack in self._stacks:
+            stack.unstack()
+        self._stacks = []
 
 
-class _Batch:
-    """Rows of similar length, stacked for as long as the same ones fly."""
+class _Stack:
+    """Rows of similar length, stacked for as long as the running batch stays the same."""
 
     def __init__(self, policy: Policy, rows: Sequence[Row], bf16: bool) -> None:
         self._policy, self._rows = policy, rows
@@ -141,9 +140,9 @@ class _Batch:
 
     @torch.no_grad()
     def step(self) -> None:
-        ways = [(row.sigmas[row.step], row.sigmas[row.step + 1]) for row in self._rows]
-        sigma = torch.tensor([sigma for sigma, _ in ways]).to(self._latents.device)
-        length = torch.tensor([after - sigma for sigma, after in ways]).to(self._latents.device)
+        spans = [(row.sigmas[row.step], row.sigmas[row.step + 1]) for row in self._rows]
+        sigma = torch.tensor([start for start, _ in spans]).to(self._latents.device)
+        length = torch.tensor([end - start for start, end in spans]).to(self._latents.device)
         with self._precision():
             velocity = guided_velocity(self._policy, self._latents, sigma, self._conditions)
         self._latents = self._latents + length[:, None, None] * velocity
@@ -155,15 +154,15 @@ class _Batch:
             row.latents = latents[: len(row.latents)]
 
 
-def _batches(rows: Sequence[Row], parts: int) -> list[list[Row]]:
-    """Rows that are stepped together: those with a key by their key, the others by length, in ``parts`` or more."""
-    together: dict[Hashable | None, list[Row]] = {}
+def _split(rows: Sequence[Row], min_stacks: int) -> list[list[Row]]:
+    """Rows with a key by their key, the others by length, into at least ``min_stacks`` groups."""
+    by_key: dict[Hashable | None, list[Row]] = {}
     for row in rows:
-        together.setdefault(row.alone, []).append(row)
-    shared = together.pop(None, [])
+        by_key.setdefault(row.batch_key, []).append(row)
+    shared = by_key.pop(None, [])
     by_length = batches_by_length([len(row.latents) for row in shared])
-    while by_length and len(by_length) < parts and len(largest := max(by_length, key=len)) > 1:
+    while by_length and len(by_length) < min_stacks and len(largest := max(by_length, key=len)) > 1:
         half = len(largest) // 2
         by_length.remove(largest)
         by_length += [largest[:half], largest[half:]]
-    return [*together.values(), *([shared[index] for index in batch] for batch in by_length)]
+    return [*by_key.values(), *([shared[index] for index in indices] for indices in by_length)]

@@ -44,7 +44,7 @@ class PairChunk:
     pairs: tuple[RatedPair, ...]
 
     def __str__(self) -> str:
-        return f"the pairs from {self.pairs[0].place} on"
+        return f"the pairs from {self.pairs[0].origin} on"
 
 
 @dataclass(frozen=True)
@@ -118,7 +118,7 @@ class CodecWorker:
                 return read_latents(file).astype(np.float32)
             waveform, rate = read_audio(file, pair.prompt.duration_s)
         except DataError as error:
-            raise DataError(f"{pair.place}: {error}") from None
+            raise DataError(f"{pair.origin}: {error}") from None
         return self._encode(waveform, rate, pair)
 
     @torch.no_grad()

@@ -1,4 +1,4 @@
-"""Audio files, and waveforms brought into the form that a codec takes."""
+"""Reading audio files, and fitting waveforms to a codec's input."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from tangoflux.errors import DataError
 from tangoflux.model.autoencoder import AutoencoderConfig
 
 TOLERANCE_S = 0.25
-"""So much shorter than its manifest says may a file be: lengths are rounded, and MP3 has its own idea of an end."""
+"""How much shorter a file may be than its manifest says: lengths are rounded, and those of MP3 files are inexact."""
 
 MAX_OGG_PAGE = 27 + 255 + 255 * 255
 
@@ -30,7 +30,7 @@ SILENT_PEAK = 1e-4
 
 
 class AudioError(DataError):
-    """Audio cannot be used; ``reason`` says why in a word or two, the same for all files with the same trouble."""
+    """Audio cannot be used; ``reason`` is a short category, the same for all files with the same problem."""
 
     def __init__(self, message: str, reason: str = "unreadable") -> None:
         super().__init__(message)
@@ -42,12 +42,12 @@ def open_audio(location: str | Path) -> Generator[Any]:
     """A ``soundfile.SoundFile`` of a local file, or of a URI (file, s3, gs, hdfs) in any format of libsndfile.
 
     Raises:
-        AudioError: it is missing, unreadable, or ends before its header says; also while it is read.
+        AudioError: it is missing, unreadable or truncated; also raised while it is read.
     """
     opened: Any = None
     try:
         with _readable(str(location)) as file, soundfile.SoundFile(file) as opened:
-            # libsndfile takes the last page of Ogg that it finds for the end.
+            # libsndfile accepts any page of an Ogg file as its last.
             if opened.format == "OGG" and not _is_end_of_ogg(_tail(str(location))):
                 raise AudioError(f"{location} ends before its stream does", "truncated")
             yield opened
@@ -64,11 +64,11 @@ def audio_duration_s(file: Path) -> float:
     """Seconds of an audio file, from its header.
 
     Raises:
-        AudioError: it cannot be read, is no audio, or holds none.
+        AudioError: it cannot be read, is not audio, or is empty.
     """
     with open_audio(file) as source:
         if source.frames < 1:
-            raise AudioError(f"{file} holds no audio", "empty")
+            raise AudioError(f"{file} contains no audio", "empty")
         return source.frames / source.samplerate
 
 
@@ -79,7 +79,7 @@ def read_audio(file: Path, max_duration_s: float) -> tuple[NDArray[np.float32], 
         (channels, samples) in [-1, 1], and its sample rate.
 
     Raises:
-        AudioError: it cannot be read, is no audio, holds none, or numbers that are not finite.
+        AudioError: it cannot be read, is not audio, is empty, or has samples that are not finite.
     """
     with open_audio(file) as source:
         return _read(source, math.ceil(max_duration_s * source.samplerate), file), source.samplerate
@@ -88,14 +88,14 @@ def read_audio(file: Path, max_duration_s: float) -> tuple[NDArray[np.float32], 
 def read_excerpt(
     location: str | Path, start_s: float, duration_s: float | None, max_duration_s: float
 ) -> tuple[NDArray[np.float32], int, float]:
-    """A part of an audio file, and of that the middle ``max_duration_s`` seconds where it is longer.
+    """A part of an audio file, cut to its middle ``max_duration_s`` seconds if it is longer.
 
     Args:
         location: a path or a URI.
-        start_s, duration_s: the part, in seconds; a duration of None goes to the end.
+        start_s, duration_s: the part, in seconds; a duration of None extends to the end.
 
     Returns:
-        (channels, samples) in [-1, 1], its sample rate, and where in the file it begins, in seconds.
+        (channels, samples) in [-1, 1], its sample rate, and its start in the file in seconds.
 
     Raises:
         AudioError: see ``read_audio``; or the file ends before the part does, or the excerpt is silent.
@@ -117,10 +117,10 @@ def read_excerpt(
 def fit_waveform(
     waveform: NDArray[np.float32], sample_rate_hz: int, to_rate_hz: int, channels: int, samples: int
 ) -> Tensor:
-    """Brings a waveform into a form that is the same for all.
+    """Converts a waveform to a given rate, number of channels and length.
 
-    It is resampled; its channels are averaged or repeated unless they are as many as wanted; then it is cut, or
-    followed by silence.
+    It is resampled; if the number of channels differs, they are averaged and repeated; then it is cut or padded with
+    silence.
 
     Args:
         waveform: (any channels, any samples) at ``sample_rate_hz``.
@@ -140,19 +140,19 @@ def fit_waveform(
 def fill_frames(
     waveform: NDArray[np.float32], sample_rate_hz: int, codec: AutoencoderConfig, duration_s: float, num_frames: int
 ) -> Tensor:
-    """A waveform as the codec encodes it: what is heard within ``duration_s``, then silence to the last frame.
+    """A waveform as input of the codec: its first ``duration_s`` seconds, then silence up to the last frame.
 
     Returns:
         (audio_channels, num_frames * hop), see ``fit_waveform``.
     """
     samples = num_frames * codec.hop
-    heard = min(samples, round(duration_s * codec.sampling_rate))
-    audio = fit_waveform(waveform, sample_rate_hz, codec.sampling_rate, codec.audio_channels, heard)
-    return torch.nn.functional.pad(audio, (0, samples - heard))
+    used = min(samples, round(duration_s * codec.sampling_rate))
+    audio = fit_waveform(waveform, sample_rate_hz, codec.sampling_rate, codec.audio_channels, used)
+    return torch.nn.functional.pad(audio, (0, samples - used))
 
 
 def _readable(location: str) -> AbstractContextManager[Any]:
-    """What ``soundfile`` opens: a path, or a file of another file system."""
+    """A path, or an open file of another file system, for ``soundfile``."""
     if "://" in location:
         system, path = FileSystem.from_uri(location)
         return system.open_input_file(path)
@@ -169,7 +169,7 @@ def _tail(location: str) -> bytes:
 
 
 def _is_end_of_ogg(tail: bytes) -> bool:
-    """Whether the last page (RFC 3533, section 6) says that it is the stream's last, and ends where the file does."""
+    """Whether the last page (RFC 3533, section 6) is marked as the stream's last and ends at the end of the file."""
     start = tail.rfind(b"OggS")
     head, lengths = tail[start : start + 27], b""
     if start >= 0 and len(head) == 27:
@@ -179,24 +179,26 @@ def _is_end_of_ogg(tail: bytes) -> bool:
 
 def _part(source: Any, start_s: float, duration_s: float | None, location: str | Path) -> tuple[int, int]:
     """First sample and number of samples of a part."""
-    # Of a WAV file that was cut off, libsndfile corrects the length, and says so in its log only.
+    # libsndfile corrects the length of a truncated WAV file, and reports that only in its log.
     if "(should be" in source.extra_info:
         raise AudioError(f"{location} ends before its header says", "truncated")
     if source.frames < 1:
-        raise AudioError(f"{location} holds no audio", "empty")
+        raise AudioError(f"{location} contains no audio", "empty")
     first, length_s = round(start_s * source.samplerate), source.frames / source.samplerate
-    there = source.frames - first
-    wanted = there if duration_s is None else round(duration_s * source.samplerate)
-    if there < 1 or wanted - there > TOLERANCE_S * source.samplerate:
+    available = source.frames - first
+    wanted = available if duration_s is None else round(duration_s * source.samplerate)
+    if available < 1 or wanted - available > TOLERANCE_S * source.samplerate:
         end_s = start_s + (duration_s or 0)
-        raise AudioError(f"{location} is {length_s:.2f} s long, the manifest wants it to {end_s:.2f} s", "truncated")
-    return first, max(1, min(wanted, there))
+        raise AudioError(
+            f"{location} is {length_s:.2f} s long, the manifest asks for audio up to {end_s:.2f} s", "truncated"
+        )
+    return first, max(1, min(wanted, available))
 
 
 def _read(source: Any, count: int, location: str | Path) -> NDArray[np.float32]:
     waveform = source.read(count, dtype="float32", always_2d=True).T
     if not waveform.size:
-        raise AudioError(f"{location} holds no audio", "empty")
+        raise AudioError(f"{location} contains no audio", "empty")
     if not np.isfinite(waveform).all():
-        raise AudioError(f"{location} holds samples that are not finite", "not finite")
+        raise AudioError(f"{location} contains samples that are not finite", "not finite")
     return np.ascontiguousarray(waveform, dtype=np.float32)

@@ -1,6 +1,6 @@
-"""What shows early that a policy collapses: figures of the samples themselves, from tables of rollouts."""
+"""Early signs of a collapsing policy: statistics of the samples, from tables of rollouts."""
 
-# pyarrow comes without types.
+# pyarrow has no type stubs.
 # pyright: reportMissingTypeStubs=false, reportUnknownMemberType=false, reportUnknownVariableType=false
 # pyright: reportUnknownArgumentType=false, reportUnknownParameterType=false, reportAttributeAccessIssue=false
 from __future__ import annotations
@@ -26,11 +26,11 @@ CLIPPED_PEAK = 0.999
 
 @dataclass(frozen=True)
 class SampleHealth:
-    """Figures of a set of samples; None where there is nothing to compute them from.
+    """Statistics of a set of samples; None if there is nothing to compute them from.
 
     Attributes:
         group_spread: mean standard deviation of the reward within a group, over groups without failures; falls to 0
-            when all samples of a prompt score alike.
+            when all samples of a prompt get the same reward.
         diversity: mean distance of two samples of a group (root mean square over their latents) in units of the
             standard deviation of all latents: about 1.4 for unrelated latents, 0 for equal ones.
         silent_share: share of samples with an RMS below ``SILENT_RMS``.
@@ -44,7 +44,7 @@ class SampleHealth:
 
 
 class HealthMeter:
-    """Adds up tables of rollouts, so that an iteration's shards need not be in memory together."""
+    """Accumulates tables of rollouts, so that an iteration's shards need not be in memory together."""
 
     def __init__(self) -> None:
         self._samples = self._silent = self._clipped = 0
@@ -53,7 +53,7 @@ class HealthMeter:
         self._count, self._sum, self._squares = 0, 0.0, 0.0
 
     def add(self, rollouts: pa.Table) -> None:
-        """Adds a table of ``rollout_schema`` that holds whole groups."""
+        """Adds a table of ``rollout_schema`` with complete groups."""
         ordered = rollouts.take(pc.sort_indices(rollouts, [(name, "ascending") for name in SORT_KEYS]))
         self._samples += len(ordered)
         self._silent += int((ordered["rms"].to_numpy() < SILENT_RMS).sum())
@@ -64,7 +64,7 @@ class HealthMeter:
             self._add_group(latents[first:last, : frames[first]].astype(np.float64), rewards[first:last])
 
     def result(self) -> SampleHealth:
-        """The figures over all that was added."""
+        """The statistics of all tables added."""
         return SampleHealth(
             group_spread=_mean(self._spreads),
             diversity=self._diversity(),
@@ -89,7 +89,7 @@ class HealthMeter:
 
 
 def sample_health(rollouts: pa.Table) -> SampleHealth:
-    """The figures of one table."""
+    """The statistics of one table."""
     meter = HealthMeter()
     meter.add(rollouts)
     return meter.result()

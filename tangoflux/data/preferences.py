@@ -1,6 +1,6 @@
 """From groups of scored samples to preference pairs: the highest reward of a prompt against its lowest (section 3)."""
 
-# pyarrow comes without types.
+# pyarrow has no type stubs.
 # pyright: reportMissingTypeStubs=false, reportUnknownMemberType=false, reportUnknownVariableType=false
 # pyright: reportUnknownArgumentType=false, reportUnknownParameterType=false, reportAttributeAccessIssue=false
 from __future__ import annotations
@@ -20,13 +20,13 @@ from tangoflux.errors import RewardError
 
 @dataclass(frozen=True)
 class PairCounts:
-    """What became of the groups; counts of several tables add up with ``+``.
+    """How many groups made a pair and how many did not; counts of several tables are added with ``+``.
 
     Attributes:
-        made: groups that gave a pair.
-        tied: groups whose highest and lowest reward are equal, or no more than the least margin apart.
+        made: groups that made a pair.
+        tied: groups whose highest and lowest reward differ by no more than the margin.
         dropped: groups with a sample that has no reward.
-        reasons: dropped groups by the first failure in each.
+        reasons: number of dropped groups by the first failure in each.
     """
 
     made: int = 0
@@ -36,7 +36,7 @@ class PairCounts:
 
     @property
     def groups(self) -> int:
-        """All groups."""
+        """Number of all groups."""
         return self.made + self.tied + self.dropped
 
     def __add__(self, other: PairCounts) -> PairCounts:
@@ -45,17 +45,17 @@ class PairCounts:
 
 
 def make_pairs(rollouts: pa.Table, min_margin: float = 0.0) -> tuple[pa.Table, PairCounts]:
-    """Pairs of a table of rollouts, at most one a group; every group must be in it whole.
+    """Pairs of a table of rollouts, at most one per group; every group must be complete.
 
-    Of equal rewards the lowest ``sample_index`` is taken. A group makes no pair when its margin is at most
-    ``min_margin``, or when any of its samples has no reward: a failure is never a score.
+    Among equal rewards the lowest ``sample_index`` wins. A group makes no pair if its margin is at most
+    ``min_margin``, or if any of its samples has no reward: a failure is never a score.
 
     Args:
         rollouts: a table of ``rollout_schema``, in any order.
-        min_margin: least difference of the two rewards, exclusive; >= 0.
+        min_margin: the rewards must differ by more than this; >= 0.
 
     Returns:
-        a table of ``preference_schema`` in canonical order, and what became of the groups.
+        a table of ``preference_schema`` in canonical order, and the counts of groups.
     """
     order = pc.sort_indices(rollouts, [(name, "ascending") for name in SORT_KEYS])
     ordered = rollouts.select([*SORT_KEYS, "reward", "failure"]).take(order)
@@ -77,16 +77,16 @@ def make_pairs(rollouts: pa.Table, min_margin: float = 0.0) -> tuple[pa.Table, P
 
 
 def check_dropped_share(counts: PairCounts, max_dropped_share: float, planned_groups: int | None = None) -> None:
-    """Stops a run whose reward model fails too often.
+    """Checks that the reward model does not fail too often.
 
     Args:
         counts: the groups so far.
-        max_dropped_share: largest share of dropped groups, in [0, 1].
-        planned_groups: groups that there will be at the end, default: those counted. With it the check can be made
-            while groups arrive: it fails as soon as the share at the end must be too large.
+        max_dropped_share: largest allowed share of dropped groups, in [0, 1].
+        planned_groups: final number of groups, default: those counted. Given it, the check can run while groups arrive:
+            it fails as soon as the final share is bound to be too large.
 
     Raises:
-        RewardError: it is larger; the message names the reasons.
+        RewardError: the share is larger; the message lists the reasons.
     """
     groups = planned_groups or counts.groups
     if counts.dropped <= max_dropped_share * groups:
@@ -99,7 +99,7 @@ def check_dropped_share(counts: PairCounts, max_dropped_share: float, planned_gr
 
 
 def group_bounds(ordered: pa.Table) -> Iterator[tuple[int, int]]:
-    """First row and the row after the last of every group of a table that is sorted by iteration and prompt_id."""
+    """The [first, last) rows of every group of a table that is sorted by iteration and prompt_id."""
     if len(ordered) == 0:
         return
     iteration = ordered["iteration"].to_numpy()

@@ -1,7 +1,7 @@
-"""Readers of manifests as AudioCaps and WavCaps are distributed, and the choice among all formats.
+"""Readers of the manifests of AudioCaps and WavCaps, and the choice among all formats.
 
-Both name clips and not files: how the files are called depends on who downloaded them. They are looked for under one
-directory, by their names without the suffix.
+Both list clips, not files: the files' names depend on who downloaded them. They are found in one directory tree by
+their names without the suffix.
 """
 
 from __future__ import annotations
@@ -15,16 +15,16 @@ import pyarrow as pa
 from pyarrow.fs import FileSelector, FileSystem, FileType
 
 from tangoflux.data.manifest import (
-    MAX_PROBLEMS,
     Clip,
     Row,
+    checked_name,
     locate,
     make_clip,
     manifest_clips,
-    named,
     read_rows,
     seconds,
 )
+from tangoflux.data.text_rows import raise_problems
 from tangoflux.errors import ConfigError, DataError
 
 Format = Literal["auto", "manifest", "audiocaps", "wavcaps"]
@@ -39,23 +39,23 @@ NEEDED = {
     "audiocaps": (("youtube_id",), ("start_time",), ("caption",)),
     "wavcaps": (("id",), ("caption",)),
 }
-"""The columns of each format; of those in brackets one."""
+"""The columns of each format; any one of an inner tuple suffices."""
 
 
 def load_manifest(file: Path, audio_dir: str | None = None, format: Format = "auto") -> list[Clip]:
-    """Reads a manifest. The audio itself is not looked at.
+    """Reads a manifest without opening the audio.
 
     Args:
         file: ``.jsonl``, ``.csv`` or ``.parquet``, or WavCaps' ``.json``.
-        audio_dir: path or URI of the directory that paths are relative to (default: the manifest's), or under which
-            AudioCaps' and WavCaps' files lie.
-        format: what the columns mean; auto takes the format that they fit.
+        audio_dir: path or URI of the directory that paths are relative to (default: the manifest's), or that has
+            AudioCaps' and WavCaps' files somewhere below it.
+        format: the meaning of the columns; auto picks the format that they match.
 
     Returns:
         at least one clip, in the file's order, with unique ids.
 
     Raises:
-        DataError: the file cannot be read, has other columns, or rows are wrong; names each with the reason.
+        DataError: the file cannot be read, has other columns, or rows are invalid; names each with the reason.
     """
     rows = read_rows(file)
     kind = _kind(file, rows[0], format)
@@ -70,10 +70,8 @@ def load_manifest(file: Path, audio_dir: str | None = None, format: Format = "au
             clips.append(clip)
         else:
             problems.append(str(clip))
-    if problems:
-        more = f"; and {len(problems) - MAX_PROBLEMS} more" if len(problems) > MAX_PROBLEMS else ""
-        raise DataError("; ".join(problems[:MAX_PROBLEMS]) + more)
-    _refuse_same_ids(file, clips)
+    raise_problems(problems)
+    _refuse_duplicate_ids(file, clips)
     return clips
 
 
@@ -93,12 +91,12 @@ def _kind(file: Path, first: Row, format: Format) -> str:
 
 
 def _audiocaps(rows: Sequence[Row], folder: str) -> Iterator[Clip | DataError]:
-    """The rows of a clip, as many as it has captions, become one. Its file holds the clip and no more."""
+    """Clips of AudioCaps, which has one row per caption; a clip's file has just the clip."""
     files = AudioFiles(folder)
     groups: dict[tuple[str, str], list[Row]] = {}
     for row in rows:
         try:
-            video = named(row.values.get("youtube_id"), "youtube_id", row.place)
+            video = checked_name(row.values.get("youtube_id"), "youtube_id", row.origin)
             start = f"{seconds(row, 'start_time', 0.0):g}"
         except DataError as error:
             yield error
@@ -112,7 +110,7 @@ def _audiocaps(rows: Sequence[Row], folder: str) -> Iterator[Clip | DataError]:
 
 
 def _audiocaps_names(video: str, start_s: float) -> list[str]:
-    """What the file of a clip may be called, without its suffix; the first is the most usual one."""
+    """Possible names of a clip's file without the suffix, the most common one first."""
     end_s = start_s + AUDIOCAPS_S
     spans = [f"{start_s:g}", f"{start_s:g}_{end_s:g}", f"{start_s:.3f}_{end_s:.3f}", f"{start_s:.0f}000_{end_s:.0f}000"]
     names = [video, *(f"{video}_{span}" for span in spans)]
@@ -120,11 +118,11 @@ def _audiocaps_names(video: str, start_s: float) -> list[str]:
 
 
 def _wavcaps(rows: Sequence[Row], folder: str) -> Iterator[Clip | DataError]:
-    """Clips of any of the four sources. Ids of AudioSet's end in .wav, though the files distributed are FLAC."""
+    """Clips of WavCaps' four sources. AudioSet's ids end in .wav, though the files distributed are FLAC."""
     files = AudioFiles(folder)
     for row in rows:
         try:
-            id = named(str(row.values.get("id", "")), "id", row.place)
+            id = checked_name(str(row.values.get("id", "")), "id", row.origin)
             name = files.find([id.removesuffix(".wav")])
             duration_s = seconds(row, "duration", None)
             yield make_clip(row, id, name, locate(name, folder), row.values.get("caption"), duration_s=duration_s)
@@ -133,10 +131,10 @@ def _wavcaps(rows: Sequence[Row], folder: str) -> Iterator[Clip | DataError]:
 
 
 class AudioFiles:
-    """The audio files under a directory, by their names without the suffix."""
+    """The audio files below a directory, by their names without the suffix."""
 
     def __init__(self, folder: str) -> None:
-        """Lists them.
+        """Lists the files.
 
         Raises:
             ConfigError: there is no such directory.
@@ -154,9 +152,9 @@ class AudioFiles:
                 self._files.setdefault(path.stem, []).append(str(path.relative_to(base)))
 
     def find(self, names: Sequence[str]) -> str:
-        """The path, relative to the directory, of the file with the first of these names that one has.
+        """The path, relative to the directory, of a file with the first of these names that exists.
 
-        Where none has, the path that was expected.
+        If there is none, the path that was expected.
 
         Raises:
             DataError: several files have this name.
@@ -165,15 +163,15 @@ class AudioFiles:
             files = self._files.get(name, [])
             if len(files) > 1:
                 two = " and ".join(sorted(files)[:2])
-                raise DataError(f"{self._folder} holds {two}, which may both be {name}; name a directory below it")
+                raise DataError(f"{self._folder} has {two}, which may both be {name}; name a directory below it")
             if files:
                 return files[0]
         return f"{names[0]}.wav"
 
 
-def _refuse_same_ids(file: Path, clips: Sequence[Clip]) -> None:
+def _refuse_duplicate_ids(file: Path, clips: Sequence[Clip]) -> None:
     seen: set[str] = set()
     for clip in clips:
         if clip.id in seen:
-            raise DataError(f"{file}: the id {clip.id!r} is that of more than one clip; make every id unique")
+            raise DataError(f"{file}: more than one clip has the id {clip.id!r}; make every id unique")
         seen.add(clip.id)

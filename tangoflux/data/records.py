@@ -1,12 +1,12 @@
-"""The Arrow tables that jobs leave: rollouts (every sample with its latents and reward), preference pairs, clips.
+"""The Arrow tables that jobs write: rollouts (every sample with its latents and reward), preference pairs, clips.
 
-Latents are lists of frames, and a frame a fixed-size list of channels. That pyarrow, Ray Data and Hugging Face
-``datasets`` all read; the Arrow tensor extension would be read by the first two only, and of fixed-size lists of
-fixed-size lists pyarrow (21 to 25) makes garbage in ``take`` and ``filter`` of a slice. All rows of a run hold as many
-frames as the longest prompt may have; those after a row's own ``num_frames`` are zero.
+Latents are lists of frames, and a frame is a fixed-size list of channels, which pyarrow, Ray Data and Hugging Face
+``datasets`` can all read. ``datasets`` cannot read the Arrow tensor extension, and pyarrow (21 to 25) returns garbage
+for ``take`` and ``filter`` on a slice of fixed-size lists of fixed-size lists. All rows of a run have the number of
+frames of the longest possible prompt; those after a row's ``num_frames`` are zero.
 """
 
-# pyarrow comes without types.
+# pyarrow has no type stubs.
 # pyright: reportMissingTypeStubs=false, reportUnknownMemberType=false, reportUnknownVariableType=false
 # pyright: reportUnknownArgumentType=false, reportUnknownParameterType=false, reportAttributeAccessIssue=false
 from __future__ import annotations
@@ -28,14 +28,14 @@ VOLATILE = ("created_at", "worker", "seconds")
 """Columns that may differ between two runs of one seed."""
 
 FRAMES_KEY = "frames"
-"""Metadata of a latents field: frames a row."""
+"""Metadata key of a latents field: frames per row."""
 
 SORT_KEYS = ("iteration", "prompt_id", "sample_index")
 """The canonical order; preferences have no ``sample_index``."""
 
 
 def latents_field(name: str, max_frames: int, channels: int, dtype: LatentsDtype = "float32") -> pa.Field:
-    """A column of ``max_frames`` x ``channels`` numbers a row; its type knows the channels, its metadata the frames."""
+    """A column of ``max_frames`` x ``channels`` numbers per row: channels are in its type, frames in its metadata."""
     frame = pa.list_(pa.field("element", pa.float16() if dtype == "float16" else pa.float32()), channels)
     return pa.field(name, pa.list_(pa.field("element", frame)), metadata={FRAMES_KEY: str(max_frames)})
 
@@ -49,17 +49,17 @@ def latents_shape(field: pa.Field) -> tuple[int, int, LatentsDtype]:
     """``max_frames``, ``channels`` and ``dtype`` of a latents column.
 
     Raises:
-        DataError: the column is none, or lost its number of frames on its way through another program.
+        DataError: it is not a latents column, or another program has dropped its metadata.
     """
     if not is_latents(field.type) or FRAMES_KEY.encode() not in (field.metadata or {}):
-        raise DataError(f"column {field.name} ({field.type}) is no latents column as tangoflux.data.records makes them")
+        raise DataError(f"column {field.name} ({field.type}) is not a latents column of tangoflux.data.records")
     frame = field.type.value_type
     dtype: LatentsDtype = "float16" if frame.value_type == pa.float16() else "float32"
     return int(field.metadata[FRAMES_KEY.encode()]), frame.list_size, dtype
 
 
 def rollout_schema(max_frames: int, channels: int, dtype: LatentsDtype = "float32") -> pa.Schema:
-    """One row a sample. ``reward`` is null where ``failure`` says why there is none."""
+    """One row per sample. ``reward`` is null if ``failure`` has a reason."""
     return pa.schema(
         [
             ("iteration", pa.int32()),
@@ -88,7 +88,7 @@ def rollout_schema(max_frames: int, channels: int, dtype: LatentsDtype = "float3
 
 
 def preference_schema(max_frames: int, channels: int, dtype: LatentsDtype = "float32") -> pa.Schema:
-    """One row a pair: the samples of one prompt with the highest and the lowest reward."""
+    """One row per pair: the samples of one prompt with the highest and the lowest reward."""
     return pa.schema(
         [
             ("iteration", pa.int32()),
@@ -116,9 +116,9 @@ def preference_schema(max_frames: int, channels: int, dtype: LatentsDtype = "flo
 
 
 def latent_schema(max_frames: int, channels: int, dtype: LatentsDtype = "float32") -> pa.Schema:
-    """One row a clip of real audio: the codec's posterior, of which pretraining draws latents.
+    """One row per clip of real audio: the codec's posterior, from which pretraining draws latents.
 
-    ``scale`` is the standard deviation; ``duration_s`` are the seconds of audio that are in the latents.
+    ``scale`` is the standard deviation; ``duration_s`` is the length of the encoded audio in seconds.
     """
     return pa.schema(
         [
@@ -138,7 +138,7 @@ def build_table(columns: Mapping[str, Sequence[Any]], schema: pa.Schema) -> pa.T
     """A table of ``schema`` from its columns by name; latents columns are sequences of arrays (frames, channels).
 
     Raises:
-        DataError: a column is missing, unknown, or holds values that do not fit its type.
+        DataError: a column is missing or unknown, or its values do not fit its type.
     """
     if set(columns) != set(schema.names):
         missing, unknown = sorted(set(schema.names) - set(columns)), sorted(set(columns) - set(schema.names))
@@ -164,7 +164,7 @@ def latents_column(rows: Sequence[NDArray[Any]], field: pa.Field) -> pa.Array:
 
 
 def latents_array(column: pa.Array | pa.ChunkedArray) -> NDArray[Any]:
-    """A latents column as an array (rows, max_frames, channels), without a copy where it is one chunk.
+    """A latents column as an array (rows, max_frames, channels), without a copy if it is one chunk.
 
     Raises:
         DataError: rows have different numbers of frames.
@@ -172,13 +172,13 @@ def latents_array(column: pa.Array | pa.ChunkedArray) -> NDArray[Any]:
     column = _one_chunk(column)
     lengths = set(pc.unique(pc.list_value_length(column)).to_pylist())
     if len(lengths) > 1:
-        raise DataError(f"latents have {sorted(lengths)} frames a row, expected the same number in all")
+        raise DataError(f"latents have {sorted(lengths)} frames per row, expected the same number in all")
     numbers = column.flatten().flatten().to_numpy(zero_copy_only=True)
     return numbers.reshape(len(column), lengths.pop() if lengths else 0, column.type.value_type.list_size)
 
 
 def with_tensors(table: pa.Table) -> pa.Table:
-    """The table with its latents columns as Arrow tensors, which Ray Data hands on as arrays and torch tensors.
+    """The table with its latents columns as Arrow tensors, which Ray Data converts to arrays and torch tensors.
 
     Example: ``ray.data.read_parquet(files).map_batches(with_tensors, batch_format="pyarrow")``.
     """
@@ -195,7 +195,7 @@ def with_tensors(table: pa.Table) -> pa.Table:
 
 
 def canonical(table: pa.Table) -> pa.Table:
-    """What must be the same for two runs of one seed: sorted rows in one chunk, without the ``VOLATILE`` columns."""
+    """The part that two runs of one seed must share: sorted rows in one chunk, without the ``VOLATILE`` columns."""
     table = table.drop_columns([name for name in VOLATILE if name in table.column_names])
     keys = [(name, "ascending") for name in SORT_KEYS if name in table.column_names]
     bare = pa.schema([field.remove_metadata() for field in table.schema])

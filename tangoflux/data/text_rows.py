@@ -1,4 +1,4 @@
-"""Files of lines that people write: read strictly, with errors that name ``file:line``."""
+"""Text files that users write: read strictly, with errors that name ``file:line``."""
 
 from __future__ import annotations
 
@@ -15,17 +15,20 @@ from typing import Any, BinaryIO, cast
 from tangoflux.errors import DataError
 
 MAX_FILE_BYTES = 4 * 2**30
-"""A larger file is refused: a bank of ten million captions is smaller."""
+"""Larger files are refused: a bank of ten million captions is smaller."""
 
 MAX_LINE_BYTES = 2**20
-"""A longer line is refused, and with it what is no text at all; a file is read a line at a time."""
+"""Longer lines, and so most binary files, are refused; files are read line by line."""
+
+MAX_PROBLEMS = 20
+"""Most bad lines that an error names."""
 
 
 def text_lines(file: Path, what: str) -> Iterator[tuple[int, str]]:
-    """The lines of a UTF-8 file that are not blank, stripped, with their numbers from 1.
+    """The non-blank lines of a UTF-8 file, stripped, with their numbers from 1.
 
     Args:
-        what: what errors call the file, such as "prompt file".
+        what: the kind of file, for errors, such as "prompt file".
 
     Raises:
         DataError: the file cannot be read, is too large or not text.
@@ -57,7 +60,7 @@ def csv_rows(file: Path, what: str) -> Iterator[tuple[int, dict[str, str]]]:
     """The rows of a CSV table whose first line names the columns, with the numbers of their lines.
 
     Raises:
-        DataError: see ``text_lines``; or a row has more or fewer cells than there are columns.
+        DataError: see ``text_lines``; or the number of a row's cells differs from that of the columns.
     """
     try:
         with _opened(file, what) as handle:
@@ -65,18 +68,18 @@ def csv_rows(file: Path, what: str) -> Iterator[tuple[int, dict[str, str]]]:
             for values in reader:
                 if None in values or None in values.values():
                     raise DataError(
-                        f"{file}:{reader.line_num}: the row has not as many cells as the first line names columns"
+                        f"{file}:{reader.line_num}: the number of cells is not that of the columns in the first line"
                     )
                 yield reader.line_num, values
     except UnicodeDecodeError as error:
         raise DataError(f"{file}: not UTF-8 text ({error.reason}); save the file as UTF-8") from None
     except csv.Error as error:
-        raise DataError(f"{file} is no CSV table: {error}") from None
+        raise DataError(f"{file} is not a CSV table: {error}") from None
 
 
 @contextmanager
 def _opened(file: Path, what: str) -> Generator[BinaryIO]:
-    """The file, after its byte order mark if it has one."""
+    """The open file, after its byte order mark if it has one."""
     try:
         if not file.is_file():
             raise DataError(f"{file}: no such {what}" if not file.exists() else f"{file} is not a regular file")
@@ -101,32 +104,47 @@ def _bounded_lines(handle: BinaryIO, file: Path) -> Iterator[bytes]:
         yield line
 
 
-def parse_row(line: str, place: str, keys: Sequence[str], example: str) -> dict[str, Any]:
-    """The JSON object in a line. Keys beside ``keys`` are the user's own.
+def parse_row(line: str, origin: str, keys: Sequence[str], example: str) -> dict[str, Any]:
+    """The JSON object in a line; keys other than ``keys`` are ignored.
+
+    Args:
+        origin: ``file:line``, with which errors begin.
 
     Raises:
-        DataError: it is none, or a key is almost, but not quite, one of ``keys``; begins with ``place``.
+        DataError: the line is not a JSON object, or misspells one of ``keys``.
     """
     try:
         row: object = json.loads(line)
     except (ValueError, RecursionError) as error:
-        raise DataError(f"{place}: not JSON ({error}); write one object a line, like {example}") from None
+        raise DataError(f"{origin}: not JSON ({error}); write one object a line, like {example}") from None
     if not isinstance(row, dict):
-        raise DataError(f"{place}: {type(row).__name__} instead of an object like {example}")
+        raise DataError(f"{origin}: {type(row).__name__} instead of an object like {example}")
     row = cast(dict[str, Any], row)
-    _refuse_misspelt_keys(row, place, keys)
+    _refuse_misspelt_keys(row, origin, keys)
     return row
 
 
+def raise_problems(problems: Sequence[str]) -> None:
+    """Raises a DataError that lists the problems, the first ``MAX_PROBLEMS`` of them in full, if there are any."""
+    if problems:
+        more = f"; and {len(problems) - MAX_PROBLEMS} more" if len(problems) > MAX_PROBLEMS else ""
+        raise DataError("; ".join(problems[:MAX_PROBLEMS]) + more)
+
+
+def has_surrogate(text: str) -> bool:
+    """Whether a text has half of a surrogate pair, which JSON can carry but UTF-8 cannot."""
+    return not text.isascii() and any("\ud800" <= character <= "\udfff" for character in text)
+
+
 def shown(value: object) -> str:
-    """A value for an error message, cut where it is long."""
+    """A value for an error message, cut if it is long."""
     text = repr(value)
     return text if len(text) <= 60 else text[:57] + "..."
 
 
-def _refuse_misspelt_keys(row: dict[str, Any], place: str, keys: Sequence[str]) -> None:
-    """A key that almost names a missing one would be ignored without a word."""
-    for wanted in keys:
-        near = difflib.get_close_matches(wanted, list(row), n=1, cutoff=0.8)
-        if wanted not in row and near:
-            raise DataError(f"{place}: unknown key {near[0]!r}; did you mean {wanted!r}?")
+def _refuse_misspelt_keys(row: dict[str, Any], origin: str, keys: Sequence[str]) -> None:
+    """Refuses a misspelt key, which would be silently ignored."""
+    for key in keys:
+        near = difflib.get_close_matches(key, list(row), n=1, cutoff=0.8)
+        if key not in row and near:
+            raise DataError(f"{origin}: unknown key {near[0]!r}; did you mean {key!r}?")

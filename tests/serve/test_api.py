@@ -277,6 +277,7 @@ def test_policies_health_docs_and_page(client: TestClient) -> None:
     facts = client.get("/v1/policies").json()
     assert (facts["latest"], facts["miniature"], facts["max_duration"]) == ("base", True, 3.0)
     assert [row["version"] for row in facts["policies"]] == ["base"]
+    assert facts["defaults"] == {"audio_length": 3.0, "num_inference_steps": 50, "guidance_scale": 4.5}
     assert client.get("/health").json()["status"] == "ok"
     page, docs = client.get("/").text, client.get("/docs").text
     assert "<!doctype html>" in page.lower()

@@ -10,7 +10,7 @@ import pytest
 import torch
 from numpy.typing import NDArray
 
-from serve.engine import Engine, FullError, Job
+from serve.engine import Engine, Job, QueueFullError
 from serve.policies import Resident
 from tangoflux.pipeline import TangoFlux
 from tangoflux.sampling_params import SamplingParams
@@ -35,7 +35,7 @@ def model() -> TangoFlux:
 
 @pytest.fixture
 def engine() -> Iterator[Engine]:
-    engine = Engine(most_rows=8, most_waiting=4, reward=Loudness, threads=2)
+    engine = Engine(max_rows=8, max_waiting=4, load_reward=Loudness, threads=2)
     yield engine
     engine.close()
 
@@ -50,7 +50,7 @@ def snr_db(found: NDArray[np.float32], expected: NDArray[np.float32]) -> float:
 
 
 def alone(model: TangoFlux, job: Job) -> NDArray[np.float32]:
-    engine = Engine(most_rows=8, most_waiting=4)
+    engine = Engine(max_rows=8, max_waiting=4)
     try:
         return engine.submit(job).result(30).waveforms[0]
     finally:
@@ -70,7 +70,7 @@ def test_an_exact_request_is_the_same_to_the_last_bit(model: TangoFlux, engine: 
     expected = alone(model, job(model, exact=True))
     others = [engine.submit(job(model, (7, 8), 30)) for _ in range(2)]
     assert np.array_equal(engine.submit(job(model, exact=True)).result(30).waveforms[0], expected)
-    assert not any(other.done() for other in others), "they were under way all the time"
+    assert not any(other.done() for other in others), "they were running all the time"
 
 
 def test_a_short_request_does_not_wait_for_long_ones(model: TangoFlux, engine: Engine) -> None:
@@ -83,7 +83,7 @@ def test_a_short_request_does_not_wait_for_long_ones(model: TangoFlux, engine: E
     assert order == ["short", "long"]
 
 
-def test_steps_are_told_and_every_stage_is_timed(model: TangoFlux, engine: Engine) -> None:
+def test_steps_are_reported_and_every_stage_is_timed(model: TangoFlux, engine: Engine) -> None:
     steps: list[int] = []
     result = engine.submit(job(model, steps=5, on_step=steps.append, ranked=True)).result(30)
     assert steps == [1, 2, 3, 4, 5]
@@ -105,13 +105,13 @@ def test_more_than_may_wait_is_refused_at_once(model: TangoFlux, engine: Engine)
     blocker = engine.submit(job(model, tuple(range(8)), 1000, on_step=lambda step: reached.set()))
     assert reached.wait(30)
     waiting = [engine.submit(job(model, (seed,))) for seed in range(4)]
-    with pytest.raises(FullError, match="4 samples wait"):
+    with pytest.raises(QueueFullError, match="4 samples are waiting"):
         engine.submit(job(model))
     blocker.cancel()
     assert all(future.result(30).waveforms for future in waiting)
 
 
-def test_a_request_that_fails_tells_so_and_others_go_on(model: TangoFlux, engine: Engine) -> None:
+def test_a_request_that_fails_gets_its_error_and_others_continue(model: TangoFlux, engine: Engine) -> None:
     broken = job(model)
     broken.resident = Resident("broken", tiny_model().policy, model.autoencoder)
     broken.resident.policy.transformer = torch.nn.Identity()
@@ -122,27 +122,27 @@ def test_a_request_that_fails_tells_so_and_others_go_on(model: TangoFlux, engine
     assert engine.load() == (0, 0)
 
 
-def test_an_engine_whose_steps_fail_again_and_again_is_not_fit(model: TangoFlux, engine: Engine) -> None:
+def test_an_engine_whose_steps_keep_failing_is_unhealthy_until_one_succeeds(model: TangoFlux, engine: Engine) -> None:
     def fail(step: int) -> None:
         raise RuntimeError("CUDA error: an illegal memory access was encountered")
 
     for _ in range(4):
         with pytest.raises(RuntimeError):
             engine.submit(job(model, on_step=fail)).result(30)
-    assert engine.is_fit
+    assert engine.is_healthy
     with pytest.raises(RuntimeError):
         engine.submit(job(model, on_step=fail)).result(30)
-    assert not engine.is_fit
+    assert not engine.is_healthy
     engine.submit(job(model)).result(30)
-    assert engine.is_fit
+    assert engine.is_healthy
 
 
-def test_policies_fly_side_by_side_and_leave_the_memory_with_their_last_row(model: TangoFlux, engine: Engine) -> None:
+def test_policies_are_sampled_side_by_side_and_freed_with_their_last_row(model: TangoFlux, engine: Engine) -> None:
     other = tiny_model(seed=5)
     first, second = engine.submit(job(model, steps=20)), engine.submit(job(other, steps=20))
     found = [future.result(30).waveforms[0] for future in (first, second)]
     for waveform, policy in zip(found, (model, other), strict=True):
         assert snr_db(waveform, alone(policy, job(policy, steps=20))) > 60
     until = time.monotonic() + 5
-    while engine._flights:  # pyright: ignore[reportPrivateUsage]
+    while engine._batches:  # pyright: ignore[reportPrivateUsage]
         assert time.monotonic() < until

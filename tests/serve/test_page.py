@@ -63,7 +63,9 @@ def page(browser: Browser, address: str, followed: Path) -> Generator[Page]:
     page.goto(address)
     expect(page.locator("#policy")).to_have_text(re.compile("^policy v"))
     page.keyboard.press("Tab")
-    assert page.evaluate("document.activeElement.id") == "input", "the first that the keyboard reaches"
+    assert page.evaluate("document.activeElement.id") == "input", "the first field that the keyboard reaches"
+    fields = ("audio_length", "num_inference_steps", "guidance_scale")
+    assert [page.locator(f"#{field}").input_value() for field in fields] == ["4", "50", "4.5"]
     page.fill("#audio_length", "0.5")
     page.fill("#num_inference_steps", "3")
     yield page
@@ -100,22 +102,22 @@ def test_a_prompt_is_typed_generated_and_heard(page: Page) -> None:
         "player => new Promise(done => { player.onended = () => done(player.currentTime); player.play(); })"
     )
     assert played == pytest.approx(0.5, abs=0.1)
-    result.get_by_role("button", name="again").click()
+    result.get_by_role("button", name="Repeat").click()
     expect(page.locator(".result")).to_have_count(2, timeout=SLOWLY_MS)
     facts = page.locator(".facts").all_inner_texts()
     assert facts[0] == facts[1], "the same seed again"
 
 
-def test_two_policies_are_compared_and_a_new_one_is_told_of(page: Page, followed: Path) -> None:
+def test_two_policies_are_compared_and_a_new_one_is_announced(page: Page, followed: Path) -> None:
     store = PolicyStore(followed / "policies")
     weights = store.state(0)
     store.publish(1, store.path(0), {"fc.0.weight": 3 * weights["fc.0.weight"]})
     write_metrics(followed, 1)
-    expect(page.locator("#policy")).to_have_text("policy v0001 is new, and served from now on", timeout=SLOWLY_MS)
+    expect(page.locator("#policy")).to_have_text("now serving new policy v0001", timeout=SLOWLY_MS)
     expect(page.locator("#figures tr")).to_have_count(3, timeout=SLOWLY_MS)
     assert page.locator("#model").input_value() == "latest" and page.locator("#other").input_value() == "base"
     page.get_by_role("button", name="thunder rumbles").click()
-    page.get_by_role("button", name="Compare the two").click()
+    page.get_by_role("button", name="Compare", exact=True).click()
     expect(page.locator(".result .facts")).to_have_count(2, timeout=SLOWLY_MS)
     [base, latest] = page.locator(".facts").all_inner_texts()
     assert base.startswith("v0000 · reward") and latest.startswith("v0001 · reward")

@@ -28,12 +28,12 @@ def publish(run: Path, version: int, factor: float) -> None:
 
 def test_a_new_version_is_the_latest_once_it_was_looked_for(run: Path) -> None:
     policies = Policies(Versions(run, is_run=True))
-    policies.look()
+    policies.refresh()
     before = policies.latest
     assert before and before.version == "v0000"
     publish(run, 1, 2.0)
     assert policies.latest is before
-    policies.look()
+    policies.refresh()
     after = policies.latest
     assert after and after.version == "v0001"
     weights = [resident.policy.state_dict()["fc.0.weight"] for resident in (before, after)]
@@ -45,18 +45,18 @@ def test_a_new_version_is_the_latest_once_it_was_looked_for(run: Path) -> None:
 
 def test_a_version_that_does_not_load_or_is_not_finite_is_refused_and_the_old_one_serves_on(run: Path) -> None:
     policies = Policies(Versions(run, is_run=True))
-    policies.look()
+    policies.refresh()
     publish(run, 1, float("nan"))
-    policies.look()
+    policies.refresh()
     publish(run, 2, 1.0)
     weights = run / "policies" / "v0002" / "tangoflux.safetensors"
     weights.write_bytes(weights.read_bytes()[:100])
-    policies.look()
+    policies.refresh()
     assert policies.latest and policies.latest.version == "v0000"
     assert "not finite" in policies.refused["v0001"] and "Safetensor" in policies.refused["v0002"]
     assert policies.get("v0001") is None
     publish(run, 3, 1.5)
-    policies.look()
+    policies.refresh()
     assert policies.latest.version == "v0003"
 
 
@@ -64,7 +64,7 @@ def test_the_version_that_was_used_longest_ago_leaves_the_memory(run: Path) -> N
     for version in (1, 2, 3):
         publish(run, version, 1 + version)
     policies = Policies(Versions(run, is_run=True), kept=2)
-    policies.look()
+    policies.refresh()
     for name in ("v0001", "v0002"):
         future = policies.get(name)
         assert future and future.result().version == name
@@ -76,11 +76,11 @@ def test_no_more_versions_are_loaded_at_once_than_may_be_in_memory(run: Path, mo
     for version in range(1, 6):
         publish(run, version, 1 + version)
     policies = Policies(Versions(run, is_run=True), kept=3)
-    policies.look()
+    policies.refresh()
     go_on, directory = threading.Event(), Versions.directory
     monkeypatch.setattr(Versions, "directory", lambda self, name: (go_on.wait(), directory(self, name))[1])
     futures = [policies.get(name) for name in ("v0001", "v0002")]
-    with pytest.raises(BusyError, match="v0001, v0002 are being loaded, and v0003 has to wait"):
+    with pytest.raises(BusyError, match="v0001, v0002 are being loaded; v0003 has to wait"):
         policies.get("v0003")
     assert policies.get("v0002") is futures[1], "which is on its way"
     latest = policies.get("latest")
@@ -95,10 +95,10 @@ def test_no_more_versions_are_loaded_at_once_than_may_be_in_memory(run: Path, mo
 def test_the_latest_serves_on_when_it_and_its_successors_are_gone(run: Path) -> None:
     publish(run, 1, 2.0)
     policies = Policies(Versions(run, is_run=True), kept=1)
-    policies.look()
+    policies.refresh()
     publish(run, 2, float("nan"))
     PolicyStore(run / "policies").drop(1)
-    policies.look()
+    policies.refresh()
     for name in ("latest", "v0001"):
         future = policies.get(name)
         assert future and future.result().version == "v0001"
@@ -106,7 +106,7 @@ def test_the_latest_serves_on_when_it_and_its_successors_are_gone(run: Path) -> 
         base = policies.get("base")
         assert base and base.result().version == "v0000"
     (run / "policies").rename(run / "elsewhere")
-    policies.look()
+    policies.refresh()
     latest = policies.get("latest")
     assert latest and latest.result().version == "v0001" and policies.get("v0000") is None
 
@@ -115,7 +115,7 @@ def test_an_error_that_passes_is_told_and_the_version_is_tried_again(
     run: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     policies = Policies(Versions(run, is_run=True))
-    policies.look()
+    policies.refresh()
     publish(run, 1, 2.0)
 
     def stale(*_: object) -> None:
@@ -123,12 +123,12 @@ def test_an_error_that_passes_is_told_and_the_version_is_tried_again(
 
     with monkeypatch.context() as disk:
         disk.setattr(PolicyStore, "state", stale)
-        policies.look()
+        policies.refresh()
         assert policies.latest and policies.latest.version == "v0000" and "Stale" in policies.problem
         disk.setattr(PolicyStore, "versions", stale)
-        policies.look()
+        policies.refresh()
         assert policies.get("latest")
-    policies.look()
+    policies.refresh()
     assert policies.latest.version == "v0001" and not policies.problem and not policies.refused
 
 
@@ -148,7 +148,7 @@ def test_nothing_ends_the_following(run: Path) -> None:
 def test_what_there_is_not_is_not_got(run: Path) -> None:
     policies = Policies(Versions(run, is_run=True))
     assert policies.latest is None and policies.get("latest") is None
-    policies.look()
+    policies.refresh()
     assert policies.get("v0009") is None
     assert policies.get("../v0000") is None
 
@@ -156,18 +156,18 @@ def test_what_there_is_not_is_not_got(run: Path) -> None:
 def test_a_version_that_was_dropped_meanwhile_is_no_fault_of_its_own(run: Path) -> None:
     publish(run, 1, 2.0)
     policies = Policies(Versions(run, is_run=True))
-    policies.look()
+    policies.refresh()
     publish(run, 2, 3.0)
-    policies.look()
+    policies.refresh()
     PolicyStore(run / "policies").drop(1)
     policies = Policies(Versions(run, is_run=True))
-    policies.look()
+    policies.refresh()
     assert policies.get("v0001") is None and not policies.refused
 
 
 def test_a_single_model_is_both_base_and_latest(tiny_policy_dir: Path) -> None:
     policies = Policies(Versions(tiny_policy_dir, is_run=False))
-    policies.look()
+    policies.refresh()
     futures = [policies.get(name) for name in ("base", "latest")]
     assert futures[0] and futures[1] and futures[0].result() is futures[1].result()
     assert policies.versions.figures() == {}
@@ -180,11 +180,11 @@ def test_a_run_in_an_object_store_is_followed(
     store = PolicyStore(run / "policies")
     put_version(store.path(0), bucket_dir / "policies" / "v0000")
     policies = Policies(Versions(bucket_dir, is_run=True))
-    policies.look()
+    policies.refresh()
     assert policies.latest and policies.latest.version == "v0000" and policies.versions.figures() == {}
     publish(run, 1, 2.0)
     put_version(store.path(1), bucket_dir / "policies" / "v0001")
-    policies.look()
+    policies.refresh()
     assert policies.latest.version == "v0001"
     before = policies.get("base")
     assert before
@@ -198,11 +198,11 @@ def test_a_store_that_does_not_answer_is_told_and_the_policy_serves_on(
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
     put_version(PolicyStore(run / "policies").path(0), bucket_dir / "policies" / "v0000")
     policies = Policies(Versions(bucket_dir, is_run=True))
-    policies.look()
+    policies.refresh()
     faults: list[Fault] = ["error"] * 30
     proxy.spoil(*faults)
-    policies.look()
+    policies.refresh()
     assert policies.latest and policies.problem
     proxy.spoil()
-    policies.look()
+    policies.refresh()
     assert not policies.problem

@@ -99,7 +99,7 @@ def test_stored_latents_are_taken_as_they_are(codec: CodecWorker, tmp_path: Path
 
 def test_audio_that_breaks_off_is_named_with_its_line(codec: CodecWorker, tmp_path: Path) -> None:
     soundfile.write(tmp_path / "a.wav", np.array([0.0, np.inf], np.float32), RATE, subtype="FLOAT")
-    with pytest.raises(DataError, match=r"^pairs.jsonl:1: .*a.wav holds samples that are not finite"):
+    with pytest.raises(DataError, match=r"^pairs.jsonl:1: .*a.wav contains samples that are not finite"):
         codec.encode(rated(tmp_path / "a.wav", tmp_path / "a.wav", 1.0, 16))
 
 

@@ -44,12 +44,12 @@ def test_a_file_without_usable_audio_is_refused(tmp_path: Path) -> None:
         ("absent.wav", "absent.wav cannot be read as audio: there is no such file"),
         ("text.wav", "text.wav cannot be read as audio: "),
         ("nothing.flac", "nothing.flac cannot be read as audio: "),
-        ("empty.wav", "empty.wav holds no audio"),
+        ("empty.wav", "empty.wav contains no audio"),
     ):
         for read in (audio_duration_s, lambda file: read_audio(file, 1.0)):
             with pytest.raises(DataError, match=message):
                 read(tmp_path / name)
-    with pytest.raises(DataError, match=r"nan.wav holds samples that are not finite"):
+    with pytest.raises(DataError, match=r"nan.wav contains samples that are not finite"):
         read_audio(tmp_path / "nan.wav", 1.0)
     with pytest.raises(DataError, match="cannot be read as audio"):
         audio_duration_s(tmp_path)

@@ -90,7 +90,7 @@ def test_a_caption_that_does_not_fit_is_the_clips_problem_and_no_error(
         ({"audio": "a", "caption": "x", "start": "soon"}, r":2: start is 'soon'"),
         ({"audio": "a", "caption": "x", "duration": 0}, r":2: duration is 0; it must be a number of seconds above 0"),
         ({"audio": "a", "caption": "x", "id": ["no"]}, r":2: id is \['no'\]"),
-        ({"audio": "a", "caption": "x", "id": "one"}, r"the id 'one' is that of more than one clip"),
+        ({"audio": "a", "caption": "x", "id": "one"}, r"more than one clip has the id 'one'"),
     ],
 )
 def test_a_wrong_value_is_refused_with_its_place(tmp_path: Path, row: dict[str, Any], message: str) -> None:
@@ -109,9 +109,9 @@ def test_all_bad_rows_are_named_at_once_and_many_are_counted(tmp_path: Path) -> 
     ("name", "content", "message"),
     [
         ("m.txt", b"x", "is named .jsonl, .csv or .parquet"),
-        ("m.jsonl", b"", "holds no rows"),
-        ("m.csv", b"audio,caption\n", "holds no rows"),
-        ("m.csv", b"audio,caption\na.wav\n", r"m.csv:2: the row has not as many cells"),
+        ("m.jsonl", b"", "contains no rows"),
+        ("m.csv", b"audio,caption\n", "contains no rows"),
+        ("m.csv", b"audio,caption\na.wav\n", r"m.csv:2: the number of cells is not that of the columns"),
         ("m.csv", b"audio,caption\n\xff,x\n", "not UTF-8 text"),
         ("m.csv", b"file,text\na,b\n", "has the columns file, text; expected audio and caption or captions or"),
         ("m.parquet", b"PAR1", "cannot be read as Parquet"),

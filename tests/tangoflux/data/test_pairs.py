@@ -51,7 +51,7 @@ def test_paths_are_relative_to_the_manifest_and_the_chosen_one_gives_the_length(
     assert first.prompt == Prompt("p000001", "a dog barks", 1.0)
     assert (first.chosen, first.rejected) == (tmp_path / "takes/one.wav", tmp_path / "takes/two.flac")
     assert (first.num_frames, second.num_frames) == (16, 32)
-    assert second.prompt.id == "p000003" and second.place == f"{tmp_path / 'pairs.jsonl'}:3"
+    assert second.prompt.id == "p000003" and second.origin == f"{tmp_path / 'pairs.jsonl'}:3"
 
 
 def test_a_length_may_be_given_and_is_at_most_what_the_policy_makes(manifest: Callable[..., Path]) -> None:
@@ -71,7 +71,7 @@ def test_latents_give_their_length_and_may_stand_beside_audio(manifest: Callable
 def test_a_policy_of_full_length_takes_full_latents_of_any_duration(manifest: Callable[..., Path]) -> None:
     file = manifest(row("takes/long.npy", "takes/one.wav", duration_s=1.0))
     assert load_pairs(file, FULL, CODEC)[0].num_frames == 63
-    with pytest.raises(DataError, match=r"a.npy holds latents \(16, 8\), expected \(63, 8\)"):
+    with pytest.raises(DataError, match=r"a.npy contains latents \(16, 8\), expected \(63, 8\)"):
         load_pairs(manifest(row("takes/a.npy")), FULL, CODEC)
 
 
@@ -88,12 +88,12 @@ BAD: list[tuple[Any, str]] = [
     (row("takes/absent.npy"), "absent.npy cannot be read as a numpy array"),
     (row("takes/pickle.npy"), "pickle.npy cannot be read as a numpy array"),
     (row("takes/half.npy"), "half.npy cannot be read as a numpy array"),
-    (row("takes/archive.npy"), "archive.npy holds an archive"),
-    (row("takes/flat.npy"), r"flat.npy holds int64 \(4,\), expected latents"),
-    (row("takes/nan.npy"), "nan.npy holds numbers that are not finite"),
-    (row("takes/wide.npy"), r"wide.npy holds latents \(16, 9\), expected \(16, 8\)"),
-    (row("takes/one.wav", "takes/long.npy"), r"long.npy holds latents \(63, 8\), expected \(16, 8\): .* for 1 s"),
-    (row(duration_s=5), "duration_s is 5; it must be seconds, above 0 and at most 4"),
+    (row("takes/archive.npy"), "archive.npy contains an archive"),
+    (row("takes/flat.npy"), r"flat.npy contains int64 \(4,\), expected latents"),
+    (row("takes/nan.npy"), "nan.npy contains numbers that are not finite"),
+    (row("takes/wide.npy"), r"wide.npy contains latents \(16, 9\), expected \(16, 8\)"),
+    (row("takes/one.wav", "takes/long.npy"), r"long.npy contains latents \(63, 8\), expected \(16, 8\): .* for 1 s"),
+    (row(duration_s=5), "duration_s is 5; it must be a number of seconds above 0 and at most 4"),
     (row(id="../x"), "id is '../x'; it names files"),
 ]
 
@@ -128,7 +128,7 @@ def test_all_bad_lines_are_named_up_to_a_limit(manifest: Callable[..., Path]) ->
 def test_a_manifest_that_is_none_is_refused(manifest: Callable[..., Path], tmp_path: Path) -> None:
     with pytest.raises(DataError, match=r"absent\.jsonl: no such manifest of pairs"):
         load_pairs(tmp_path / "absent.jsonl", POLICY, CODEC)
-    with pytest.raises(DataError, match="holds no pairs; write one a line, like "):
+    with pytest.raises(DataError, match="contains no pairs; write one per line, like "):
         load_pairs(manifest("", " "), POLICY, CODEC)
     with pytest.raises(DataError, match="not UTF-8 text"):
         load_pairs(tmp_path / "takes" / "a.npy", POLICY, CODEC)

@@ -76,8 +76,8 @@ def test_jsonl_rows_may_name_duration_and_id_and_carry_other_keys(tmp_path: Path
 @pytest.mark.parametrize(
     ("content", "said"),
     [
-        (b"", "holds no prompts"),
-        (b"\n \n\r\n", "holds no prompts"),
+        (b"", "contains no prompts"),
+        (b"\n \n\r\n", "contains no prompts"),
         (b"fine\n\xff\xfe\x00", "prompts.txt:2: not UTF-8"),
         (b"fine\nPK\x03\x04\x00\x00", "prompts.txt:2: not text"),
     ],
@@ -138,7 +138,7 @@ def test_wrong_line_is_named_by_file_and_number(tmp_path: Path, line: str, said:
 
 def test_duplicate_ids_are_refused_with_both_lines(tmp_path: Path) -> None:
     message = message_of(jsonl(tmp_path, {"prompt": "a", "id": "x"}, {"prompt": "b"}, {"prompt": "c", "id": "x"}))
-    assert "prompts.jsonl:3: id 'x' is that of line 1 too" in message
+    assert "prompts.jsonl:3: id 'x' is also that of line 1" in message
 
 
 def test_a_file_that_changes_while_it_is_used_is_refused(tmp_path: Path) -> None:
@@ -188,6 +188,6 @@ def test_draw_depends_on_seed_and_iteration_but_not_on_the_banks_order() -> None
 
 def test_bank_smaller_than_a_draw_is_refused() -> None:
     with pytest.raises(
-        ConfigError, match=r"draws 51 different prompts, but the bank holds 50.*--prompts-per-iteration"
+        ConfigError, match=r"draws 51 different prompts, but the bank has 50.*--prompts-per-iteration"
     ):
         draw_prompts(BANK, 51, seed=0, iteration=1)

@@ -63,7 +63,7 @@ def test_two_files_that_may_be_the_same_clip_are_named(audiocaps: Path) -> None:
     for folder in ("train", "test"):
         (audiocaps.parent / "audio" / folder).mkdir()
         (audiocaps.parent / "audio" / folder / "Yabc.wav").touch()
-    with pytest.raises(DataError, match=r"holds test/Yabc.wav and train/Yabc.wav, which may both be Yabc"):
+    with pytest.raises(DataError, match=r"has test/Yabc.wav and train/Yabc.wav, which may both be Yabc"):
         load_manifest(audiocaps, str(audiocaps.parent / "audio"))
 
 

@@ -61,12 +61,12 @@ def test_latents_that_do_not_fit_are_refused(shape: tuple[int, ...]) -> None:
 
 def test_rows_of_different_lengths_are_refused() -> None:
     ragged = pa.concat_arrays([latents_column([LATENTS[0, :n]], latents_field("x", n, 3)) for n in (2, 4)])
-    with pytest.raises(DataError, match=r"latents have \[2, 4\] frames a row"):
+    with pytest.raises(DataError, match=r"latents have \[2, 4\] frames per row"):
         latents_array(ragged)
 
 
 def test_a_column_that_lost_its_number_of_frames_is_refused() -> None:
-    with pytest.raises(DataError, match=r"column latents .* is no latents column"):
+    with pytest.raises(DataError, match=r"column latents .* is not a latents column"):
         latents_shape(FIELD.remove_metadata())
 
 
