@@ -187,7 +187,5 @@ def test_draw_depends_on_seed_and_iteration_but_not_on_the_banks_order() -> None
 
 
 def test_bank_smaller_than_a_draw_is_refused() -> None:
-    with pytest.raises(
-        ConfigError, match=r"draws 51 different prompts, but the bank has 50.*--prompts-per-iteration"
-    ):
+    with pytest.raises(ConfigError, match=r"draws 51 different prompts, but the bank has 50.*--prompts-per-iteration"):
         draw_prompts(BANK, 51, seed=0, iteration=1)
