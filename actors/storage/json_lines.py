@@ -1,9 +1,10 @@
-"""Files of one JSON object a line that a reader may open while they grow and a crash cannot spoil."""
+"""Files of one JSON object a line, which can be read while they grow and survive a crash."""
 
 from __future__ import annotations
 
 import json
 import math
+import os
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -13,18 +14,26 @@ from tangoflux.errors import DataError
 
 
 class JsonLines:
-    """Appends objects to a file, each flushed whole; what a crash left of a last line is cut off before the next."""
+    """Appends objects to a file. An incomplete last line, which a crash leaves behind, is cut off first.
 
-    def __init__(self, path: Path) -> None:
-        self.path = path
+    Args:
+        path: its directory is created.
+        sync: wait with each object until it is on disk, so that it survives a power failure too.
+
+    Raises:
+        ResourceError: the disk is full or the file cannot be written.
+    """
+
+    def __init__(self, path: Path, sync: bool = False) -> None:
+        self.path, self._sync = path, sync
         with explain_disk_errors(path):
             path.parent.mkdir(parents=True, exist_ok=True)
             _cut_torn_tail(path)
 
     def append(self, row: Mapping[str, Any]) -> dict[str, Any]:
-        """Add ``row`` and give back what a reader will get.
+        """Appends ``row`` and returns it as readers will get it.
 
-        Numbers of NumPy and torch become plain ones, and those that are not finite become null.
+        Numbers of NumPy and torch become plain ones, and numbers that are not finite become null.
 
         Raises:
             ResourceError: the disk is full or the file cannot be written.
@@ -33,18 +42,21 @@ class JsonLines:
         line = json.dumps(plain, allow_nan=False)
         with explain_disk_errors(self.path), self.path.open("a", encoding="utf-8", newline="\n") as file:
             file.write(line + "\n")
+            if self._sync:
+                file.flush()
+                os.fsync(file.fileno())
         return plain
 
     def read(self) -> list[dict[str, Any]]:
-        """The rows so far, as ``read_json_lines`` gives them."""
+        """All rows so far; see ``read_json_lines``."""
         return read_json_lines(self.path)
 
 
 def read_json_lines(path: Path) -> list[dict[str, Any]]:
-    """The rows of ``path``, none if there is no such file; a torn last line (without its line feed) is ignored.
+    """The rows of ``path``, none if the file does not exist. An incomplete last line (without line feed) is ignored.
 
     Raises:
-        DataError: a whole line is no JSON object.
+        DataError: a complete line is not a JSON object.
     """
     if not path.exists():
         return []

@@ -1,4 +1,4 @@
-"""``metrics.jsonl``: what a run measured, one event a line, and the history that a report reads from it.
+"""``metrics.jsonl``: the measurements of a run, one event a line, and the history that a report reads from it.
 
 Every event has ``event`` and ``time`` (unix seconds):
 
@@ -32,7 +32,7 @@ class MetricsLog:
         self._lines = JsonLines(path)
 
     def write(self, event: str, **values: Any) -> Event:
-        """Append one event, with the time of now, and give it back as a reader will get it."""
+        """Appends an event with the current time, and returns it as readers will get it."""
         return self._lines.append({"event": event, "time": round(time.time(), 3), **values})
 
     def read(self) -> list[Event]:
@@ -42,23 +42,23 @@ class MetricsLog:
 
 @dataclass(frozen=True)
 class History:
-    """A run's events in order, each once: what a resumed run measured again replaces what it had measured before."""
+    """A run's events in order, each once: of an event that a resumed run logged again, the latest counts."""
 
     run: Event
-    """The latest start of the run; empty if it was not recorded."""
+    """Of the latest start of the run; empty if it was not recorded."""
     iterations: list[Event]
     """By iteration; the first is the base policy, iteration 0."""
     steps: list[Event]
     """By iteration and step."""
     end: Event
-    """Empty unless the run went to its end."""
+    """Empty unless the run finished."""
 
 
 def read_history(path: Path) -> History:
-    """The history in ``metrics.jsonl`` (an empty one if there is no such file).
+    """The history in ``metrics.jsonl``, empty if the file does not exist.
 
     Raises:
-        DataError: a whole line of the file is no JSON object.
+        DataError: a complete line of the file is not a JSON object.
     """
     events = read_json_lines(path)
     iterations = {row["iteration"]: row for row in events if row.get("event") == "iteration"}

@@ -1,8 +1,7 @@
-"""One driver a run directory: a file that is there while a driver lives, with its name and its heartbeat."""
+"""The lock of a directory: one process at a time writes there, on a disk or in an object store."""
 
 from __future__ import annotations
 
-import hashlib
 import json
 import os
 import signal
@@ -15,129 +14,129 @@ from typing import Any
 
 import psutil
 
-from actors.storage.atomic import atomic_write, explain_disk_errors
-from tangoflux.errors import ConfigError
+from actors.storage.object_store import Location
+from actors.storage.paths import content_of, create, modified, remove, sizes, write
+from tangoflux.errors import ConfigError, ResourceError
 
 LOCK = ".lock"
-"""In the run directory."""
+"""In the locked directory."""
+
+CLOCK = "00000000"
+"""A file next to the holders' that is written to learn the storage's time."""
 
 HEARTBEAT_S = 5.0
-"""Between two signs of life, which are the file's time of change."""
-
-STARTED_S = 2.0
-"""A process that started so close to the time in a lock is the one that made it: the clock may have been set since."""
 
 STALE_S = 60.0
-"""A lock without a sign of life for so long is taken over; at once if its process was on this host and is gone."""
+"""A lock without a heartbeat for this long is replaced; at once if its process was on this host and has ended."""
+
+STARTED_S = 2.0
+"""A process that started this close to the time in a lock is the one that took it: the clock may have been set."""
 
 
 class RunLock:
-    """Held as long as the block lasts. Works on any file system with exclusive creation and renaming."""
+    """Held until the block ends. Needs nothing of the storage but the exclusive creation of files.
 
-    def __init__(self, directory: Path) -> None:
-        self._path = directory / LOCK
-        self._over = threading.Event()
+    Holders have numbers: ``.lock/00000001``, ... are files that are created only if they do not exist. Of several
+    processes that want to be the next holder, one therefore succeeds. The holder renews its file as a heartbeat.
+    """
+
+    def __init__(self, directory: Location) -> None:
+        self._directory, self._lock = directory, directory / LOCK
+        self._released = threading.Event()
+        self._heartbeat = threading.Thread(target=self._beat, name="run lock", daemon=True)
 
     def __enter__(self) -> RunLock:
         """Takes the lock.
 
         Raises:
-            ConfigError: another driver has it; names it.
-            ResourceError: the directory cannot be written.
+            ConfigError: another process holds it; names that process.
+            ResourceError: the directory cannot be written or the store does not answer.
         """
-        with explain_disk_errors(self._path):
-            self._path.parent.mkdir(parents=True, exist_ok=True)
-            self._content = my_identity()
-            if not _create(self._path, self._content):
-                self._take_over()
-        threading.Thread(target=self._beat, name="run lock", daemon=True).start()
+        self._identity = _my_identity()
+        last = self._last()
+        holder = content_of(self._lock / last) if last > CLOCK else None
+        if holder is not None and not self._is_stale(self._lock / last, holder):
+            raise ConfigError(f"{self._directory} is in use: {_describe(holder)}; end that run first")
+        self._mine = f"{int(last) + 1:08d}"
+        if not create(self._lock / self._mine, self._identity):
+            raise ConfigError(f"{self._directory} was just taken by another process")
+        if holder is not None and content_of(self._lock / last) != holder:
+            # Another process has replaced the holder and ended since, so that its numbers may be in use again.
+            remove(self._lock / self._mine)
+            raise ConfigError(f"{self._directory} was just taken by another process")
+        self._heartbeat.start()
         return self
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        self._over.set()
-        if _read(self._path) == self._content:
-            self._path.unlink(missing_ok=True)
+        self._released.set()
+        self._heartbeat.join(HEARTBEAT_S)
+        if self._last() == self._mine:
+            for name in sorted(sizes(self._lock)):
+                remove(self._lock / name)
+            if isinstance(self._lock, Path):
+                _remove_empty(self._lock)
 
-    def _take_over(self) -> None:
-        """Replaces a lock whose driver is gone. Of several that try, one does."""
-        content = _read(self._path)
-        if content is None:
-            raise ConfigError(f"{self._path.parent} was in use until just now; try again")
-        if not self._is_stale(content):
-            raise ConfigError(f"{self._path.parent} is in use: {describe_holder(content)}; end that run first")
-        marker = self._path.with_name(f"{LOCK}.{hashlib.sha256(content).hexdigest()[:12]}")
-        if not _create(marker, self._content):
-            if time.time() - marker.stat().st_mtime > STALE_S:
-                marker.unlink(missing_ok=True)  # its maker died in the middle
-            raise ConfigError(f"{self._path.parent} is being taken over by another driver; try again")
-        try:
-            if _read(self._path) != content:
-                raise ConfigError(f"{self._path.parent} was taken over by another driver just now")
-            with atomic_write(self._path) as temporary:
-                temporary.write_bytes(self._content)
-        finally:
-            marker.unlink(missing_ok=True)
+    def _last(self) -> str:
+        return max(sizes(self._lock), default=CLOCK)
 
-    def _is_stale(self, content: bytes) -> bool:
-        name = json.loads(content)
-        if name["host"] == socket.gethostname():
-            return not is_alive(name)
-        return time.time() - self._path.stat().st_mtime > STALE_S
+    def _is_stale(self, file: Location, holder: bytes) -> bool:
+        identity = _parse(holder)
+        if identity["host"] == socket.gethostname():
+            return not is_alive(identity)
+        # Both times are the storage's: the clocks of hosts may differ.
+        write(self._lock / CLOCK, self._identity)
+        return modified(self._lock / CLOCK) - modified(file) > STALE_S
 
     def _beat(self) -> None:
-        """Signs of life; a driver that slept so long that another one took over ends itself."""
-        while not self._over.wait(HEARTBEAT_S):
+        """Renews the lock. A process that was suspended so long that another one replaced it ends itself."""
+        while not self._released.wait(HEARTBEAT_S):
             try:
-                if _read(self._path) != self._content:
+                if self._last() != self._mine:
                     os.kill(os.getpid(), signal.SIGTERM)
                     return
-                os.utime(self._path)
-            except OSError:
-                continue  # a file system that does not answer; the next sign of life may come through
+                if isinstance(self._lock, Path):
+                    os.utime(self._lock / self._mine)
+                else:
+                    write(self._lock / self._mine, self._identity)
+            except (OSError, ResourceError):
+                continue  # the storage does not answer; the next heartbeat may succeed
 
 
-def my_identity() -> bytes:
-    """Who holds a lock, as JSON."""
-    name = {"host": socket.gethostname(), "pid": os.getpid(), "started": psutil.Process().create_time()}
-    return json.dumps({**name, "since": time.strftime("%Y-%m-%d %H:%M:%S %z")}).encode()
+def is_alive(identity: dict[str, Any]) -> bool:
+    """Whether a process of this host still runs.
 
-
-def is_alive(name: dict[str, Any]) -> bool:
-    """Whether a process of this host, by its name in a lock, is still there."""
+    Args:
+        identity: its ``pid`` and when it ``started``, in unix seconds.
+    """
     try:
-        process = psutil.Process(name["pid"])
-        same = abs(process.create_time() - name["started"]) < STARTED_S
+        process = psutil.Process(identity["pid"])
+        same = abs(process.create_time() - identity["started"]) < STARTED_S
         return same and process.status() != psutil.STATUS_ZOMBIE
     except psutil.NoSuchProcess:
         return False
 
 
-def _create(path: Path, content: bytes) -> bool:
-    """Makes the file, unless it is there."""
+def _my_identity() -> bytes:
+    identity = {"host": socket.gethostname(), "pid": os.getpid(), "started": psutil.Process().create_time()}
+    return json.dumps({**identity, "since": time.strftime("%Y-%m-%d %H:%M:%S %z")}).encode()
+
+
+def _parse(holder: bytes) -> dict[str, Any]:
     try:
-        with path.open("xb") as file:
-            file.write(content)
-    except FileExistsError:
-        return False
-    return True
+        return json.loads(holder)
+    except ValueError:  # the holder is writing it at this moment, or was killed while it did
+        return {"host": "unknown", "pid": 0, "since": "just now"}
 
 
-def _read(path: Path) -> bytes | None:
-    """None without a file; one that is being written is waited for."""
-    for _ in range(20):
-        try:
-            content = path.read_bytes()
-        except FileNotFoundError:
-            return None
-        if content.endswith(b"}"):
-            return content
-        time.sleep(0.05)
-    return b'{"host": "unknown", "pid": 0, "started": 0, "since": "unknown"}'
+def _describe(holder: bytes) -> str:
+    identity = _parse(holder)
+    return f"process {identity['pid']} on host {identity['host']} has written there since {identity['since']}"
 
 
-def describe_holder(content: bytes) -> str:
-    """The holder of a lock, for people."""
-    name = json.loads(content)
-    return f"process {name['pid']} on {name['host']} works there since {name['since']}"
+def _remove_empty(directory: Path) -> None:
+    try:
+        directory.rmdir()
+    except OSError:  # another process takes the lock at this moment
+        return

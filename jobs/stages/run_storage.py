@@ -15,7 +15,6 @@ from pathlib import Path
 
 from actors.cluster.live_run import POOLS
 from actors.storage.object_store import Location, ObjectStorePath
-from actors.storage.object_store_lock import ObjectStoreLock
 from actors.storage.paths import cache_dir
 from actors.storage.run_lock import LOCK, RunLock
 from actors.storage.stored_policy import drop_version, fetch_version, put_version, stored_versions
@@ -100,7 +99,7 @@ def opened(run_dir: Location) -> Generator[RunStorage]:
         return
     key = hashlib.sha256(str(run_dir).encode()).hexdigest()[:16]
     local = cache_dir() / "runs" / key / run_dir.name
-    with ObjectStoreLock(run_dir):
+    with RunLock(run_dir):
         shutil.rmtree(local, ignore_errors=True)  # what a driver that was killed left
         place = RunStorage(run_dir, local)
         try:

@@ -12,7 +12,6 @@ import pyarrow.dataset
 import pyarrow.parquet as pq
 import pytest
 
-from actors.storage.shard_files import MANIFEST
 from actors.storage.shards import ShardWriter
 from tangoflux.data.records import latents_shape
 from tangoflux.errors import DataError, ResourceError
@@ -46,7 +45,7 @@ def test_the_directory_is_a_data_set_for_others(writer: ShardWriter) -> None:
 
 
 def test_the_manifest_names_rows_size_and_hash(writer: ShardWriter) -> None:
-    lines = [json.loads(line) for line in (writer.directory / MANIFEST).read_text().splitlines()]
+    lines = [json.loads(line) for line in (writer.directory / ".manifest.jsonl").read_text().splitlines()]
     assert [(line["part"], line["file"], line["rows"]) for line in lines] == [
         (1, "part-00001.parquet", 3),
         (0, "part-00000.parquet", 3),
@@ -79,7 +78,7 @@ def test_only_whole_files_that_the_manifest_names_count(writer: ShardWriter) -> 
 
 
 def test_a_torn_last_line_is_ignored_and_then_replaced(writer: ShardWriter) -> None:
-    manifest = writer.directory / MANIFEST
+    manifest = writer.directory / ".manifest.jsonl"
     content = manifest.read_bytes()
     manifest.write_bytes(content[:-9])
     assert writer.parts() == {1}
@@ -89,9 +88,9 @@ def test_a_torn_last_line_is_ignored_and_then_replaced(writer: ShardWriter) -> N
 
 
 def test_a_damaged_manifest_is_named(writer: ShardWriter) -> None:
-    with (writer.directory / MANIFEST).open("a") as file:
+    with (writer.directory / ".manifest.jsonl").open("a") as file:
         file.write("no json\n")
-    with pytest.raises(DataError, match=r"\.manifest\.jsonl is damaged"):
+    with pytest.raises(DataError, match=r"\.manifest\.jsonl, line 3 is not JSON .*; delete that line"):
         writer.parts()
 
 
@@ -105,9 +104,9 @@ def test_a_changed_shard_is_found_by_its_hash(writer: ShardWriter) -> None:
 
 
 def test_missing_shards_are_named(writer: ShardWriter, tmp_path: Path) -> None:
-    with pytest.raises(DataError, match="has no whole shard 5"):
+    with pytest.raises(DataError, match="has no complete shard 5"):
         writer.read_part(5)
-    with pytest.raises(DataError, match="holds no whole shard"):
+    with pytest.raises(DataError, match="holds no complete shard"):
         ShardWriter(tmp_path / "nowhere").read()
     assert ShardWriter(tmp_path / "nowhere").parts() == set()
 

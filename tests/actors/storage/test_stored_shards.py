@@ -21,7 +21,7 @@ def test_shards_are_read_back_in_order_by_anyone_who_knows_the_uri(bucket_dir: O
     assert table.drop_columns("created_at").equals(expected)
     assert reader.read_part(1, ["prompt_id"])["prompt_id"].to_pylist() == ["p1"] * 3
     assert sorted((bucket_dir / "rollouts/.manifest").sizes()) == [f"0000{part}.json" for part in (0, 1)]
-    with pytest.raises(DataError, match="has no whole shard 2"):
+    with pytest.raises(DataError, match="has no complete shard 2"):
         reader.read_part(2)
 
 

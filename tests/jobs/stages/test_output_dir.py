@@ -44,7 +44,7 @@ def test_what_a_killed_training_left_is_swept(tmp_path: Path) -> None:
 
 
 def test_a_directory_with_nothing_but_a_lock_is_new(tmp_path: Path) -> None:
-    (tmp_path / LOCK).write_text("{}")
+    (tmp_path / LOCK).mkdir()
     check_new(tmp_path)
     (tmp_path / "other").touch()
     with pytest.raises(ConfigError, match="is not empty"):
