@@ -1,1 +1,1 @@
-"""What a run needs of disk, memory and nodes, before it starts."""
+"""Checks before a run starts: disk, memory, and placement on nodes."""

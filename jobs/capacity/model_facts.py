@@ -17,20 +17,20 @@ from tangoflux.model.policy import PolicyConfig
 
 @dataclass(frozen=True)
 class ModelFacts:
-    """The sizes.
+    """Sizes of a policy.
 
     Attributes:
-        audio_seq_len: most frames of latents of a row.
+        audio_seq_len: the largest number of latent frames of a row.
         latent_channels: channels of the latents.
-        max_duration_s: longest audio, in seconds.
+        max_duration_s: the longest audio in seconds.
         sample_rate_hz, audio_channels: of the waveforms.
         trained: parameters that alignment trains.
-        text_encoder, codec: parameters that it does not.
-        adapter_per_rank: parameters of a LoRA adapter for each of its ranks.
-        conditioning: parameters that LoRA trains whole.
-        decoded_row, decoded_at_once: numbers of a row of ``audio_seq_len`` frames in the codec's last block, and rows
-            that are decoded together at most.
-        file_bytes: the stored weights, policy and codec.
+        text_encoder, codec: parameters that alignment does not train.
+        adapter_per_rank: parameters of a LoRA adapter per rank.
+        conditioning: parameters that LoRA trains in full.
+        decoded_row: numbers in the codec's last block for a row of ``audio_seq_len`` frames.
+        decoded_at_once: the largest number of rows that a CPU decodes together.
+        file_bytes: the stored weights of policy and codec.
         width, blocks: of the transformer.
     """
 
@@ -51,17 +51,17 @@ class ModelFacts:
     blocks: int
 
     def trained_with(self, lora_rank: int) -> int:
-        """Parameters that alignment trains, with a LoRA adapter of this rank; 0 is without one."""
+        """Parameters that alignment trains, with a LoRA adapter of this rank; 0 means no adapter."""
         return lora_rank * self.adapter_per_rank + self.conditioning if lora_rank else self.trained
 
 
 def read_model_facts(directory: Path) -> ModelFacts:
     """The sizes of a policy in the published layout, from its JSON files and the headers of its weights.
 
-    Those of a LoRA version are its base's.
+    A LoRA version has the sizes of its base.
 
     Raises:
-        CheckpointError: a file is missing or is not what it should be.
+        CheckpointError: a file is missing or malformed.
     """
     directory = base_directory(directory)
     policy = PolicyConfig.from_dict(read_json(directory / "config.json"))
@@ -81,7 +81,7 @@ def read_model_facts(directory: Path) -> ModelFacts:
         adapter_per_rank=_numbers(lora, "transformer."),
         conditioning=_numbers(lora, WHOLE),
         decoded_row=codec.decoded_numbers(policy.audio_seq_len),
-        decoded_at_once=codec.rows_at_once(policy.audio_seq_len, "cuda"),  # of a CPU fewer
+        decoded_at_once=codec.rows_at_once(policy.audio_seq_len, "cpu"),
         file_bytes=sum((directory / name).stat().st_size for name in (WEIGHTS, "vae.safetensors")),
         width=policy.num_attention_heads * policy.attention_head_dim,
         blocks=policy.num_layers + policy.num_single_layers,

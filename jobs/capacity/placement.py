@@ -1,4 +1,4 @@
-"""What of a run will run where, and whether it can: before anything is loaded, and before the learner."""
+"""Checks before a run that its workers can be placed on the cluster's nodes, and shows where."""
 
 from __future__ import annotations
 
@@ -13,38 +13,38 @@ from jobs.options.sections import TrainingOptions
 
 
 def place_run(config: RunConfig) -> str:
-    """Checks a whole run: the pools at once, and the learner, which may have the whole cluster.
+    """Checks a CRPO run: both pools at the same time, then the learner, which may use the whole cluster.
 
     Returns:
-        the plan in words.
+        A line for each kind of workers.
 
     Raises:
-        ResourceError: something can never find a place; says what is lacking.
+        ResourceError: workers can never be placed; names the missing resource.
     """
     pools = [request("rollout workers", config.rollouts), request("reward workers", config.rewards)]
     return describe_placement([pools, [learner_request(config.learner)]])
 
 
 def place_learner(learner: TrainingOptions) -> str:
-    """The same of a job that only trains."""
+    """Checks a job that only trains; see ``place_run``."""
     return describe_placement([[learner_request(learner)]])
 
 
 def learner_request(learner: TrainingOptions) -> Request:
-    """The ranks."""
+    """The learner's ranks."""
     return request("learner ranks", learner)
 
 
 def request(name: str, workers: ScheduledWorkerOptions) -> Request:
-    """The fewest workers that the options ask for."""
+    """The smallest number of workers that the options allow."""
     needs = {"CPU": workers.num_cpus, "GPU": workers.num_gpus, **workers.resources}
     return Request(name, PoolSize.parse(workers.workers).least, needs, workers.label_selector)
 
 
 def describe_placement(phases: Sequence[Sequence[Request]]) -> str:
-    """A line for each kind of workers; those of a phase run at the same time."""
+    """A line for each kind of workers; the workers of a phase run at the same time."""
     if has_opaque_autoscaler():
-        return "placement: left to Kubernetes, whose autoscaler may add nodes that cannot be seen from here"
+        return "placement: left to Kubernetes, whose autoscaler may add nodes that are not visible yet"
     nodes, lines = cluster_nodes(), list[str]()
     for phase in phases:
         for name, places in place(phase, nodes).items():

@@ -1,4 +1,4 @@
-"""What a run will need of disk and memory, from its options and the policy's files, before anything is loaded."""
+"""Estimates of the disk and memory that a run needs, from its options and the policy's files."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from pathlib import Path
 import psutil
 
 from actors.storage.object_store import ObjectStorePath
-from jobs.capacity.memory import LEARNER, Memory, gpu_memory, machine_memory
+from jobs.capacity.memory import Memory, machine_memory
 from jobs.capacity.model_facts import ModelFacts
 from jobs.options.crpo import RunConfig
 from jobs.reporting.formatting import format_bytes
@@ -19,15 +19,15 @@ from jobs.reporting.tables import format_table
 from tangoflux.errors import ResourceError
 
 ROW_BYTES = 350
-"""What a rollout or a pair takes on disk beside its latents, with a caption of usual length; measured."""
+"""A stored rollout or pair without its latents, with a caption of usual length; measured."""
 
 SHARD_BYTES = 16_000
-"""What a Parquet file takes beside its rows; measured."""
+"""A Parquet file without its rows; measured."""
 
 
 @dataclass(frozen=True)
 class Disk:
-    """Bytes that a part of the run directory takes."""
+    """Bytes of a part of the run directory."""
 
     name: str
     once: int
@@ -37,67 +37,52 @@ class Disk:
 
     @property
     def total(self) -> int:
-        """Of the whole run."""
+        """Bytes at the end of the run."""
         return self.once + self.each_iteration * self.iterations
 
 
 @dataclass(frozen=True)
 class Plan:
-    """What a run will need; as text, a table."""
+    """The disk and memory that a run needs; ``str`` returns a table."""
 
     disk: tuple[Disk, ...]
     memory: tuple[Memory, ...]
-    gpu: tuple[Memory, ...] = ()
 
     @property
     def disk_bytes(self) -> int:
-        """Of the whole run directory at the end."""
+        """Bytes of the run directory at the end of the run."""
         return sum(part.total for part in self.disk)
 
     @property
     def memory_bytes(self) -> int:
-        """Of all processes together."""
+        """Bytes of all processes together."""
         return sum(part.total for part in self.memory)
-
-    @property
-    def gpu_bytes(self) -> int:
-        """Of one GPU: rollout and reward workers share it, and give it back while the learner trains."""
-        learner = sum(part.total for part in self.gpu if part.name == LEARNER)
-        return max(learner, sum(part.total for part in self.gpu) - learner)
 
     def __str__(self) -> str:
         disk = [
             (part.name, format_bytes(part.each_iteration), format_bytes(part.total), part.detail) for part in self.disk
         ]
-        rows = [("disk", "an iteration", "whole run", ""), *disk, ("", "", format_bytes(self.disk_bytes), "")]
+        rows = [("disk", "per iteration", "whole run", ""), *disk, ("", "", format_bytes(self.disk_bytes), "")]
         rows += [("memory", "each", "all", ""), *map(_row, self.memory), ("", "", format_bytes(self.memory_bytes), "")]
-        if self.gpu:
-            at_once = "the learner's turn, or that of the others"
-            rows += [("GPU memory", "each", "one GPU", ""), *map(_row, self.gpu)]
-            rows += [("", "", format_bytes(self.gpu_bytes), at_once)]
         return format_table(rows, left=(0, 3))
 
 
 def make_plan(config: RunConfig, facts: ModelFacts) -> Plan:
-    """What the run will need at most, from its start to its end."""
-    return Plan(
-        disk=tuple(_disk(config, facts)),
-        memory=tuple(machine_memory(config, facts)),
-        gpu=tuple(gpu_memory(config, facts)),
-    )
+    """The most that the run needs at any time."""
+    return Plan(tuple(_disk(config, facts)), tuple(machine_memory(config, facts)))
 
 
 def check_plan(plan: Plan, run_dir: Path | ObjectStorePath) -> None:
-    """Whether this machine has what the plan needs; in a cluster of several, only the disk is looked at.
+    """Checks that this machine has the disk and memory of the plan; in a cluster, only the disk.
 
     Raises:
-        ResourceError: it has not; says what is needed, what is there, and which options need less.
+        ResourceError: it has too little; names the needed and the available amount, and options that need less.
     """
     if isinstance(run_dir, Path):
         check_disk(
             max(0, plan.disk_bytes - _stored_bytes(run_dir)),
             run_dir,
-            "choose another --run-dir, or lower --iterations, --prompts-per-iteration or --num-samples, or take "
+            "choose another --run-dir, or lower --iterations, --prompts-per-iteration or --num-samples, or use "
             "--latents-dtype float16",
         )
     available = _available_memory()
@@ -110,18 +95,16 @@ def check_plan(plan: Plan, run_dir: Path | ObjectStorePath) -> None:
 
 
 def check_disk(needed: int, directory: Path, advice: str) -> None:
-    """Whether there is room for ``needed`` bytes in a directory that may not be there yet.
+    """Checks that ``needed`` bytes are free for a directory that may not exist yet.
 
     Raises:
-        ResourceError: there is not; ends with ``advice``.
+        ResourceError: they are not; the message ends with ``advice``.
     """
-    place = directory.absolute()
-    while not place.exists():
-        place = place.parent
-    free = shutil.disk_usage(place).free
+    existing = next(path for path in (directory.absolute(), *directory.absolute().parents) if path.exists())
+    free = shutil.disk_usage(existing).free
     if needed > free:
         raise ResourceError(
-            f"the run needs {format_bytes(needed)} of disk, but {format_bytes(free)} are free at {place}: {advice}"
+            f"the run needs {format_bytes(needed)} of disk, but {format_bytes(free)} are free at {existing}: {advice}"
         )
 
 
@@ -144,16 +127,16 @@ def _disk(config: RunConfig, facts: ModelFacts) -> list[Disk]:
             f"{prompts * samples} x {shape}",
         ),
         Disk("preferences", 0, prompts * (2 * latents + ROW_BYTES) + shards, collected, f"{prompts} pairs of the same"),
-        # A version shares what alignment does not change with the one before it.
+        # A version shares the weights that alignment does not change with the version before it.
         Disk("policies", facts.file_bytes, version, config.iterations, f"{trained:,} trained parameters"),
         Disk(
             "learner",
             2 * 4 * trained * (4 if config.learner.ema_decay else 3),
             4 * trained,
             config.iterations,
-            "its weights; at most two checkpoints at a time",
+            "weights; at most two checkpoints at a time",
         ),
-        # As FLAC, and once more in the TensorBoard log and the report.
+        # As FLAC, and again in the TensorBoard log and in the report.
         Disk(
             "audio",
             round(3 * audio),
@@ -171,19 +154,19 @@ def _bytes_of(facts: ModelFacts, parameters: int) -> int:
 
 
 def _stored_bytes(directory: Path) -> int:
-    """What a run that is resumed has written already; a file with several names counts once."""
+    """Bytes that a resumed run has written already; a file with several hard links counts once."""
     found = [path.stat() for path in directory.rglob("*") if path.is_file()]
     return sum({(status.st_dev, status.st_ino): status.st_size for status in found}.values())
 
 
 def _available_memory() -> int:
-    """Bytes that new processes can have, also in a container whose limit is below the machine's memory."""
+    """Bytes available to new processes, also in a container whose limit is below the machine's memory."""
     available = psutil.virtual_memory().available
     group = Path("/sys/fs/cgroup")
     try:
         limit = int((group / "memory.max").read_text())
         facts = dict(line.split() for line in (group / "memory.stat").read_text().splitlines())
-        # Cached files count as used, but go when memory is asked for.
+        # The page cache counts as used, but is freed on demand.
         used = int((group / "memory.current").read_text()) - int(facts["inactive_file"])
     except (OSError, ValueError, KeyError):  # no container, or one without a limit ("max")
         return available

@@ -1,6 +1,6 @@
 """A program: peak memory of real learner ranks, forked from one process so that the libraries are imported once.
 
-python -m tests.jobs.learner_peaks DIRECTORY '[{"workers": 2, "zero_stage": 1}, ...]'
+python -m tests.jobs.capacity.learner_peaks DIRECTORY '[{"workers": 2, "zero_stage": 1}, ...]'
 
 Writes a random policy of 29 million parameters to DIRECTORY, and prints each training's largest rank in bytes.
 """
