@@ -1,38 +1,34 @@
-"""Write ``report.html`` of a CRPO run: one file that opens from disk, without a network.
+"""Writes ``report.html`` of a CRPO run: one file that opens from disk, without a network.
 
-    python jobs/report.py --run-dir runs/2025-01-01-120000
-
-It shows what was run, how reward, judge and exact rate changed, how the learner fared, and lets you hear and see the
-same prompts before and after. A run that stopped after any iteration, or is still going, has a report too.
+python jobs/report.py --run-dir runs/a
 """
 
 from __future__ import annotations
 
-import argparse
 from collections.abc import Sequence
+from pathlib import Path
 
-from actors.storage.object_store import parse_path
-from jobs.reporting.html.crpo_report import write_report
-from jobs.stages.run_storage import small_files
+from actors.options.command_line import load_options
+from jobs.options.runs import REPORT, ReportOptions
 from tangoflux.cli import run_main
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Write the report of ``--run-dir`` and say where it is.
+    """Writes the report and prints its path.
 
     Raises:
-        DataError: that is no run's directory.
+        DataError: ``--run-dir`` is not a run's directory.
     """
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument(
-        "--run-dir", type=parse_path, required=True, metavar="DIR", help="directory or URI of a run of jobs/crpo.py"
-    )
-    run_dir = parser.parse_args(argv).run_dir
+    run_dir = load_options(ReportOptions, REPORT, argv).run_dir
+    # Arrow and the charts take a second to import; --help and a mistyped option should not wait for them.
+    from jobs.reporting.html.crpo_report import write_report
+    from jobs.stages.run_storage import small_files
+
     with small_files(run_dir) as directory:
         path = write_report(directory)
         size = path.stat().st_size
-        if directory != run_dir:
-            run_dir.put(path.name, path)
+        if not isinstance(run_dir, Path):
+            (run_dir / path.name).put(path)
     print(f"wrote {run_dir / path.name} ({size / 1e6:.1f} MB)")
     return 0
 

@@ -59,11 +59,13 @@ def test_every_package_stands_under_the_layer_contracts() -> None:
     assert set(pyproject()["tool"]["importlinter"]["root_packages"]) == present
 
 
-def test_no_job_hides_a_module_when_it_is_started_by_its_path() -> None:
-    # `python jobs/crpo.py` puts jobs/ first on the path, so each of its files is also a top-level module there.
-    files = {file.stem for file in (ROOT / "jobs").glob("*.py")} - {"__init__"}
-    assert files.isdisjoint(sys.stdlib_module_names)
-    assert files.isdisjoint(packages_distributions())
+def test_no_file_or_folder_of_the_jobs_hides_a_module_when_a_job_is_started_by_its_path() -> None:
+    # `python jobs/crpo.py` puts jobs/ first on the path, so each file and folder there is also a top-level module.
+    names = {path.stem for path in (ROOT / "jobs").iterdir() if path.is_dir() or path.suffix == ".py"}
+    names -= {"__init__", "__pycache__"}
+    assert {"crpo", "options", "stages"} <= names
+    assert names.isdisjoint(sys.stdlib_module_names)
+    assert names.isdisjoint(packages_distributions())
 
 
 def test_a_driver_imports_no_model_before_its_workers_do() -> None:

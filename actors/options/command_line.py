@@ -44,19 +44,31 @@ def load_options(model: type[Model], command: Command, argv: Sequence[str] | Non
         ConfigError: an unknown option or key, or a value that is not allowed; one line that names it and the fix.
     """
     arguments, unknown = _parse(model, command, argv)
-    _refuse_unknown(unknown, ["--config", *(option.flag for option in option_fields(model))])
+    _refuse_unknown(unknown, _flags(model))
     return _build(model, command, arguments)
 
 
-def load_known_options(model: type[Model], command: Command, argv: Sequence[str] | None) -> tuple[Model, list[str]]:
-    """As `load_options`, for a command that passes all other options on to another one; returns those too."""
-    arguments, others = _parse(model, command, argv)
-    return _build(model, command, arguments), others
+def load_known_options(
+    model: type[Model], command: Command, argv: Sequence[str] | None, other: type[Options]
+) -> tuple[Model, list[str]]:
+    """As `load_options`, for a command that passes the options of ``other`` on; returns their arguments, too."""
+    arguments, rest = _parse(model, command, argv, config=False)
+    flags = _flags(other)
+    _refuse_unknown(
+        [word for word in rest if word[:2] == "--" and word.split("=")[0] not in flags], _flags(model) + flags
+    )
+    return _build(model, command, arguments), rest
 
 
-def _parse(model: type[Options], command: Command, argv: Sequence[str] | None) -> tuple[dict[str, Any], list[str]]:
-    """The arguments by key, and those that are unknown."""
-    parser, has_positional = _parser(model, command)
+def _flags(model: type[Options]) -> list[str]:
+    return ["--config", *(option.flag for option in option_fields(model))]
+
+
+def _parse(
+    model: type[Options], command: Command, argv: Sequence[str] | None, config: bool = True
+) -> tuple[dict[str, Any], list[str]]:
+    """The arguments by key, and those that are unknown; ``config``: whether ``--config`` is known."""
+    parser, has_positional = _parser(model, command, config)
     parse = parser.parse_known_intermixed_args if has_positional else parser.parse_known_args
     namespace, unknown = parse(sys.argv[1:] if argv is None else argv)
     return vars(namespace), unknown
@@ -75,12 +87,16 @@ class _Parser(argparse.ArgumentParser):
         raise ConfigError(f"{message.removeprefix('argument ')}; see --help")
 
 
-def _parser(model: type[Options], command: Command) -> tuple[_Parser, bool]:
+def _parser(model: type[Options], command: Command, config: bool) -> tuple[_Parser, bool]:
     """The parser, and whether it has positional arguments."""
-    positional = [option.flag for option in option_fields(model) if option.extra("positional")]
+    positional = [
+        option.flag if option.field.is_required() else f"[{option.flag}]"
+        for option in option_fields(model)
+        if option.extra("positional")
+    ]
     parser = _Parser(
         prog=command.program,
-        usage=" ".join([command.program, *positional, "[--config NAME] [--option value ...]"]),
+        usage=" ".join([command.program, *positional, *["[--config NAME]"] * config, "[--option value ...]"]),
         description=command.description,
         epilog=command.examples,
         formatter_class=lambda prog: argparse.RawDescriptionHelpFormatter(prog, max_help_position=34),
@@ -88,8 +104,9 @@ def _parser(model: type[Options], command: Command) -> tuple[_Parser, bool]:
         allow_abbrev=False,
     )
     groups: dict[str, Any] = {"": parser}
-    shipped = f", or one that comes with the project: {', '.join(command.configs)}" if command.configs else ""
-    groups[""].add_argument("--config", dest="--config", metavar="NAME", help=f"a YAML file of options{shipped}")
+    if config:
+        shipped = f", or one that comes with the project: {', '.join(command.configs)}" if command.configs else ""
+        parser.add_argument("--config", dest="--config", metavar="NAME", help=f"a YAML file of options{shipped}")
     for name, section in sections(model).items():
         groups[name] = parser.add_argument_group(name, section.__doc__)
     for option in option_fields(model):

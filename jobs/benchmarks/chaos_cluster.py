@@ -10,16 +10,14 @@ from typing import Any
 
 import psutil
 
-KINDS = {
+PROCESS_TITLES = {
     "rollout": r"ray::RolloutWorker",
     "reward": r"ray::RewardWorker",
     "writer": r"ray::WriterWorker",
     "controller": r"ray::PoolController",
     "learner": r"ray::.*RayTrainWorker|ray::TrainController|ray::Mailbox",
-    "node": "",
-    "driver": "",
 }
-"""What can be killed, by the titles of its processes; a node is killed by its raylet, and the driver by its starter."""
+"""Patterns of process titles by kind; nodes and drivers are killed by other means."""
 
 
 class ChaosCluster:
@@ -53,7 +51,7 @@ class ChaosCluster:
             self._nodes.append(self._add())
             return True
         children = psutil.Process().children(recursive=True)
-        found = [child for child in children if re.match(KINDS[kind], _title(child))]
+        found = [child for child in children if re.match(PROCESS_TITLES[kind], _title(child))]
         if found:
             source.choice(sorted(found, key=lambda process: process.pid)).kill()
         return bool(found)

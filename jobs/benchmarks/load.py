@@ -1,13 +1,7 @@
-"""Measures the endpoint under load, beside the bare model called one request at a time in the same run.
-
-python jobs/bench.py serve                                      # the miniature; a few minutes
-python jobs/bench.py serve --seconds 10 --clients 1 16          # shorter
-python jobs/bench.py serve --url http://127.0.0.1:8000          # an endpoint that runs already, with the same model
-"""
+"""Measures the endpoint under load, next to the bare model called one request at a time in the same run."""
 
 from __future__ import annotations
 
-import argparse
 import asyncio
 import io
 import random
@@ -29,6 +23,7 @@ import soundfile
 import torch
 from numpy.typing import NDArray
 
+from jobs.options.bench import LoadOptions
 from tangoflux.errors import ResourceError
 from tangoflux.pipeline import TangoFlux
 from tangoflux.sampling import sample_latents
@@ -65,12 +60,11 @@ class Load:
         )
 
 
-def main(argv: Sequence[str] | None = None) -> int:
+def run(options: LoadOptions) -> None:
     """Measures and prints."""
-    arguments = _parser().parse_args(argv)
-    torch.set_num_threads(arguments.threads)
-    model = TangoFlux.from_pretrained(arguments.model)
-    with _endpoint(arguments) as url:
+    torch.set_num_threads(options.threads)
+    model = TangoFlux.from_pretrained(options.policy)
+    with _endpoint(options) as url:
         asyncio.run(_wait_until_healthy(url))
         print("one request at a time, 3 s of audio in 50 steps")
         one_bare = min(_bare_seconds(model, 1) for _ in range(5))
@@ -79,7 +73,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         print(f"  bare model {1000 * one_bare:.0f} ms, over HTTP {1000 * one_served:.0f} ms ({times:.2f} times)")
         batched = BATCH / min(_bare_seconds(model, BATCH) for _ in range(3))
         print(f"  bare model, {BATCH} at a time: {batched * one_bare:.2f} times the throughput of one at a time")
-        same = asyncio.run(_closed(url, BATCH, arguments.seconds, lambda draw: (STEPS, SECONDS)))
+        same = asyncio.run(_closed(url, BATCH, options.seconds, lambda draw: (STEPS, SECONDS)))
         share = same.throughput / batched
         times = same.throughput * one_bare
         print(f"  {BATCH} clients: {times:.2f} times, {share:.2f} of the bare model's batches\n    {same}")
@@ -91,11 +85,10 @@ def main(argv: Sequence[str] | None = None) -> int:
         ratios = sorted(asyncio.run(_same_seed_ratios(url)))
         print(f"  alone and among others: {ratios[0]:.0f} dB at least, median {median(ratios):.0f} dB (16-bit audio)")
         print("mixed steps and lengths, closed loop")
-        for clients in arguments.clients:
-            print(f"  {clients:3} clients {asyncio.run(_closed(url, clients, arguments.seconds, _mixed))}", flush=True)
-        rate = OPEN_SHARE * asyncio.run(_closed(url, BATCH, arguments.seconds / 3, _mixed)).throughput
-        print(f"mixed, open loop, {rate:.2f} requests/s\n  {asyncio.run(_open(url, rate, arguments.seconds))}")
-    return 0
+        for clients in options.clients:
+            print(f"  {clients:3} clients {asyncio.run(_closed(url, clients, options.seconds, _mixed))}", flush=True)
+        rate = OPEN_SHARE * asyncio.run(_closed(url, BATCH, options.seconds / 3, _mixed)).throughput
+        print(f"mixed, open loop, {rate:.2f} requests/s\n  {asyncio.run(_open(url, rate, options.seconds))}")
 
 
 def _bare_seconds(model: TangoFlux, count: int) -> float:
@@ -210,31 +203,19 @@ async def _wait_until_healthy(url: str) -> None:
 
 
 @contextmanager
-def _endpoint(arguments: argparse.Namespace) -> Generator[str]:
+def _endpoint(options: LoadOptions) -> Generator[str]:
     """The endpoint that was named, or one that is started for the while."""
-    if arguments.url:
-        yield arguments.url
+    if options.url:
+        yield options.url
         return
     with socket.socket() as listener:
         listener.bind(("127.0.0.1", 0))
         port = listener.getsockname()[1]
     script = Path(__file__).parents[2] / "serve" / "run.py"
-    command: list[Any] = [sys.executable, script, "--policy", arguments.model, "--threads", arguments.threads]
+    command: list[Any] = [sys.executable, script, "--policy", options.policy, "--threads", options.threads]
     process = subprocess.Popen([*map(str, command), "--port", str(port)], stdout=subprocess.DEVNULL)
     try:
         yield f"http://127.0.0.1:{port}"
     finally:
         process.terminate()
         process.wait()
-
-
-def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
-        prog="python jobs/bench.py serve", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    parser.add_argument("--model", default="miniature", help="[miniature]")
-    parser.add_argument("--url", help="of an endpoint that runs already [one is started]")
-    parser.add_argument("--seconds", type=float, default=60.0, help="of each load [60]")
-    parser.add_argument("--clients", type=int, nargs="+", default=[1, 2, 4, 8, 16, 32], help="[1 2 4 8 16 32]")
-    parser.add_argument("--threads", type=int, default=2, help="CPU threads of the model, bare and served [2]")
-    return parser

@@ -1,12 +1,7 @@
-"""Measures how much of a rollout stage is sampling: ranking and writing are to be hidden behind it.
-
-python jobs/bench.py overlap                                    # the default config's stage, three times
-python jobs/bench.py overlap --rounds 5 --config my.yaml        # and all other options of jobs/crpo.py
-"""
+"""Measures how far ranking and writing are hidden behind the sampling of a rollout stage."""
 
 from __future__ import annotations
 
-import argparse
 import sys
 import tempfile
 import time
@@ -16,29 +11,25 @@ from statistics import median
 
 from actors.cluster.session import ray_session
 from actors.workers.chunk import Chunk, rollout_chunks
+from jobs.options.bench import OverlapOptions
 from jobs.options.crpo import RunConfig, load_config
 from jobs.stages.pools import Pools, open_pools
 from jobs.stages.preflight import Inputs, run_preflight
 from tangoflux.data.prompts import draw_prompts
 from tangoflux.data.records import rollout_schema
-from tangoflux.errors import ConfigError
 
 
-def main(argv: Sequence[str] | None = None) -> int:
-    """Measures and prints."""
-    arguments, options = _parser().parse_known_args(argv)
-    if arguments.rounds < 1:
-        raise ConfigError(f"--rounds {arguments.rounds}: give 1 or more")
+def run(options: OverlapOptions, run_arguments: Sequence[str]) -> None:
+    """Measures and prints; ``run_arguments`` are for jobs/crpo.py."""
     with tempfile.TemporaryDirectory() as folder:
-        config = load_config([*options, "--run-dir", str(Path(folder) / "run")])
+        config = load_config([*run_arguments, "--run-dir", str(Path(folder) / "run")])
         inputs = run_preflight(config)
         with ray_session(config.rollouts, config.rewards), open_pools(config, inputs.policy_dir) as pools:
-            ratios = [measure(pools, config, inputs, number) for number in range(1, arguments.rounds + 1)]
+            ratios = [measure(pools, config, inputs, number) for number in range(1, options.rounds + 1)]
     print(
         f"the rollout stage takes {median(ratios):.2f} times what its sampling alone takes ({min(ratios):.2f} to "
         f"{max(ratios):.2f} in {len(ratios)} rounds)"
     )
-    return 0
 
 
 def measure(pools: Pools, config: RunConfig, inputs: Inputs, number: int) -> float:
@@ -68,10 +59,3 @@ def _seconds(work: Callable[[], Iterable[object]]) -> float:
 
 def _refuse(key: object, error: Exception) -> None:
     raise error
-
-
-def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(prog="python jobs/bench.py overlap", description=__doc__)
-    parser.formatter_class = argparse.RawDescriptionHelpFormatter
-    parser.add_argument("--rounds", type=int, default=3, help="[3]")
-    return parser

@@ -7,9 +7,9 @@ import math
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Annotated, Any, ClassVar, Literal
+from typing import Any, ClassVar, Literal
 
-from pydantic import BeforeValidator, ConfigDict, PlainSerializer, model_validator
+from pydantic import ConfigDict, model_validator
 
 from actors.options.command_line import Command, load_options
 from actors.options.schema import Options, option
@@ -21,6 +21,7 @@ from jobs.options.sections import (
     Objective,
     RewardOptions,
     RolloutOptions,
+    RunDir,
     SamplingOptions,
     shipped_configs,
 )
@@ -56,13 +57,6 @@ class HeldoutOptions(Options):
 
 def _new_run_dir() -> Path:
     return Path("runs") / time.strftime("%Y-%m-%d_%H-%M-%S")
-
-
-RunDir = Annotated[
-    Path | ObjectStorePath,
-    BeforeValidator(lambda value: parse_path(str(value))),
-    PlainSerializer(str, return_type=str),
-]
 
 
 class RunConfig(Options):

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Annotated, ClassVar, Literal
 
-from pydantic import AfterValidator, Field
+from pydantic import AfterValidator, BeforeValidator, Field, PlainSerializer
 
 from actors.options.pool_size import PoolSize
 from actors.options.scheduling import (
@@ -20,6 +20,7 @@ from actors.options.scheduling import (
     WorkerTimeout,
 )
 from actors.options.schema import REQUIRED, Options, option
+from actors.storage.object_store import Location, parse_path
 from tangoflux.sampling_params import MAX_GUIDANCE_SCALE, MAX_NUM_STEPS, MINIATURE_PARAMS, Precision
 
 CONFIGS = Path(__file__).parent / "configs"
@@ -43,6 +44,11 @@ def _local(path: Path) -> Path:
         raise ValueError("a URI")
     return path.expanduser()
 
+
+RunDir = Annotated[
+    Location, BeforeValidator(lambda value: parse_path(str(value))), PlainSerializer(str, return_type=str)
+]
+"""A run's directory on this machine or its URI in an object store."""
 
 LocalPath = Annotated[Path, AfterValidator(_local)]
 """A path on this machine, not a URI; ``~`` is resolved."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,16 +13,22 @@ import torch
 from numpy.typing import NDArray
 
 from tangoflux.data.prompts import Prompt
+from tangoflux.model.autoencoder import Autoencoder
 from tangoflux.pipeline import TangoFlux
+from tangoflux.rewards.clap import ClapReward
+from tangoflux.rewards.detector import DetectorReward
 from tangoflux.rewards.protocol import Reward
 from tangoflux.rewards.scoring import score
 from tangoflux.sampling import sample_latents
-from tangoflux.sampling_params import SamplingParams
+from tangoflux.sampling_params import MINIATURE_PARAMS, SamplingParams
 from tangoflux.seeding import derive_seed
+from tangoflux.soundworld.bank import bank
 from tangoflux.soundworld.detector import EventDetector
 from tangoflux.soundworld.scenes import Scene, random_scene, render
 
 Log = Callable[[str], None]
+
+HELDOUT_SEED = 1234
 
 _CHUNK = 16
 
@@ -39,6 +46,31 @@ class Figure:
         """The figure of some values."""
         array = np.asarray(values, dtype=np.float64)
         return cls(float(array.mean()), float(array.std(ddof=1) / len(array) ** 0.5), len(array))
+
+
+def build_quality(directory: Path, prompts: int, log: Log) -> dict[str, Figure]:
+    """The figures of a build's models, on ``prompts`` held-out prompts."""
+    codec = Autoencoder.load(directory / "decoder")
+    policies = (TangoFlux.from_pretrained(directory / "policy" / name).policy for name in ("base", "longer"))
+    base, longer = (TangoFlux(policy, codec) for policy in policies)
+    detector = EventDetector.load(directory / "detector")
+    rewards: dict[str, Reward] = {
+        "reward": ClapReward(directory / "clap", "clap"),
+        "judge": ClapReward(directory / "judge", "judge"),
+        "exact": DetectorReward(directory / "detector", "exact", "exact"),
+        "recall": DetectorReward(directory / "detector", "recall", "recall"),
+    }
+    rows = codec_figures(base, detector, prompts)
+    for name in ("clap", "judge"):
+        figures = json.loads((directory / name / "quality.json").read_text())
+        share, n = figures["heldout_retrieval_of_5"], figures["heldout_scenes"]
+        rows[f"{name}: retrieval among 5 captions"] = Figure(share, (share * (1 - share) / n) ** 0.5, n)
+    heldout = bank("dev", prompts, HELDOUT_SEED)
+    first, second = (policy_scores(model, heldout, rewards, MINIATURE_PARAMS, log) for model in (base, longer))
+    for name in rewards:
+        rows[f"base policy: {name}"] = Figure.of(first[name])
+        rows[f"change of {name} by a quarter more pretraining"] = Figure.of(second[name] - first[name])
+    return rows
 
 
 def codec_figures(model: TangoFlux, detector: EventDetector, n: int) -> dict[str, Figure]:

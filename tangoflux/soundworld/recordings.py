@@ -1,23 +1,17 @@
-"""Recordings of the sound world as files with a manifest, as one would have them of the real one.
+"""Recordings of the sound world as files with a manifest, with the faults of recordings and captions from the web.
 
-python -m tangoflux.soundworld.recordings --output recordings --clips 400
-
-Three quarters of them have a background that no caption names, and a quarter of the captions a mistake, as recordings
-and captions from the web have.
+Three quarters have a background that no caption names, and a quarter of the captions have a mistake.
 """
 
 from __future__ import annotations
 
-import argparse
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 import soundfile
 
-from tangoflux.cli import run_main
-from tangoflux.errors import ConfigError
 from tangoflux.soundworld.background import add_background
 from tangoflux.soundworld.captions import noisy_caption
 from tangoflux.soundworld.events import SAMPLE_RATE_HZ
@@ -38,11 +32,11 @@ Log = Callable[[str], None]
 
 
 def write_recordings(directory: Path, clips: int, seed: int, log: Log = print) -> Path:
-    """Writes FLAC files of training scenes and then their manifest; what is there already is left as it is.
+    """Writes FLAC files of training scenes and then their manifest; does nothing if the manifest exists.
 
     Args:
-        clips: their number; a recording depends on the seed and its place alone.
-        log: takes a progress line now and then.
+        clips: number of recordings; a recording depends on the seed and its index only.
+        log: receives progress lines.
 
     Returns:
         the manifest, for ``jobs/prepare.py``.
@@ -65,31 +59,8 @@ def write_recordings(directory: Path, clips: int, seed: int, log: Log = print) -
 
 
 def _record(directory: Path, name: str, scene: Scene, rng: np.random.Generator) -> dict[str, object]:
-    """Writes a scene; returns its row of the manifest."""
+    """Writes a scene and returns its row of the manifest."""
     waveform = add_background(render(scene, rng), rng, BACKGROUND_SHARE)
     soundfile.write(directory / name, waveform, SAMPLE_RATE_HZ, subtype="PCM_16")
     captions = [noisy_caption(scene, rng, CAPTION_NOISE) for _ in range(CAPTIONS)]
     return {"audio": name, "captions": captions}
-
-
-def main(argv: Sequence[str] | None = None) -> int:
-    """Reads the command line and writes the recordings."""
-    parser = argparse.ArgumentParser(
-        prog="python -m tangoflux.soundworld.recordings",
-        description=__doc__,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
-    parser.add_argument("--output", type=Path, required=True, help="directory that gets the files and the manifest")
-    parser.add_argument("--clips", type=int, default=400, help="recordings (default: 400)")
-    parser.add_argument("--seed", type=int, default=0, help="seed of the scenes (default: 0)")
-    options = parser.parse_args(argv)
-    if options.clips < 1 or options.seed < 0:
-        raise ConfigError(f"--clips {options.clips} must be at least 1, and --seed {options.seed} at least 0")
-    if options.output.exists() and any(options.output.iterdir()):
-        raise ConfigError(f"--output {options.output} is not empty; choose another directory")
-    print(write_recordings(options.output, options.clips, options.seed))
-    return 0
-
-
-if __name__ == "__main__":
-    run_main(main)

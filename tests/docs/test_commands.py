@@ -77,8 +77,8 @@ def program(words: Sequence[str]) -> tuple[str, tuple[str, ...]]:
             return module, tuple(arguments)
         case ("python", script, *arguments):
             return script, tuple(arguments)
-        case ("tangoflux", *arguments):
-            return "tangoflux.generate", tuple(arguments)
+        case ("tangoflux", "generate", *arguments):
+            return "jobs/generate.py", tuple(arguments)
         case ("make", "crpo" | "serve" as target, *arguments):
             given = arguments[0].removeprefix("ARGS=") if arguments else ""
             return {"crpo": "jobs/crpo.py", "serve": "serve/run.py"}[target], tuple(shlex.split(given))

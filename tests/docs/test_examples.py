@@ -21,18 +21,18 @@ ALIGNMENT, DATA = (REPOSITORY / "docs" / f"{name}.md" for name in ("alignment", 
 
 TRAINING = "--epochs 1 --batch-size 4 --learner-threads 1"
 SMALL = {
-    "tangoflux.soundworld.recordings": "--clips 10",
+    "jobs/record_soundworld.py": "--num-clips 10",
     "jobs/prepare.py": "",
     "jobs/pretrain.py": f"{TRAINING} --warmup-steps 1 --heldout-clips 1 --num-audio-samples 1 --num-steps 1",
     "jobs/crpo.py": f"{TRAINING} --warmup-steps 0 --heldout-pairs 1 --iterations 1 --prompts-per-iteration 8 "
-    "--samples-per-prompt 2 --rollout-chunk-prompts 4 --num-steps 1 --heldout-num-prompts 2 --num-audio-samples 1 "
+    "--num-samples 2 --rollout-chunk-prompts 4 --num-steps 1 --heldout-num-prompts 2 --num-audio-samples 1 "
     "--run-dir runs/a",
-    "jobs/rollout.py": "--samples-per-prompt 2 --num-steps 1",
+    "jobs/rollout.py": "--num-samples 2 --num-steps 1",
     "jobs/score.py": "",
     "jobs/train.py": f"{TRAINING} --warmup-steps 0 --heldout-pairs 0",
     "jobs/compare.py": "",
     "jobs/report.py": "",
-    "tangoflux.generate": "--steps 1",
+    "jobs/generate.py": "--num-steps 1",
 }
 PROMPTS = "a dog barks\na bell rings twice\na drum then a siren\na bird during a hiss\n"
 

@@ -35,9 +35,9 @@ def chaos(*arguments: object) -> str:
 @pytest.mark.ray
 def test_a_run_of_which_anything_dies_has_the_same_data_and_policy(tmp_path: Path, tiny_policy_dir: Path) -> None:
     output = tmp_path / "chaos"
-    kinds = "rollout,writer,learner,driver"
+    kinds = ("rollout", "writer", "learner", "driver")
     said = chaos(
-        *("--output", output, "--kills", 4, "--kinds", kinds, "--iterations", 1, "--init-policy", tiny_policy_dir)
+        *("--output", output, "--kills", 4, "--kinds", *kinds, "--iterations", 1, "--init-policy", tiny_policy_dir)
     )
     assert "policies and held-out scores equal the undisturbed run's" in said
     assert re.search(r"^all +4$", said, re.MULTILINE)
@@ -60,9 +60,10 @@ def test_three_iterations_survive_twenty_kills_of_every_kind(tmp_path: Path, tin
 @pytest.mark.parametrize(
     ("arguments", "said"),
     [
-        (["--kinds", "driver,cat"], "--kinds cat is none of rollout, reward"),
-        (["--kills", "0"], "--kills 0: give 1 or more"),
-        (["--output", "."], "--output . is there already"),
+        (["--kinds", "driver", "cat"], "--kinds is driver cat: it must be some of rollout, reward"),
+        (["--kills", "0"], "--kills is 0: it must be a whole number of at least 1"),
+        (["--output", "."], "--output . exists: choose another directory"),
+        (["--bta", "1"], "unknown option --bta; did you mean --beta?"),
     ],
 )
 def test_what_cannot_be_done_is_refused_before_anything_starts(arguments: list[str], said: str) -> None:

@@ -40,7 +40,8 @@ def test_a_live_run_is_scaled_from_another_process_and_its_data_are_whole(
         while not (run_dir / "rollouts" / "i0001" / "part-00000.parquet").exists():
             assert run.poll() is None and time.monotonic() < until, run.communicate()[0]
             time.sleep(0.5)
-        scale = [sys.executable, "jobs/scale.py", "--run-dir", str(run_dir), "--rollouts", "2", "--rewards", "1:2"]
+        sizes = ["--rollout-workers", "2", "--reward-workers", "1:2"]
+        scale = [sys.executable, "jobs/scale.py", "--run-dir", str(run_dir), *sizes]
         scaled = subprocess.run(scale, cwd=REPOSITORY, capture_output=True, text=True, timeout=60, check=False)
         assert scaled.returncode == 0, scaled.stderr
         sizes = {row.split()[0]: row.split()[1] for row in scaled.stdout.splitlines()}

@@ -15,8 +15,8 @@ from safetensors.torch import load_file
 from actors.storage.object_store import ObjectStorePath
 from actors.storage.shards import shards_at
 from actors.storage.stored_policy import local_policy, stored_versions
-from jobs.compare import comparison
 from jobs.crpo import main
+from jobs.reporting.comparison import comparison
 from tangoflux.data.records import canonical_sha256
 from tests.integration.test_crpo import REPOSITORY, before_close, options
 from tests.integration.test_crpo import prompts as prompts

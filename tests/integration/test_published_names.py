@@ -85,7 +85,7 @@ def test_the_papers_config_runs_from_names_on_the_hub_to_adapters(hub: LocalHub,
     assert set(events(run_dir, "iteration")[2]["heldout"]) == {"reward", "judge"}
     last = run_dir / "policies" / "v0002"
     assert not (last / "tangoflux.safetensors").exists() and (last / "adapter_model.safetensors").exists()
-    command = [sys.executable, "-m", "tangoflux.generate", "generate", "a dog", str(tmp_path / "dog.flac")]
-    command += ["--model", str(last), "--duration", "0.5", "--steps", "1"]
+    command = [sys.executable, "jobs/generate.py", "a dog", str(tmp_path / "dog.flac")]
+    command += ["--policy", str(last), "--duration-s", "0.5", "--num-steps", "1"]
     subprocess.run(command, cwd=REPOSITORY, env={**environment, "HF_HUB_OFFLINE": "1"}, check=True)
     assert soundfile.info(tmp_path / "dog.flac").frames == 8000

@@ -143,12 +143,12 @@ def test_audio_runs_in_processes_of_its_own(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("options", "error", "message"),
     [
-        (["--rounds", "0"], ConfigError, "--rounds 0: give 1 or more"),
-        (["--steps", "0"], ConfigError, "--steps 0: give 1 or more"),
-        (["--batches", "4", "0"], ConfigError, "--batches 0: give 1 or more"),
+        (["--rounds", "0"], ConfigError, "--rounds is 0: it must be a whole number of at least 1"),
+        (["--num-steps", "0"], ConfigError, "--num-steps is 0: it must be a whole number from 1 to 1000"),
+        (["--batches", "4", "0"], ConfigError, "--batches is 4 0: it must be whole numbers of at least 1"),
         (["--published", "{tmp}"], ConfigError, "is not there: give the folder of a clone"),
         (["--output", "{tmp}"], ConfigError, "is a folder: name a file in it"),
-        (["--table", "{tmp}/none.json"], DataError, "cannot be read"),
+        (["--table", "{tmp}/none.json"], DataError, "is not a file of --output"),
     ],
 )
 def test_what_cannot_be_measured_is_refused_at_once(
@@ -160,5 +160,5 @@ def test_what_cannot_be_measured_is_refused_at_once(
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU")
 def test_a_gpu_that_is_not_there_is_refused() -> None:
-    with pytest.raises(ConfigError, match="torch finds no GPU here"):
+    with pytest.raises(ConfigError, match="torch finds no GPU on this machine"):
         main(["--device", "cuda"])

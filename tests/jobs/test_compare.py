@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from actors.storage.metrics import MetricsLog
-from jobs.compare import comparison
+from jobs.reporting.comparison import comparison
 from jobs.reporting.heldout import HeldoutScores
 from tangoflux.data.prompts import Prompt
 from tangoflux.errors import DataError

@@ -21,8 +21,8 @@ def test_a_run_whose_driver_was_killed_is_not_live(tmp_path: Path) -> None:
 
 
 def test_a_number_of_workers_that_is_none_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(ConfigError, match="--rollouts 0 is not a number of at least 1, or a range such as 1:16"):
-        main(["--run-dir", str(tmp_path), "--rollouts", "0"])
+    with pytest.raises(ConfigError, match="--rollout-workers is 0: it must be a number of at least 1, or a range"):
+        main(["--run-dir", str(tmp_path), "--rollout-workers", "0"])
 
 
 def test_the_table_has_a_line_for_each_pool() -> None:

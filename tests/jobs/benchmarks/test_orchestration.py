@@ -18,7 +18,7 @@ def test_orchestration_is_measured_over_a_small_and_a_large_bank(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     output = tmp_path / "costs.json"
-    options = ["--actors", "2", "--prompts", "30", "--bank-lines", "3000", "--output", str(output)]
+    options = ["--rollout-workers", "2", "--num-prompts", "30", "--bank-lines", "3000", "--output", str(output)]
     assert main(["orchestration", *options]) == 0
     runs = json.loads(output.read_text())["runs"]
     assert [(run["bank_lines"], run["samples"], run["chunks"]) for run in runs] == [(1000, 150, 4), (3000, 150, 4)]
@@ -51,9 +51,13 @@ def test_overlap_compares_the_stage_with_its_sampling(
 @pytest.mark.parametrize(
     ("arguments", "said"),
     [
-        (["orchestration", "--actors", "0"], "--actors 0: give 1 or more"),
-        (["orchestration", "--prompts", "9", "--bank-lines", "8"], "--bank-lines 8 is less than --prompts 9"),
-        (["overlap", "--rounds", "0"], "--rounds 0: give 1 or more"),
+        (
+            ["orchestration", "--rollout-workers", "0"],
+            "--rollout-workers is 0: it must be a whole number",
+        ),
+        (["orchestration", "--num-prompts", "9", "--bank-lines", "8"], "--bank-lines 8 is less than --num-prompts 9"),
+        (["overlap", "--rounds", "0"], "--rounds is 0: it must be a whole number of at least 1"),
+        (["overlap", "--bta", "1"], "unknown option --bta; did you mean --beta?"),
     ],
 )
 def test_what_cannot_be_measured_is_refused(arguments: list[str], said: str) -> None:

@@ -3,12 +3,10 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
-import pytest
 import soundfile
 
-from tangoflux.errors import ConfigError
 from tangoflux.soundworld.captions import parse
-from tangoflux.soundworld.recordings import main, write_recordings
+from tangoflux.soundworld.recordings import write_recordings
 from tangoflux.soundworld.scenes import split_of
 
 
@@ -31,11 +29,3 @@ def test_the_manifest_names_audible_files_with_captions_of_training_scenes(tmp_p
         contents = [parse(caption) for caption in row["captions"]]
         assert len(contents) == 8 and all(contents)
         assert "train" in {split_of(event.kind for event in content.events) for content in contents if content}
-
-
-def test_a_directory_with_something_in_it_is_refused(tmp_path: Path) -> None:
-    (tmp_path / "mine.txt").write_text("keep")
-    with pytest.raises(ConfigError, match="is not empty"):
-        main(["--output", str(tmp_path)])
-    with pytest.raises(ConfigError, match="--clips 0 must be at least 1"):
-        main(["--output", str(tmp_path / "new"), "--clips", "0"])

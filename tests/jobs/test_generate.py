@@ -9,10 +9,10 @@ import pytest
 import soundfile
 from numpy.typing import NDArray
 
+from jobs.generate import main, run_tangoflux
 from tangoflux.errors import ConfigError, DataError, RewardError
-from tangoflux.generate import main
 
-QUICK = ["--duration", "1", "--steps", "2"]
+QUICK = ["--duration-s", "1", "--num-steps", "2"]
 
 
 def audio(file: Path) -> tuple[NDArray[np.float64], int]:
@@ -23,7 +23,7 @@ def audio(file: Path) -> tuple[NDArray[np.float64], int]:
 @pytest.mark.parametrize("suffix", [".flac", ".wav", ".ogg", ".mp3"])
 def test_a_prompt_becomes_a_file_of_the_wanted_length(tmp_path: Path, suffix: str) -> None:
     file = tmp_path / "new" / f"dog{suffix}"
-    assert main(["generate", "a dog barks", str(file), *QUICK]) == 0
+    assert main(["a dog barks", str(file), *QUICK]) == 0
     waveform, rate = audio(file)
     assert rate == 16_000
     assert len(waveform) == pytest.approx(16_000, abs=0 if suffix in (".flac", ".wav") else 2500)
@@ -33,13 +33,13 @@ def test_a_prompt_becomes_a_file_of_the_wanted_length(tmp_path: Path, suffix: st
 
 def test_the_same_seed_gives_the_same_file_and_another_seed_another(tmp_path: Path) -> None:
     for name, seed in (("a", "1"), ("b", "1"), ("c", "2")):
-        main(["generate", "a dog barks", str(tmp_path / f"{name}.flac"), *QUICK, "--seed", seed])
+        main(["a dog barks", str(tmp_path / f"{name}.flac"), *QUICK, "--seed", seed])
     a, b, c = ((tmp_path / f"{name}.flac").read_bytes() for name in "abc")
     assert a == b != c
 
 
 def test_several_samples_are_numbered(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    main(["generate", "a dog barks", str(tmp_path / "dog.flac"), *QUICK, "--num-samples", "2"])
+    main(["a dog barks", str(tmp_path / "dog.flac"), *QUICK, "--num-samples", "2"])
     first, second = tmp_path / "dog-1.flac", tmp_path / "dog-2.flac"
     assert capsys.readouterr().out.split() == [str(first), str(second)]
     assert first.read_bytes() != second.read_bytes()
@@ -47,11 +47,11 @@ def test_several_samples_are_numbered(tmp_path: Path, capsys: pytest.CaptureFixt
 
 def test_best_of_keeps_the_samples_with_the_highest_rewards(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     options = [*QUICK, "--num-samples", "2", "--best-of", "4"]
-    main(["generate", "a dog barks", str(tmp_path / "dog.flac"), *options])
+    main(["a dog barks", str(tmp_path / "dog.flac"), *options])
     told = capsys.readouterr().out
     best = [float(value) for value in re.findall(r"miniature-clap (\S+),", told)]
     [rest] = re.findall(r"not kept: (.*)", told)
-    main(["generate", "a dog barks", str(tmp_path / "all.flac"), *QUICK, "--num-samples", "4", "--best-of", "4"])
+    main(["a dog barks", str(tmp_path / "all.flac"), *QUICK, "--num-samples", "4", "--best-of", "4"])
     all_four = [float(value) for value in re.findall(r"miniature-clap (\S+),", capsys.readouterr().out)]
     assert all_four == sorted(all_four, reverse=True)
     assert best + [float(value) for value in rest.split()] == all_four
@@ -63,7 +63,7 @@ def test_a_file_of_prompts_fills_a_folder_and_the_same_command_again_what_is_mis
     bank.write_text(
         '{"prompt": "a dog barks", "id": "dog"}\n{"prompt": "a bell rings", "id": "bell", "duration_s": 2}\n'
     )
-    command = ["generate", "--prompts", str(bank), str(tmp_path / "out"), *QUICK]
+    command = ["--prompts", str(bank), str(tmp_path / "out"), *QUICK]
     main(command)
     dog, bell = tmp_path / "out" / "dog.flac", tmp_path / "out" / "bell.flac"
     assert [len(audio(file)[0]) for file in (dog, bell)] == [16_000, 32_000]
@@ -80,14 +80,14 @@ def test_a_file_of_prompts_fills_a_folder_and_the_same_command_again_what_is_mis
         (["a dog barks", "dog.txt"], "must end in one of .flac"),
         (["dog.flac"], "either a prompt, as the first argument, or --prompts"),
         (["a dog barks", "dog.flac", "--prompts", "mine.txt"], "either a prompt"),
-        (["a dog barks", "dog.flac", "--duration", "31"], "--duration 31 must be above 0 and at most the model's 4 s"),
-        (["a dog barks", "dog.flac", "--duration", "0"], "--duration 0 must be above 0"),
-        (["a dog barks", "dog.flac", "--duration", "nan"], "'nan' is not a number"),
-        (["a dog barks", "dog.flac", "--steps", "0"], "--steps: '0' is not a whole number from 1 to 1000"),
-        (["a dog barks", "dog.flac", "--best-of", "101"], "--best-of: '101' is not a whole number from 1 to 100"),
+        (["a dog barks", "dog.flac", "--duration-s", "31"], "--duration-s 31 must be at most the policy's 4 s"),
+        (["a dog barks", "dog.flac", "--duration-s", "0"], "--duration-s is 0: it must be a number above 0"),
+        (["a dog barks", "dog.flac", "--duration-s", "nan"], "--duration-s is nan: it must be a number"),
+        (["a dog barks", "dog.flac", "--num-steps", "0"], "--num-steps is 0: it must be a whole number from 1 to 1000"),
+        (["a dog barks", "dog.flac", "--best-of", "101"], "--best-of is 101: it must be a whole number from 1 to 100"),
         (["a dog barks", "dog.flac", "--best-of", "2", "--num-samples", "3"], "--best-of 2 is less than"),
         (["a dog barks", "dog.flac", "--best-of", "2", "--reward", "unknown"], "reward 'unknown' is none of"),
-        (["a dog barks", "dog.flac", "--colour", "red"], "unrecognized arguments: --colour"),
+        (["a dog barks", "dog.flac", "--colour", "red"], "unknown option --colour"),
     ],
 )
 def test_arguments_that_cannot_be_are_refused(
@@ -95,15 +95,34 @@ def test_arguments_that_cannot_be_are_refused(
 ) -> None:
     monkeypatch.chdir(tmp_path)
     with pytest.raises(ConfigError, match=re.escape(message)):
-        main(["generate", *arguments])
+        main(arguments)
     assert not list(tmp_path.iterdir())
+
+
+def test_options_may_stand_before_between_and_after_the_arguments(tmp_path: Path) -> None:
+    files = [tmp_path / f"{number}.flac" for number in range(3)]
+    main(["--overwrite", *QUICK, "a dog barks", str(files[0])])
+    main(["a dog barks", *QUICK, str(files[1])])
+    main(["a dog barks", str(files[2]), *QUICK])
+    assert len({file.read_bytes() for file in files}) == 1
+
+
+def test_the_program_has_one_command(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit):
+        run_tangoflux(["--help"])
+    assert "usage: tangoflux generate [PROMPT] OUTPUT" in capsys.readouterr().out
+    for arguments in (["generat", "a dog"], ["a dog", "dog.flac"]):
+        with pytest.raises(ConfigError, match="did you mean tangoflux generate"):
+            run_tangoflux(arguments)
+    with pytest.raises(ConfigError, match="must end in one of"):
+        run_tangoflux(["generate", "a dog", str(tmp_path / "dog.txt")])
 
 
 def test_where_nothing_can_be_written_is_known_before_anything_is_made(tmp_path: Path) -> None:
     (tmp_path / "prompts.txt").write_text("a dog barks\n")
     (tmp_path / "file").touch()
     with pytest.raises(ConfigError, match="file is a file"):
-        main(["generate", "--prompts", str(tmp_path / "prompts.txt"), str(tmp_path / "file"), *QUICK])
+        main(["--prompts", str(tmp_path / "prompts.txt"), str(tmp_path / "file"), *QUICK])
 
 
 @pytest.mark.parametrize(
@@ -119,19 +138,19 @@ def test_a_users_reward_that_does_not_fit_is_told(
     )
     monkeypatch.syspath_prepend(tmp_path)
     with pytest.raises(RewardError, match=f"reward mine .*{said}"):
-        main(["generate", "a dog", str(tmp_path / "a.flac"), *QUICK, "--best-of", "2", "--reward", f"{name}:Mine"])
+        main(["a dog", str(tmp_path / "a.flac"), *QUICK, "--best-of", "2", "--reward", f"{name}:Mine"])
 
 
 def test_a_file_that_exists_is_replaced_only_on_demand(tmp_path: Path) -> None:
     file = tmp_path / "dog.flac"
     file.write_text("mine")
     with pytest.raises(ConfigError, match="exists; pass --overwrite"):
-        main(["generate", "a dog barks", str(file), *QUICK])
+        main(["a dog barks", str(file), *QUICK])
     assert file.read_text() == "mine"
-    main(["generate", "a dog barks", str(file), *QUICK, "--overwrite"])
+    main(["a dog barks", str(file), *QUICK, "--overwrite"])
     assert len(audio(file)[0]) == 16_000
 
 
 def test_a_prompt_file_that_is_missing_is_named(tmp_path: Path) -> None:
     with pytest.raises(DataError, match=re.escape("none.txt")):
-        main(["generate", "--prompts", str(tmp_path / "none.txt"), str(tmp_path / "out")])
+        main(["--prompts", str(tmp_path / "none.txt"), str(tmp_path / "out")])

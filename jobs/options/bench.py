@@ -1,0 +1,142 @@
+"""Options of `python jobs/bench.py`: of its four measurements."""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal
+
+from pydantic import Field, model_validator
+
+from actors.options.command_line import Command
+from actors.options.schema import Options, option
+from jobs.options.sections import LocalPath
+from tangoflux.sampling_params import MAX_NUM_STEPS, Precision
+
+JsonOutput = Annotated[LocalPath | None, option(None, "JSON file to write all measurements to")]
+Rounds = Annotated[int, option(5, "timed runs of each side", unit="rounds", ge=1)]
+Positive = Annotated[int, Field(ge=1)]
+
+SECTIONS = ("rollouts", "training", "audio")
+
+
+class SpeedOptions(Options):
+    """Options of the speed measurement."""
+
+    size: Literal["tiny", "mid", "full"] = option("mid", "size of the model and of the work")
+    device: Literal["cpu", "cuda"] = option("cpu", "device to compute on")
+    precision: Precision = option("auto", "our precision; auto: bf16 if the processor has instructions for it")
+    compile: bool = option(False, "compile the blocks of our transformer; needs a C++ compiler")
+    rounds: Rounds = 5
+    num_steps: int | None = option(
+        None, "Euler steps of a sample", unit="steps", default_text="tiny 2, mid 4, full 50", ge=1, le=MAX_NUM_STEPS
+    )
+    batches: tuple[Positive, ...] | None = option(
+        None,
+        "numbers of prompts that our rollouts sample together, 5 samples each",
+        default_text="tiny 1 2, mid 1 4, full 1 8 16",
+        allowed="whole numbers of at least 1",
+    )
+    only: tuple[Literal["rollouts", "training", "audio"], ...] = option(
+        SECTIONS, "what to measure", allowed=f"some of {', '.join(SECTIONS)}"
+    )
+    published: LocalPath | None = option(
+        None, "clone of github.com/declare-lab/TangoFlux to measure", default_text="its steps, reimplemented plainly"
+    )
+    output: JsonOutput = None
+    table: LocalPath | None = option(None, "print the table of this file of --output, and measure nothing")
+
+
+SPEED = Command(
+    "python jobs/bench.py",
+    """\
+Measures this code's speed next to the published code's: rollouts, CRPO training steps, single audios. Three other
+measurements have options of their own: python jobs/bench.py orchestration|overlap|serve --help.
+
+Both sides have the same random weights and do the same work on the same number of frames, in turn, round after round;
+ratios are taken within a round, so that they hold on a busy machine too. The published side samples one prompt at a
+time, in float32, with VAE and text encoder in every training step. Each side's operation count is also given as a share
+of the fastest matrix product measured on this machine.
+
+Needs torch, diffusers, transformers, pyarrow and pydantic, but neither Ray nor DeepSpeed, so that it runs in the
+environment of the published code: from a source tree, PYTHONPATH=. python jobs/bench.py.
+Sizes: tiny (a trial of seconds), mid (11M parameters, minutes on a CPU), full (the paper's 517M, for a GPU).""",
+    """\
+examples:
+  python jobs/bench.py --output benchmarks/cpu-mid.json         a few minutes on a CPU
+  python jobs/bench.py --published path/to/TangoFlux            next to a clone of the published code itself
+  python jobs/bench.py --size full --device cuda --compile      the paper's model on a GPU
+  python jobs/bench.py --table benchmarks/cpu-mid.json          Markdown of an earlier measurement
+""",
+)
+
+
+class OrchestrationOptions(Options):
+    """Options of the orchestration measurement."""
+
+    rollout_workers: int = option(64, "rollout workers, each a process of 0.1 GB", unit="processes", ge=1)
+    num_prompts: int = option(20_000, "prompts of the iteration; the default is the paper's", unit="prompts", ge=1)
+    num_samples: int = option(5, "samples of each prompt; the default is the paper's", unit="samples", ge=1)
+    rollout_chunk_prompts: int = option(8, "prompts of a chunk; the default is that of --config tangoflux", ge=1)
+    bank_lines: int = option(1_000_000, "size of the prompt bank", unit="prompts", ge=1)
+    output: JsonOutput = None
+
+    @model_validator(mode="after")
+    def _check_consistency(self) -> OrchestrationOptions:
+        if self.bank_lines < self.num_prompts:
+            raise ValueError(f"--bank-lines {self.bank_lines} is less than --num-prompts {self.num_prompts}; raise it")
+        return self
+
+
+ORCHESTRATION = Command(
+    "python jobs/bench.py orchestration",
+    """\
+Measures what orchestration costs the driver of a run: its pools, with workers that return at once, over a small and a
+large prompt bank.""",
+    """\
+examples:
+  python jobs/bench.py orchestration
+  python jobs/bench.py orchestration --rollout-workers 8 --bank-lines 20000 --output costs.json
+""",
+)
+
+
+class OverlapOptions(Options):
+    """Options of the overlap measurement."""
+
+    rounds: Rounds = 3
+
+
+OVERLAP = Command(
+    "python jobs/bench.py overlap",
+    """\
+Measures how far ranking and writing are hidden behind sampling: the time of a rollout stage as a multiple of the time
+of its sampling alone. All other options are those of jobs/crpo.py.""",
+    """\
+examples:
+  python jobs/bench.py overlap                              the default config's stage, three times
+  python jobs/bench.py overlap --rounds 5 --num-steps 25
+""",
+)
+
+
+class LoadOptions(Options):
+    """Options of the endpoint's measurement."""
+
+    policy: str = option("miniature", "policy to serve: a directory, a name or owner/name on the hub", min_length=1)
+    url: str | None = option(None, "running endpoint to measure, with the same policy", default_text="start one")
+    seconds: float = option(60.0, "time of each load", unit="seconds", gt=0)
+    clients: tuple[Positive, ...] = option(
+        (1, 2, 4, 8, 16, 32), "numbers of concurrent clients", allowed="whole numbers of at least 1"
+    )
+    threads: int = option(2, "CPU threads of the policy, alone and served", ge=1)
+
+
+LOAD = Command(
+    "python jobs/bench.py serve",
+    "Measures the endpoint under load, next to the bare model called one request at a time in the same run.",
+    """\
+examples:
+  python jobs/bench.py serve                                      the miniature; a few minutes
+  python jobs/bench.py serve --seconds 10 --clients 1 16          shorter
+  python jobs/bench.py serve --url http://127.0.0.1:8000          a running endpoint
+""",
+)

@@ -1,0 +1,93 @@
+"""Options of the commands about existing runs: report, compare and scale."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+from pydantic import BeforeValidator, ConfigDict
+
+from actors.options.command_line import Command
+from actors.options.pool_size import ALLOWED, PoolSize
+from actors.options.schema import REQUIRED, Options, option
+from jobs.options.sections import RunDir
+
+ExistingRunDir = Annotated[RunDir, option(REQUIRED, "directory or URI of a run of jobs/crpo.py")]
+
+
+class ReportOptions(Options):
+    """Options of `python jobs/report.py`."""
+
+    model_config = ConfigDict(arbitrary_types_allowed=True)
+
+    run_dir: ExistingRunDir
+
+
+REPORT = Command(
+    "python jobs/report.py",
+    """\
+Writes report.html of a CRPO run: one file that opens from disk, without a network. It shows the options, the curves of
+reward, judge, exact rate and the learner, and the same prompts before and after to hear and to see. Works for a run
+that stopped after any iteration, or is still going.""",
+    """\
+examples:
+  python jobs/report.py --run-dir runs/a
+""",
+)
+
+
+class CompareOptions(Options):
+    """Options of `python jobs/compare.py`."""
+
+    model_config = ConfigDict(arbitrary_types_allowed=True)
+
+    run_dirs: tuple[RunDir, ...] = option(REQUIRED, "directories or URIs of runs of jobs/crpo.py", positional=True)
+
+
+COMPARE = Command(
+    "python jobs/compare.py",
+    """\
+Compares finished CRPO runs, for example of several seeds: prints a Markdown table of what each gained, and of all
+together. Each row has the base policy's mean over the held-out prompts and the paired change of the last policy from
+it, with standard errors. The last row averages the runs prompt by prompt first: the runs share their prompts and the
+noise, so their changes are not independent, and the error is over prompts.""",
+    """\
+examples:
+  python jobs/compare.py runs/seed-0 runs/seed-1 runs/seed-2
+""",
+)
+
+Resize = Annotated[
+    Annotated[PoolSize, BeforeValidator(PoolSize.parse)] | None,
+    option(
+        REQUIRED,
+        "new number of workers, or a range such as 1:16",
+        unit="processes",
+        allowed=ALLOWED,
+        default_text="unchanged",
+    ),
+]
+
+
+class ScaleOptions(Options):
+    """Options of `python jobs/scale.py`."""
+
+    model_config = ConfigDict(arbitrary_types_allowed=True)
+
+    run_dir: ExistingRunDir
+    rollout_workers: Resize = None
+    reward_workers: Resize = None
+
+
+SCALE = Command(
+    "python jobs/scale.py",
+    """\
+Shows the pools of a live run, or resizes them while it runs, from any machine of its cluster. Workers that are removed
+finish their chunks first; workers that are added start on the current policy. The data do not change. A range such as
+2:16 grows with the backlog and shrinks when workers are idle.""",
+    """\
+examples:
+  python jobs/scale.py --run-dir runs/a                                   the state of the pools
+  python jobs/scale.py --run-dir runs/a --rollout-workers 8
+  python jobs/scale.py --run-dir runs/a --rollout-workers 2:16 --reward-workers 1:2
+""",
+)

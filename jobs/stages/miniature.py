@@ -1,0 +1,116 @@
+"""The stages that build the miniature's models, and their installation into the package."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import asdict
+from pathlib import Path
+
+import torch
+
+from jobs.options.build_miniature import Stage
+from jobs.options.prepare import PrepareJob
+from jobs.options.pretrain import PretrainingOptions, PretrainJob
+from jobs.options.sections import Schedule
+from jobs.stages import prepare, pretrain
+from tangoflux.miniature_training import train_clap, train_detector
+from tangoflux.miniature_training.policy import save_initial_policy
+from tangoflux.miniature_training.quality import Figure, directory_size, table
+from tangoflux.miniature_training.vae import DECODER_TRAINING, VaeTraining, train_decoder, train_vae
+from tangoflux.pipeline import TangoFlux
+from tangoflux.soundworld.recordings import write_recordings
+
+PACKAGE = Path(__file__).resolve().parents[2] / "tangoflux" / "miniature"
+
+RECORDINGS = 8000
+RECORDINGS_SEED = 401
+BATCH_SIZE = 32
+HELDOUT_CLIPS = 64
+
+Log = Callable[[str], None]
+
+
+def train_stage(stage: Stage, directory: Path, policy_steps: int) -> None:
+    """Trains one model in this process, with one thread; resumes a stage that was interrupted."""
+    torch.set_num_threads(1)
+    log, output, cache = log_with_time(), directory / stage, directory / "cache"
+    if stage == "vae":
+        train_vae(output, cache, log, VaeTraining())
+    elif stage == "decoder":
+        train_decoder(directory / "vae", output, cache, log, DECODER_TRAINING)
+    elif stage == "detector":
+        train_detector(output, cache, log)
+    elif stage == "policy":
+        _train_policy(directory / "vae", output, policy_steps, log)
+    else:
+        train_clap(output, cache, "reward" if stage == "clap" else "judge", log)
+    (output / "done.json").write_text(json.dumps({"stage": stage}) + "\n")
+
+
+def is_done(directory: Path, stage: Stage) -> bool:
+    """Whether the stage is complete."""
+    return (directory / stage / "done.json").is_file()
+
+
+def install(directory: Path, rows: Mapping[str, Figure]) -> None:
+    """Replaces the package's weights by those of the build, with their quality table."""
+    shutil.rmtree(PACKAGE, ignore_errors=True)
+    for source, target in (("policy/base", "policy"), ("clap", "clap"), ("judge", "judge"), ("detector", "detector")):
+        shutil.copytree(directory / source, PACKAGE / target, ignore=shutil.ignore_patterns("done.json"))
+    shutil.copy(directory / "decoder" / "vae.safetensors", PACKAGE / "policy")
+    (PACKAGE / "QUALITY.md").write_text(
+        "# Quality of the miniature\n\nWritten by `python jobs/build_miniature.py --install`. Held-out scenes are "
+        "combinations of sounds that are in no scene of the policy's pretraining; the models that measure (the "
+        "detector and both CLAPs) were trained on all combinations. The policy samples with 12 Euler steps and "
+        "guidance 3; changes are paired.\n\n" + table(rows)
+    )
+    (PACKAGE / "quality.json").write_text(json.dumps({k: asdict(v) for k, v in rows.items()}, indent=2) + "\n")
+    print(f"installed {directory_size(PACKAGE) / 1e6:.1f} MB into {PACKAGE}")
+
+
+def log_with_time() -> Log:
+    """A function that prints lines with the seconds since now."""
+    started = time.monotonic()
+    return lambda line: print(f"[{time.monotonic() - started:6.0f} s] {line}", flush=True)
+
+
+def _train_policy(codec_dir: Path, output: Path, steps: int, log: Log) -> None:
+    """The base policy, by the jobs that users run, and the policy after a quarter more steps."""
+    initial, clips = output / "initial", output / "prepared"
+    if not (initial / "tangoflux.safetensors").exists():
+        save_initial_policy(codec_dir, initial)
+    manifest = write_recordings(output / "recordings", RECORDINGS, RECORDINGS_SEED, log)
+    prepare.run(PrepareJob(manifest=manifest, policy=str(initial), output=clips))
+    base, longer = output / "training-base", output / "training-longer"
+    pretrain.run(_pretraining(clips, initial, base, steps, 1.5e-3, "linear"))
+    # At the rate that the schedule had shortly before its end.
+    pretrain.run(_pretraining(clips, base / "policy", longer, steps // 4, 7.5e-5, "constant"))
+    for training, name in ((base, "base"), (longer, "longer")):
+        TangoFlux.from_pretrained(training / "policy").save_pretrained(output / name, torch.float16)
+
+
+def _pretraining(clips: Path, policy: Path, output: Path, steps: int, rate: float, schedule: Schedule) -> PretrainJob:
+    return PretrainJob(
+        clips=clips,
+        init_policy=str(policy),
+        output=output,
+        train_text_encoder=True,
+        heldout_clips=HELDOUT_CLIPS,
+        max_steps=steps,
+        validate_every=500,
+        sample_every=1000,
+        learner=PretrainingOptions(
+            epochs=-(-steps * BATCH_SIZE // (RECORDINGS - HELDOUT_CLIPS)),
+            batch_size=BATCH_SIZE,
+            micro_batch_size=16,
+            learning_rate=rate,
+            schedule=schedule,
+            warmup_steps=min(200, steps // 10),
+            threads=1,
+            weight_decay=0.01,
+            ema_decay=0.998,
+        ),
+    )
