@@ -1,4 +1,4 @@
-"""The files from which clusters are made, and what a job ships there. Nothing here reaches a cloud."""
+"""The cluster files, and what a job ships to a cluster. No test contacts a cloud."""
 
 from __future__ import annotations
 
@@ -29,14 +29,14 @@ def read(name: str) -> dict[str, Any]:
 
 @pytest.fixture
 def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """Ray's validation looks for the token, and for local clusters keeps a state file."""
+    """An empty home: Ray's validation looks for the token there, and writes a state file for local clusters."""
     monkeypatch.setenv("HOME", str(tmp_path))
     monkeypatch.chdir(REPOSITORY)
     return tmp_path
 
 
 @pytest.mark.parametrize("name", ["cluster.yaml", "cluster-local.yaml"])
-def test_ray_takes_the_cluster_file(name: str, home: Path) -> None:
+def test_ray_accepts_the_cluster_file(name: str, home: Path) -> None:
     config = prepare_config(read(name))
     validate_config(config)
     starts = config["head_start_ray_commands"] + config["worker_start_ray_commands"]
@@ -45,7 +45,7 @@ def test_ray_takes_the_cluster_file(name: str, home: Path) -> None:
 
 
 @pytest.mark.parametrize("name", ["cluster.yaml", "cluster-local.yaml"])
-def test_a_cluster_gets_what_a_job_would_ship(name: str) -> None:
+def test_a_cluster_gets_the_files_that_a_job_ships(name: str) -> None:
     config = read(name)
     assert config["rsync_filter"] == [".rayignore"] and "rsync_exclude" not in config
     docker = (REPOSITORY / ".dockerignore").read_text().splitlines()[1:]
@@ -55,7 +55,7 @@ def test_a_cluster_gets_what_a_job_would_ship(name: str) -> None:
     assert left | {".*_cache"} == {line.removeprefix("**/") for line in docker}
 
 
-def test_every_worker_of_the_cluster_config_fits_a_node_of_its_own_kind() -> None:
+def test_every_worker_of_the_cluster_config_fits_a_node_of_its_type() -> None:
     config = load_config(["--config", "cluster"])
     kinds = {node.name: node for node in addable_nodes(read("cluster.yaml"), {})}
     for kind, workers in (("rollout", config.rollouts), ("reward", config.rewards)):
@@ -63,9 +63,9 @@ def test_every_worker_of_the_cluster_config_fits_a_node_of_its_own_kind() -> Non
         most = PoolSize.parse(workers.workers).most
         assert asked.resources[kind] == 1
         assert place([asked], [kinds[kind]]) == {kind: {kind: asked.count}}
-        assert kinds[kind].count >= most, "there are nodes enough for the largest pool"
+        assert kinds[kind].count >= most, "enough nodes for the largest pool"
     assert place([learner_request(config.learner)], [kinds["learner"]])["learner ranks"] == {"learner": 4}
-    assert config.learner.beta == 2000, "all else is the paper's"
+    assert config.learner.beta == 2000, "everything else is the paper's"
 
 
 @pytest.mark.parametrize(("name", "cluster"), [("rayjob", "rayClusterSpec"), ("rayservice", "rayClusterConfig")])
@@ -86,7 +86,7 @@ def test_the_manifests_have_the_groups_of_the_cluster_file(name: str, cluster: s
     assert {6379, 8265, 8080} <= ports
 
 
-def test_the_service_of_the_manifest_has_options_that_there_are_and_a_key() -> None:
+def test_the_service_of_the_manifest_has_valid_options_and_a_key() -> None:
     spec = read("deploy/rayservice.yaml")["spec"]
     assert host_of(yaml.safe_load(spec["serveConfigV2"])) == "0.0.0.0"
     head = spec["rayClusterConfig"]["headGroupSpec"]["template"]["spec"]["containers"][0]
@@ -98,7 +98,7 @@ def test_the_service_of_the_cluster_listens_on_loopback() -> None:
 
 
 def host_of(service: dict[str, Any]) -> str:
-    """Where a Serve config listens, whose options are checked."""
+    """The address on which a Serve config listens; checks its options."""
     config = ServeDeploySchema.model_validate(service)
     [application] = config.applications
     assert application.import_path == "serve.app:app"
@@ -107,13 +107,13 @@ def host_of(service: dict[str, Any]) -> str:
     return config.http_options.host
 
 
-def test_the_job_of_the_manifest_has_options_that_there_are() -> None:
+def test_the_job_of_the_manifest_has_valid_options() -> None:
     _, script, *options = read("deploy/rayjob.yaml")["spec"]["entrypoint"].split()
     assert (REPOSITORY / script).is_file()
     assert load_config(options).rollouts.resources == {"rollout": 1}
 
 
-def test_a_job_ships_the_code_and_the_miniature_and_little_else(tmp_path: Path) -> None:
+def test_a_job_ships_the_code_and_the_miniature_and_nothing_large(tmp_path: Path) -> None:
     package = tmp_path / "package.zip"
     create_package(str(REPOSITORY), package, include_gitignore=True)
     with zipfile.ZipFile(package) as content:
@@ -123,4 +123,4 @@ def test_a_job_ships_the_code_and_the_miniature_and_little_else(tmp_path: Path) 
     assert {"jobs/crpo.py", "jobs/options/configs/cluster.yaml", "actors/pools/pool.py"} <= names
     left = {"runs", ".git", ".venv", "tests", "build", "benchmarks", "tangoflux.egg-info"}
     assert not left & {name.split("/")[0] for name in names}
-    assert package.stat().st_size < 20e6, "every node fetches it before it starts"
+    assert package.stat().st_size < 20e6, "every node downloads it before it starts"

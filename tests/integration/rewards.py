@@ -1,4 +1,4 @@
-"""Small rewards for runs with random policies, named in options as ``tests.integration.rewards:Class``."""
+"""Small rewards for runs with random policies, given in options as ``tests.integration.rewards:Class``."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 
 class Loudness:
-    """Louder is better, which is enough to rank what a random policy samples."""
+    """Prefers louder audio, which is enough to rank samples of a random policy."""
 
     name = "loudness"
     checkpoint = "none"
@@ -23,10 +23,10 @@ class Loudness:
         return np.array([np.sqrt(np.mean(np.square(waveform, dtype=np.float64))) for waveform in waveforms])
 
 
-class FailsForDogs(Loudness):
-    """Raises for some prompts and gives NaN for others."""
+class FailsForDogsAndBells(Loudness):
+    """Raises for prompts with a dog and returns NaN for those with a bell."""
 
-    name = "fails for dogs"
+    name = "fails for dogs and bells"
 
     def __call__(
         self, prompts: Sequence[str], waveforms: Sequence[NDArray[np.float32]], sample_rate_hz: int
@@ -38,7 +38,7 @@ class FailsForDogs(Loudness):
 
 
 class DeadlyFirst(Loudness):
-    """Ends the worker that hears a dog in the first of three prompts about one."""
+    """Kills the worker that scores the first of the three prompts about a dog."""
 
     name = "deadly"
 
@@ -51,7 +51,7 @@ class DeadlyFirst(Loudness):
 
 
 class Slow(Loudness):
-    """Takes its time, so that a run can be looked at."""
+    """Sleeps for 1 s a prompt, so that a run can be inspected and resized while it is live."""
 
     name = "slow"
 

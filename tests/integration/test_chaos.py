@@ -1,4 +1,4 @@
-"""Whole runs whose processes are killed, beside undisturbed ones."""
+"""Whole runs whose processes are killed, compared with undisturbed ones."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ TINY = (
 
 
 def chaos(*arguments: object) -> str:
-    """The script's output, from a process of its own: it ends nodes, and others' Ray must not notice."""
+    """The script's output; a separate process, because it kills nodes, which must not affect this one's Ray."""
     command = [sys.executable, "jobs/chaos.py", *map(str, arguments), *TINY]
     environment = os.environ | {"PYTHONPATH": str(REPOSITORY)}
     ended = subprocess.run(
@@ -33,7 +33,7 @@ def chaos(*arguments: object) -> str:
 
 
 @pytest.mark.ray
-def test_a_run_of_which_anything_dies_has_the_same_data_and_policy(tmp_path: Path, tiny_policy_dir: Path) -> None:
+def test_a_run_whose_processes_are_killed_has_the_same_data_and_policy(tmp_path: Path, tiny_policy_dir: Path) -> None:
     output = tmp_path / "chaos"
     kinds = ("rollout", "writer", "learner", "driver")
     said = chaos(
@@ -66,6 +66,6 @@ def test_three_iterations_survive_twenty_kills_of_every_kind(tmp_path: Path, tin
         (["--bta", "1"], "unknown option --bta; did you mean --beta?"),
     ],
 )
-def test_what_cannot_be_done_is_refused_before_anything_starts(arguments: list[str], said: str) -> None:
+def test_bad_options_are_refused_before_anything_starts(arguments: list[str], said: str) -> None:
     with pytest.raises(ConfigError, match=said):
         main(arguments)

@@ -1,4 +1,4 @@
-"""Runs whose pools are scaled, and whose chunks end their workers."""
+"""Runs whose pools are resized, and whose chunks kill their workers."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ pytestmark = [pytest.mark.ray, pytest.mark.slow]
 __all__ = ["prompts"]
 
 
-def test_a_live_run_is_scaled_from_another_process_and_its_data_are_whole(
+def test_a_live_run_is_resized_from_another_process_and_its_data_are_complete(
     tmp_path: Path, tiny_policy_dir: Path, prompts: Path
 ) -> None:
     run_dir = tmp_path / "run"
@@ -54,7 +54,7 @@ def test_a_live_run_is_scaled_from_another_process_and_its_data_are_whole(
     assert not (run_dir / "pools.json").exists()
 
 
-def test_a_chunk_that_ends_its_workers_is_set_aside_and_the_iteration_goes_on(
+def test_an_iteration_continues_without_a_chunk_that_kills_its_workers(
     ray_session: None, tmp_path: Path, tiny_policy_dir: Path, prompts: Path
 ) -> None:
     run_dir = tmp_path / "run"
@@ -75,7 +75,7 @@ def test_a_chunk_that_ends_its_workers_is_set_aside_and_the_iteration_goes_on(
     assert event["heldout"]["reward"]["mean"] is not None  # type: ignore[index]
 
 
-def test_what_was_set_aside_is_not_tried_again_once_a_policy_was_trained_without_it(
+def test_a_failed_chunk_is_not_retried_once_a_policy_was_trained_without_it(
     ray_session: None, tmp_path: Path, tiny_policy_dir: Path, prompts: Path
 ) -> None:
     run_dir = tmp_path / "run"
@@ -84,7 +84,7 @@ def test_what_was_set_aside_is_not_tried_again_once_a_policy_was_trained_without
     rollouts = run_dir / "rollouts" / "i0001"
     record = FailedChunks(rollouts)
     chunk = Chunk(2, 1, (Prompt(id="p", text="a prompt", duration_s=0.5),), ((0, 1, 2),))
-    record.add(chunk, WorkerError("it ended its workers"))
+    record.add(chunk, WorkerError("it killed its workers"))
     (rollouts / "part-00002.parquet").unlink()
     metrics = run_dir / "metrics.jsonl"
     metrics.write_text(before_close(metrics.read_text(), 1))

@@ -1,6 +1,6 @@
-"""`--config tangoflux`, as it stands, against a hub on this machine: files of the published names, formats and keys.
+"""`--config tangoflux` with a hub on this machine that has files of the published names, formats and keys.
 
-Only sizes are small, and the processors are these: the names, precisions and LoRA are those of the paper's config.
+Only the sizes and devices differ from the paper's config; names, precisions and LoRA do not.
 """
 
 from __future__ import annotations
@@ -80,7 +80,7 @@ def test_the_papers_config_runs_from_names_on_the_hub_to_adapters(hub: LocalHub,
     rollouts = ShardWriter(run_dir / "rollouts" / "i0001").read(["reward_model"])
     assert set(rollouts["reward_model"].to_pylist()) == {"630k-audioset-best"}
     first_steps = [step for step in events(run_dir, "step") if step["step"] == 1]
-    # Each iteration begins with the policy as its own reference.
+    # At the start of each iteration, policy and reference are equal.
     assert [step["dpo_loss"] for step in first_steps] == pytest.approx([math.log(2)] * 2, rel=1e-6)
     assert set(events(run_dir, "iteration")[2]["heldout"]) == {"reward", "judge"}
     last = run_dir / "policies" / "v0002"

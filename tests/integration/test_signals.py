@@ -1,4 +1,4 @@
-"""Ctrl-C, SIGTERM and SIGKILL of a whole run: it ends at once, and --resume goes on without doing anything twice."""
+"""Ctrl-C, SIGTERM and SIGKILL of a whole run: it ends at once, and --resume continues it without repeating a step."""
 
 from __future__ import annotations
 
@@ -25,11 +25,11 @@ pytestmark = [pytest.mark.ray]
 __all__ = ["prompts"]
 
 LONG = ("--epochs", "40", "--checkpoint-every", "3")
-"""80 optimiser steps, so that there is time to interrupt them."""
+"""80 optimiser steps, which leaves time to interrupt them."""
 
 
 def start(policy: Path, prompts: Path, run_dir: Path, *more: str) -> subprocess.Popen[str]:
-    """A run in a process of its own."""
+    """A run in a separate process."""
     command = [sys.executable, "jobs/crpo.py", *options(policy, prompts, run_dir, *LONG, *more)]
     environment = os.environ | {"PYTHONPATH": str(REPOSITORY)}
     return subprocess.Popen(
@@ -39,7 +39,7 @@ def start(policy: Path, prompts: Path, run_dir: Path, *more: str) -> subprocess.
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
         text=True,
-        # Where these tests run in the background of a shell, Ctrl-C is ignored, and children inherit that.
+        # A shell ignores Ctrl-C for the tests if it runs them in the background, and child processes inherit that.
         preexec_fn=partial(signal.signal, signal.SIGINT, signal.SIG_DFL),
     )
 
@@ -52,7 +52,7 @@ def wait_for(run: subprocess.Popen[str], happened: Callable[[], bool]) -> None:
 
 
 def end(run: subprocess.Popen[str], signum: signal.Signals) -> tuple[str, float, list[psutil.Process]]:
-    """Sends the signal; returns the output, seconds to the end and the processes that were left a moment later."""
+    """Sends the signal; returns the output, the seconds until the end, and child processes still alive 10 s later."""
     family = psutil.Process(run.pid).children(recursive=True)
     started = time.monotonic()
     run.send_signal(signum)
@@ -71,7 +71,7 @@ def end(run: subprocess.Popen[str], signum: signal.Signals) -> tuple[str, float,
         pytest.param(signal.SIGTERM, 143, "policies/v0001", marks=pytest.mark.slow),
     ],
 )
-def test_an_interrupted_run_ends_at_once_with_one_line_and_leaves_no_process(
+def test_an_interrupted_run_ends_at_once_with_one_line_and_no_process_left(
     tmp_path: Path, tiny_policy_dir: Path, prompts: Path, signum: signal.Signals, status: int, file: str
 ) -> None:
     run_dir = tmp_path / "run"
@@ -86,20 +86,22 @@ def test_an_interrupted_run_ends_at_once_with_one_line_and_leaves_no_process(
 
 
 @pytest.mark.slow
-def test_after_the_drivers_sigkill_resume_redoes_no_step_beyond_the_last_checkpoint(
+def test_resume_after_the_drivers_sigkill_logs_every_step_once(
     tmp_path: Path, tiny_policy_dir: Path, prompts: Path
 ) -> None:
-    run_dir, whole = tmp_path / "run", tmp_path / "whole"
+    run_dir, undisturbed = tmp_path / "run", tmp_path / "undisturbed"
     run = start(tiny_policy_dir, prompts, run_dir)
     wait_for(run, lambda: any(run_dir.glob("learner/i0001/checkpoints/*/step-*/state.json")))
     end(run, signal.SIGKILL)
     before = [row["step"] for row in events(run_dir, "step")]
     assert main(["--run-dir", str(run_dir), "--resume"]) == 0
-    assert [row["step"] for row in events(run_dir, "step")] == list(range(1, 81)), "every step once, in its order"
-    assert len(before) < 80, "there was something left to do"
-    assert main(options(tiny_policy_dir, prompts, whole, *LONG)) == 0
+    assert [row["step"] for row in events(run_dir, "step")] == list(range(1, 81)), "every step once, in order"
+    assert len(before) < 80, "the run was killed before its last step"
+    assert main(options(tiny_policy_dir, prompts, undisturbed, *LONG)) == 0
     for part in ("rollouts", "preferences"):
-        assert canonical_sha256(table(run_dir, part)) == canonical_sha256(table(whole, part))
-    first, second = (load_file(path / "policies" / "v0001" / "tangoflux.safetensors") for path in (run_dir, whole))
+        assert canonical_sha256(table(run_dir, part)) == canonical_sha256(table(undisturbed, part))
+    first, second = (
+        load_file(path / "policies" / "v0001" / "tangoflux.safetensors") for path in (run_dir, undisturbed)
+    )
     assert all(torch.equal(first[name], second[name]) for name in first)
     assert not list(run_dir.glob("learner/*/checkpoints"))

@@ -1,4 +1,4 @@
-"""Runs that are submitted to a head on this machine, as `ray job submit` does from elsewhere."""
+"""Runs that are submitted with `ray job submit` to a head on this machine."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ SMALL = (
 
 
 class Head:
-    """A Ray head that asks for a token, ended by its processes' ids."""
+    """A Ray head with token authentication."""
 
     def __init__(self, directory: Path) -> None:
         with socket.socket() as listener:
@@ -36,12 +36,12 @@ class Head:
         home.mkdir()
         self._environment = os.environ | {"HOME": str(home), "RAY_AUTH_MODE": "token", "NO_COLOR": "1"}
         self._environment |= {"RAY_API_SERVER_ADDRESS": f"http://127.0.0.1:{self._port}"}
-        # As on a cluster, where the environment's "python" is the one with this project.
+        # As on a cluster, "python" is the one that has this project installed.
         self._environment["PATH"] = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
         self.ray("get-auth-token", "--generate")
         options = ["--head", "--port=0", "--num-cpus=2", "--dashboard-host=127.0.0.1", "--block"]
         options += [f"--dashboard-port={self._port}", "--disable-usage-stats", f"--temp-dir={directory / 'r'}"]
-        options += ["--dashboard-agent-listen-port=0"]  # another Ray on this machine may have the usual one
+        options += ["--dashboard-agent-listen-port=0"]  # another Ray on this machine may use the default port
         self._process = subprocess.Popen(
             [*self._command, "start", *options], env=self._environment, stdout=subprocess.DEVNULL, cwd=directory
         )
@@ -55,18 +55,18 @@ class Head:
         return [str(Path(sys.executable).with_name("ray"))]
 
     def ray(self, *arguments: str, check: bool = True) -> subprocess.CompletedProcess[str]:
-        """A command of ``ray``'s, from the checkout."""
+        """Runs a ``ray`` command in the checkout."""
         command = [*self._command, *arguments]
         return subprocess.run(
             command, env=self._environment, cwd=REPOSITORY, capture_output=True, text=True, timeout=400, check=check
         )
 
     def submit(self, name: str, *arguments: str) -> str:
-        """Submits a run and follows it to its end; returns what was printed."""
+        """Submits a run and waits for its end; returns the output."""
         options = ["--submission-id", name, "--working-dir", ".", *arguments]
         until = time.monotonic() + 60
         ended = self.ray("job", "submit", *options, check=False)
-        while "No available agent" in ended.stderr and time.monotonic() < until:  # the head has begun, not all of it
+        while "No available agent" in ended.stderr and time.monotonic() < until:  # the head is still starting
             time.sleep(1)
             ended = self.ray("job", "submit", *options, check=False)
         assert ended.returncode == 0, ended.stdout + ended.stderr
@@ -81,7 +81,7 @@ class Head:
 
 @pytest.fixture(scope="module")
 def head(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Head]:
-    # Sockets have short paths.
+    # Paths of sockets must be short.
     head = Head(Path(tmp_path_factory.mktemp("h")))
     yield head
     head.close()
@@ -97,13 +97,13 @@ def test_a_submitted_run_succeeds_and_its_log_is_plain_lines(head: Head, tmp_pat
     assert "succeeded" in head.ray("job", "status", "first").stdout
     log = head.ray("job", "logs", "first").stdout
     assert "iteration 1/1 · rollouts · done in" in log
-    ours = [line for line in log.splitlines() if " cli.py:" not in line]  # Ray's own line is coloured
+    ours = [line for line in log.splitlines() if " cli.py:" not in line]  # Ray's own lines are coloured
     assert not [line for line in ours if "\x1b" in line or "\r" in line]
     assert kinds(run_dir)[-1] == "end"
     assert (run_dir / "report.html").is_file() and (run_dir / "policies" / "v0001").is_dir()
 
 
-def test_a_submitted_run_that_was_stopped_goes_on_with_resume(head: Head, tmp_path: Path) -> None:
+def test_a_submitted_run_that_was_stopped_continues_with_resume(head: Head, tmp_path: Path) -> None:
     run_dir = tmp_path / "run"
     run = ["python", "jobs/crpo.py", "--run-dir", str(run_dir)]
     head.submit("second", "--no-wait", "--", *run, *SMALL)

@@ -70,6 +70,8 @@ def test_results_lost_with_a_node_are_recomputed_on_a_new_node(cluster: Cluster)
         assert number not in results, "every input yields one result"
         results[number] = value
     assert results == {number: float(number) for number in range(16)}
+    status = makers.status()
+    assert status.deaths == 1 and status.retried >= 1, "the item that ran on the lost node"
 
 
 def test_pools_are_released_for_the_learner_unless_it_fits_on_one_node(cluster: Cluster) -> None:
