@@ -38,6 +38,13 @@ def test_the_tree_names_every_module_once() -> None:
     assert sorted(described()) == sorted(str(file.relative_to(REPOSITORY)) for file in files)
 
 
+def test_the_other_files_in_the_tree_exist() -> None:
+    [others] = [block.text for block in blocks(PAGE) if "Makefile" in block.text]
+    for line in others.splitlines():
+        for name in re.split(r"\s{2,}", line)[0].split(", "):
+            assert (REPOSITORY / name).exists(), name
+
+
 def test_the_checks_by_hand_are_those_of_make_test() -> None:
     makefile = (
         (REPOSITORY / "Makefile").read_text(encoding="utf-8").replace("$(BIN)", ".venv/bin").replace(" $(ARGS)", "")
