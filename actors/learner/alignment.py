@@ -1,4 +1,4 @@
-"""Alignment as a task of the learner: CRPO or DPO-FM on preference pairs, measured before and after."""
+"""Alignment, the training task on preference pairs, with metrics before and after the training."""
 
 from __future__ import annotations
 
@@ -8,32 +8,37 @@ from typing import Any
 from torch import Tensor
 
 from actors.learner.batches import NoiseKey, PairData, epoch_order, split_heldout
-from actors.learner.objective import Measurer, means, pair_losses
-from actors.learner.settings import LearnerJob
+from actors.learner.pair_losses import Measurer, means, pair_losses
+from actors.learner.settings import AlignmentSettings
 from actors.learner.task import Velocity
 from tangoflux.errors import DataError
 from tangoflux.model.policy import Policy
 from tangoflux.model.reference import Reference
 
 PROBE_PAIRS = 32
-"""Most training pairs on which start and end are compared."""
+"""The most training pairs on which start and end are compared."""
 HELDOUT_DRAWS = 4
-"""Noises per held-out pair: there are few pairs, and one noise says little of a pair."""
+"""Noises per held-out pair: pairs are few, and a single noise says little about a pair."""
 
 
 class Alignment:
     """The pairs of an iteration, with the policy at its start as the reference."""
 
-    def __init__(self, job: LearnerJob, data: PairData, reference: Reference) -> None:
-        """Takes the reference frozen, on the device and in the precision of the training.
+    def __init__(
+        self, settings: AlignmentSettings, seed: int, iteration: int, data: PairData, reference: Reference
+    ) -> None:
+        """Splits the pairs.
+
+        Args:
+            reference: frozen, on the device and in the precision of the training.
 
         Raises:
-            DataError: the pairs are not of this policy's size.
+            DataError: the latents have another number of channels than the policy's.
         """
         _check_channels(data, reference)
-        self.settings, self.data, self.reference = job.settings, data, reference
-        self.rows, self.heldout_rows = split_heldout(len(data), self.settings.heldout_pairs, job.seed, job.iteration)
-        self._run = (job.seed, job.iteration)
+        self.settings, self.data, self.reference = settings, data, reference
+        self.rows, self.heldout_rows = split_heldout(len(data), settings.heldout_pairs, seed, iteration)
+        self._run = (seed, iteration)
 
     def order(self, key: NoiseKey) -> list[int]:
         """A random permutation."""
@@ -44,21 +49,21 @@ class Alignment:
         return self.data.num_frames[row]
 
     def losses(self, policy: Velocity, rows: Sequence[int], key: NoiseKey) -> tuple[Tensor, Tensor]:
-        """The objective of some pairs."""
+        """The objective (B,) of the pairs at ``rows``, and ``PairLosses.sums``."""
         batch = self.data.batch(rows, key).to(self.reference.device)
         losses = pair_losses(policy, self.reference, batch, self.settings.objective, self.settings.beta)
         return losses.loss, losses.sums()
 
     def means(self, sums: Tensor) -> dict[str, float]:
-        """See ``learner_objective.means``."""
+        """See ``pair_losses.means``."""
         return means(sums)
 
     def initial_metrics(self, policy: Policy) -> dict[str, Any]:
-        """Losses and gradient norms at the start, and how many pairs there are."""
+        """Losses and gradient norms at the start, and the number of training pairs."""
         return {"start": self._measure(policy), "pairs": len(self.rows)}
 
     def final_metrics(self, load_new: Callable[[], Policy]) -> dict[str, Any]:
-        """The same at the end, and the share of unseen pairs that the new policy ranks as the reward did."""
+        """The same at the end, and the share of held-out pairs that the new policy ranks as the reward did."""
         policy, accuracy = load_new(), None
         if self.heldout_rows:
             keys = [(*self._run, f"held out {draw}") for draw in range(HELDOUT_DRAWS)]
@@ -66,7 +71,7 @@ class Alignment:
         return {"end": self._measure(policy), "heldout_pair_accuracy": accuracy}
 
     def _measure(self, policy: Policy) -> dict[str, Any]:
-        """Losses and gradient norms on the probe: some training pairs, with a noise that no epoch uses."""
+        """Losses and gradient norms on the probe: some training pairs, with noise that no epoch uses."""
         key = (*self._run, "probe")
         rows = epoch_order(self.rows, key)[:PROBE_PAIRS]
         losses, grad_norm = self._measurer().probe(policy, rows, key)
@@ -82,4 +87,6 @@ class Alignment:
 def _check_channels(data: PairData, policy: Reference) -> None:
     channels, expected = data.chosen[0].shape[1], policy.config.in_channels
     if channels != expected:
-        raise DataError(f"the pairs' latents have {channels} channels, the policy {expected}: were they made by it?")
+        raise DataError(
+            f"the pairs' latents have {channels} channels, the policy {expected}: did another policy make them?"
+        )

@@ -1,6 +1,6 @@
-"""Which pairs an optimiser step sees, in what order, and with what noise.
+"""Which pairs an optimiser step sees, in which order, and with which noise.
 
-All of it follows from (seed, iteration, epoch, pair id) and the global batch size. The number of ranks only decides
+All of this follows from (seed, iteration, epoch, pair id) and the global batch size. The number of ranks only decides
 which rank computes which pairs of a global batch.
 """
 
@@ -17,13 +17,14 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from actors.learner.schedule import num_heldout
 from actors.learner.settings import LearnerSettings
 from tangoflux.data.records import latents_array
 from tangoflux.flow import logit_normal_sigma
 from tangoflux.seeding import seeded_generator
 
 COLUMNS = ("prompt_id", "prompt", "duration_s", "num_frames", "chosen_latents", "rejected_latents")
-"""What the learner reads of a preference dataset."""
+"""The columns of a preference dataset that the learner reads."""
 
 NoiseKey = tuple[int, int, int | str]
 """Run seed, iteration and epoch (or the name of a measurement)."""
@@ -38,7 +39,7 @@ class PairBatch:
         duration_s: (B,) seconds.
         chosen, rejected: (B, F, C) latents.
         noise: (B, F, C) and sigma: (B,), shared by chosen and rejected.
-        frame_mask: (B, F), true for a pair's own frames.
+        frame_mask: (B, F), true for a pair's frames, false for padding.
     """
 
     prompts: list[str]
@@ -50,13 +51,13 @@ class PairBatch:
     frame_mask: Tensor
 
     def to(self, device: torch.device) -> PairBatch:
-        """The same on another device."""
+        """A copy on another device."""
         tensors = (self.duration_s, self.chosen, self.rejected, self.noise, self.sigma, self.frame_mask)
         return PairBatch(self.prompts, *(tensor.to(device) for tensor in tensors))
 
 
 class PairData:
-    """A preference dataset in memory; its latents stay where Arrow has them (shared memory, under Ray)."""
+    """A preference dataset in memory; its latents stay in Arrow's buffers (under Ray, in shared memory)."""
 
     def __init__(self, tables: Sequence[pa.Table]) -> None:
         prompt_ids = [value for table in tables for value in table["prompt_id"].to_pylist()]
@@ -64,7 +65,7 @@ class PairData:
         self.prompts = [value for table in tables for value in table["prompt"].to_pylist()]
         self.duration_s = [value for table in tables for value in table["duration_s"].to_pylist()]
         self.num_frames = [value for table in tables for value in table["num_frames"].to_pylist()]
-        # A row of an array is a view, so that nothing is copied before a batch is made.
+        # A row of an array is a view: nothing is copied before a batch needs it.
         self.chosen = [row for table in tables for row in latents_array(table["chosen_latents"])]
         self.rejected = [row for table in tables for row in latents_array(table["rejected_latents"])]
 
@@ -96,10 +97,10 @@ def pair_noise(key: NoiseKey, pair_id: str, frames: int, channels: int) -> tuple
     return logit_normal_sigma(1, source), torch.randn(frames, channels, generator=source)
 
 
-def split_heldout(pairs: int, heldout_pairs: int, seed: int, iteration: int) -> tuple[list[int], list[int]]:
-    """Rows to train on and rows to hold out (at most an eighth), both in their own order."""
-    heldout = min(heldout_pairs, pairs // 8)
-    permutation = torch.randperm(pairs, generator=seeded_generator("learner heldout", seed, iteration)).tolist()
+def split_heldout(rows: int, most: int, seed: int, iteration: int) -> tuple[list[int], list[int]]:
+    """Rows to train on and rows to hold out (see ``num_heldout``), both in ascending order."""
+    heldout = num_heldout(rows, most)
+    permutation = torch.randperm(rows, generator=seeded_generator("learner heldout", seed, iteration)).tolist()
     return sorted(permutation[heldout:]), sorted(permutation[:heldout])
 
 
@@ -109,28 +110,23 @@ def epoch_order(rows: Sequence[int], key: NoiseKey) -> list[int]:
     return [rows[index] for index in permutation.tolist()]
 
 
-def steps_per_epoch(pairs: int, batch_size: int) -> int:
-    """Optimiser steps of an epoch; the last one may see fewer pairs."""
-    return -(-pairs // batch_size)
-
-
 def micro_steps(settings: LearnerSettings) -> int:
-    """Forward passes of a rank in an optimiser step: the same for every rank and step, as DeepSpeed needs."""
+    """Forward passes of a rank in an optimiser step: the same for every rank and step, as DeepSpeed requires."""
     rank_pairs = -(-settings.batch_size // settings.workers)
     return -(-rank_pairs // settings.micro_batch_size)
 
 
 def rank_share(batch: Sequence[int], settings: LearnerSettings, rank: int) -> list[list[int]]:
-    """A rank's rows of a global batch, as one list a micro-step.
+    """A rank's rows of a global batch, one list per micro-step.
 
-    A list is empty where an uneven batch leaves a rank nothing to do in a micro-step.
+    A list is empty where an uneven batch has no row for this rank and micro-step.
     """
     rows, size = batch[rank :: settings.workers], settings.micro_batch_size
     return [list(rows[index * size : (index + 1) * size]) for index in range(micro_steps(settings))]
 
 
 def _unique(prompt_ids: list[str]) -> list[str]:
-    """Pair ids: the prompt's, numbered from the second pair of a prompt on (people may rate several)."""
+    """Pair ids: the prompt's, numbered from its second pair on (people may rate several pairs of a prompt)."""
     seen: Counter[str] = Counter()
     pair_ids: list[str] = []
     for prompt_id in prompt_ids:

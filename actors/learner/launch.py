@@ -27,7 +27,14 @@ from actors.learner.checkpoint import checkpoint_progress, latest_checkpoint
 from actors.learner.mailbox import MailboxActor
 from actors.learner.pairs import fingerprint, read_pairs
 from actors.learner.rank import run_rank
-from actors.learner.settings import LearnerJob, LearnerResult, LearnerSettings, Pretraining, PretrainingResult
+from actors.learner.settings import (
+    AlignmentSettings,
+    LearnerJob,
+    LearnerResult,
+    LearnerSettings,
+    PretrainingResult,
+    PretrainingSettings,
+)
 from actors.pools.worker_slot import START_TIMEOUT_S, WorkerError, first_line
 from actors.storage.arrow_filesystem import arrow_filesystem
 from actors.storage.object_store import ObjectStorePath
@@ -69,7 +76,7 @@ def train(
     preferences_dir: Path | ObjectStorePath,
     policy_dir: Path | ObjectStorePath,
     output_dir: Path | ObjectStorePath,
-    settings: LearnerSettings,
+    settings: AlignmentSettings,
     iteration: int,
     seed: int,
     on_step: OnEvent | None = None,
@@ -118,8 +125,7 @@ def train(
 def pretrain(
     policy_dir: Path,
     output_dir: Path,
-    settings: LearnerSettings,
-    pretraining: Pretraining,
+    settings: PretrainingSettings,
     seed: int,
     on_event: OnEvent | None = None,
 ) -> PretrainingResult:
@@ -130,7 +136,7 @@ def pretrain(
     Args:
         policy_dir: the policy to begin with, in the published layout.
         output_dir: where ``weights.safetensors`` and checkpoints go; all ranks must see it under this path.
-        seed: with the clips, ``settings`` and ``pretraining`` it decides the result.
+        seed: with the clips and ``settings`` it decides the result.
         on_event: called in this thread with each step, validation and set of samples, soon after it; see ``train``.
 
     Raises:
@@ -140,7 +146,7 @@ def pretrain(
     started = time.monotonic()
     output = output_dir.resolve()
     weights, checkpoints = output / "weights.safetensors", output / "checkpoints"
-    job = LearnerJob(policy_dir.resolve(), weights, checkpoints, settings, seed, PRETRAINING_ITERATION, pretraining)
+    job = LearnerJob(policy_dir.resolve(), weights, checkpoints, settings, seed, PRETRAINING_ITERATION)
     measured, restarts = _train(job, {}, on_event)
     seconds = time.monotonic() - started
     return PretrainingResult(weights, measured["clips"], measured["steps"], restarts, seconds)

@@ -1,49 +1,61 @@
-"""What happens on the way of a training: checkpoints, and validation and samples of a pretraining."""
+"""What happens at certain steps of a training: checkpoints, and in a pretraining validation and samples."""
 
 from __future__ import annotations
 
+import re
 from collections.abc import Generator, Iterator
 from contextlib import contextmanager
+from dataclasses import asdict
+from pathlib import Path
 from typing import Any
 
+import soundfile
 from torch import Tensor
 
 from actors.learner.checkpoint import Progress, save_checkpoint
 from actors.learner.engine import master_weights
 from actors.learner.moments import own_moments
 from actors.learner.pretraining import FlowMatching
-from actors.learner.samples import Sampler
-from actors.learner.settings import LearnerJob
+from actors.learner.settings import LearnerJob, PretrainingSettings
 from actors.learner.task import TrainingTask
+from actors.storage.atomic import atomic_write
 from actors.storage.stored_policy import local_policy
+from tangoflux.model.autoencoder import Autoencoder
 from tangoflux.model.policy import Policy
+from tangoflux.pipeline import TangoFlux
 
 
 class Milestones:
-    """Validates and samples with the weights that would be stored, on rank 0, and writes checkpoints on all ranks."""
+    """Validates and samples on rank 0 with the weights that would be stored, and writes checkpoints on all ranks."""
 
     def __init__(
         self, job: LearnerJob, task: TrainingTask, policy: Policy, average: dict[str, Tensor], rank: int
     ) -> None:
-        """Takes the policy that is trained, and on rank 0 its average where one is kept."""
-        self.plan, self.settings, self.checkpoints = job.pretraining, job.settings, job.checkpoints
+        """Loads what sampling needs.
+
+        Args:
+            policy: the one that is trained.
+            average: the weights' moving average on rank 0, otherwise or without an average empty.
+        """
+        self.settings, self.checkpoints = job.settings, job.checkpoints
         self.task, self.policy, self.average, self.rank = task, policy, average, rank
         self._sampler = None
-        if job.pretraining and rank == 0:
-            self._sampler = Sampler(job.pretraining, local_policy(job.policy_dir))
+        if isinstance(job.settings, PretrainingSettings) and job.settings.prompts and rank == 0:
+            self._sampler = Sampler(job.settings, local_policy(job.policy_dir))
 
     def reached(self, step: int, steps: int) -> Iterator[dict[str, Any]]:
-        """Validates and samples where that is due after ``step`` of ``steps``; gives an event for each."""
-        if self.plan is None or self.rank != 0:
+        """Validates and samples if that is due after ``step`` of ``steps``; yields an event for each."""
+        settings = self.settings
+        if not isinstance(settings, PretrainingSettings) or self.rank != 0:
             return
-        validates, samples = (_due(step, steps, every) for every in (self.plan.validate_every, self.plan.sample_every))
+        validates, samples = (_due(step, steps, every) for every in (settings.validate_every, settings.sample_every))
         if validates or samples:
             with self._stored_weights():
                 yield from self._validate(step) if validates else ()
                 yield from self._sample(step) if samples else ()
 
     def save(self, progress: Progress, steps: int, engine: Any) -> None:
-        """Writes a checkpoint, where one is due. Every rank calls it.
+        """Writes a checkpoint if one is due. Every rank calls it.
 
         Raises:
             ResourceError: the disk is full or the directory cannot be written.
@@ -61,14 +73,12 @@ class Milestones:
             yield {"event": "validation", "step": step, "loss": loss}
 
     def _sample(self, step: int) -> Iterator[dict[str, Any]]:
-        assert self._sampler is not None
-        files = self._sampler(self.policy, step)
-        if files:
-            yield {"event": "samples", "step": step, "files": files}
+        if self._sampler:
+            yield {"event": "samples", "step": step, "files": self._sampler.sample(self.policy, step)}
 
     @contextmanager
     def _stored_weights(self) -> Generator[None]:
-        """The average in the policy's place, as long as the block lasts."""
+        """Puts the average, if there is one, into the policy until the block ends."""
         parameters = dict(self.policy.named_parameters())
         trained = {name: parameters[name].detach().clone() for name in self.average}
         for name, value in self.average.items():
@@ -80,6 +90,35 @@ class Milestones:
             self.policy.train()
             for name, value in trained.items():
                 parameters[name].data.copy_(value)
+
+
+class Sampler:
+    """Samples the same prompts with the same noise at every call, so that people can hear the progress."""
+
+    def __init__(self, settings: PretrainingSettings, policy_dir: Path) -> None:
+        self.settings = settings
+        self._codec = Autoencoder.load(policy_dir)
+
+    def sample(self, policy: Policy, step: int) -> list[str]:
+        """Writes a FLAC file for each prompt; returns their paths relative to ``samples_dir``.
+
+        Raises:
+            ResourceError: the disk is full or the directory cannot be written.
+        """
+        settings = self.settings
+        captions, durations = zip(*settings.prompts, strict=True)
+        model = TangoFlux(policy, self._codec.to(policy.device))
+        audio = model.generate(list(captions), list(durations), **asdict(settings.sampling))
+        self._codec.to("cpu")
+        files = [f"step-{step:08d}/{index:02d}-{_file_name(caption)}.flac" for index, caption in enumerate(captions)]
+        for file, (waveform,) in zip(files, audio, strict=True):
+            with atomic_write(settings.samples_dir / file) as temporary:
+                soundfile.write(temporary, waveform.T, model.sample_rate_hz, format="FLAC", subtype="PCM_16")
+        return files
+
+
+def _file_name(caption: str) -> str:
+    return re.sub(r"[^a-z0-9]+", "-", caption.lower())[:60].strip("-") or "unnamed"
 
 
 def _due(step: int, steps: int, every: int) -> bool:

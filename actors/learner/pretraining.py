@@ -1,4 +1,4 @@
-"""Pretraining as a task of the learner: flow matching on prepared clips (arXiv 2412.21037, section 2.3)."""
+"""Pretraining, the training task on prepared clips: flow matching (arXiv 2412.21037, section 2.3)."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from torch import Tensor
 
 from actors.learner.batches import NoiseKey, split_heldout
 from actors.learner.clips import ClipBatch, ClipData
-from actors.learner.settings import LearnerJob, Pretraining
+from actors.learner.settings import PretrainingSettings
 from actors.learner.task import Velocity
 from tangoflux.errors import DataError
 from tangoflux.flow import interpolate, velocity_target
@@ -19,24 +19,28 @@ from tangoflux.model.conditioning import TRAINING_MAX_TOKENS
 from tangoflux.model.policy import Policy
 
 SIGMAS = tuple((index + 0.5) / 8 for index in range(8))
-"""Where held-out clips are measured."""
+"""The sigmas at which held-out clips are measured."""
 
 
 class FlowMatching:
-    """The clips of a preparation; the policy itself encodes their captions."""
+    """The clips of a preparation; the policy encodes their captions."""
 
-    def __init__(self, job: LearnerJob, plan: Pretraining, data: ClipData, policy: Policy) -> None:
-        """Takes the policy that is trained, on its device.
+    def __init__(
+        self, settings: PretrainingSettings, seed: int, iteration: int, data: ClipData, policy: Policy
+    ) -> None:
+        """Splits the clips.
+
+        Args:
+            policy: the one that is trained, on its device.
 
         Raises:
-            DataError: the clips are not of this policy's size.
+            DataError: the latents have another number of channels than the policy's.
         """
         channels, expected = data.channels, policy.config.in_channels
         if channels != expected:
-            raise DataError(f"{plan.clips_dir} has latents of {channels} channels, the policy {expected}")
-        self.plan, self.data, self.policy = plan, data, policy
-        self.batch_size = job.settings.micro_batch_size
-        self.rows, self.heldout_rows = split_heldout(len(data), plan.heldout_clips, job.seed, job.iteration)
+            raise DataError(f"{settings.clips_dir} has latents of {channels} channels, the policy {expected}")
+        self.settings, self.data, self.policy = settings, data, policy
+        self.rows, self.heldout_rows = split_heldout(len(data), settings.heldout_clips, seed, iteration)
 
     def order(self, key: NoiseKey) -> list[int]:
         """See ``ClipData.order``."""
@@ -47,9 +51,9 @@ class FlowMatching:
         return self.data.num_frames[row]
 
     def losses(self, policy: Velocity, rows: Sequence[int], key: NoiseKey) -> tuple[Tensor, Tensor]:
-        """L_FM of some clips."""
-        plan = self.plan
-        draws = [self.data.draw(row, key, plan.caption_dropout, plan.sample_posterior) for row in rows]
+        """L_FM (B,) of the clips at ``rows``, and its sum with their number."""
+        dropout, sample_posterior = self.settings.caption_dropout, self.settings.sample_posterior
+        draws = [self.data.draw(row, key, dropout, sample_posterior) for row in rows]
         loss = self._loss(policy, self.data.batch(rows, draws))
         return loss, torch.tensor([float(loss.detach().double().sum()), len(rows)], dtype=torch.float64)
 
@@ -59,24 +63,25 @@ class FlowMatching:
         return {"loss": total / count}
 
     def initial_metrics(self, policy: Policy) -> dict[str, Any]:
-        """Nothing but how many clips there are: what is measured, is so on the way."""
+        """The number of training clips only: losses are measured during the training."""
         return {"clips": len(self.rows)}
 
     def final_metrics(self, load_new: Callable[[], Policy]) -> dict[str, Any]:
-        """Nothing more: the last step is validated."""
+        """Empty, as a validation follows the last step."""
         return {}
 
     @torch.no_grad()
     def validate(self) -> dict[str, float] | None:
-        """The mean loss on held-out clips at each of ``SIGMAS`` and over all, as ``mean``; None without any."""
+        """The mean loss on held-out clips at each of ``SIGMAS``, and their ``mean``; None without held-out clips."""
         if not self.heldout_rows:
             return None
         losses = {f"{sigma:.4f}": float(torch.cat(list(self._heldout(sigma))).mean()) for sigma in SIGMAS}
         return {"mean": sum(losses.values()) / len(losses), **losses}
 
     def _heldout(self, sigma: float) -> Iterator[Tensor]:
-        for start in range(0, len(self.heldout_rows), self.batch_size):
-            rows = self.heldout_rows[start : start + self.batch_size]
+        size = self.settings.micro_batch_size
+        for start in range(0, len(self.heldout_rows), size):
+            rows = self.heldout_rows[start : start + size]
             draws = [self.data.fixed_draw(row, sigma, f"{sigma:.4f}") for row in rows]
             yield self._loss(self.policy, self.data.batch(rows, draws))
 

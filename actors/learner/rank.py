@@ -17,7 +17,7 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from actors.learner.alignment import Alignment
-from actors.learner.batches import NoiseKey, PairData, rank_share, steps_per_epoch
+from actors.learner.batches import NoiseKey, PairData, rank_share
 from actors.learner.checkpoint import (
     Progress,
     checkpoint_moments,
@@ -32,7 +32,8 @@ from actors.learner.mailbox import EventLog
 from actors.learner.milestones import Milestones
 from actors.learner.moments import set_moments
 from actors.learner.pretraining import FlowMatching
-from actors.learner.settings import LearnerJob
+from actors.learner.schedule import num_steps, steps_per_epoch
+from actors.learner.settings import LearnerJob, PretrainingSettings
 from actors.learner.task import TrainingTask
 from actors.storage.atomic import atomic_write
 from actors.storage.stored_policy import local_policy
@@ -52,8 +53,8 @@ def run_rank(config: dict[str, Any]) -> dict[str, Any] | None:
 
 def load_data(job: LearnerJob) -> PairData | ClipData:
     """The whole dataset in its order: it is not split, each rank takes its share of every batch itself."""
-    if job.pretraining:
-        return ClipData(job.pretraining.clips_dir / "latents")
+    if isinstance(job.settings, PretrainingSettings):
+        return ClipData(job.settings.clips_dir / "latents")
     shard: Any = ray.train.get_dataset_shard("pairs")
     return PairData(list(shard.iter_batches(batch_size=None, batch_format="pyarrow")))
 
@@ -107,15 +108,16 @@ class Rank:
 
     def _load_policy(self) -> Policy:
         """The policy at the start of the training, what is not trained frozen."""
-        plan = self.job.pretraining
-        if plan and plan.from_scratch:
+        settings = self.settings
+        pretrains = isinstance(settings, PretrainingSettings)
+        if pretrains and settings.from_scratch:
             policy = fresh_policy(self.policy_dir, self.job.seed)
-        elif self.settings.lora:
-            policy = load_lora_policy(self.policy_dir, self.settings.lora)
+        elif settings.lora:
+            policy = load_lora_policy(self.policy_dir, settings.lora)
         else:
             policy = load_policy(self.policy_dir)
-        policy.text_encoder.requires_grad_(plan is not None and plan.train_text_encoder)
-        if self.settings.activation_checkpointing:
+        policy.text_encoder.requires_grad_(pretrains and settings.train_text_encoder)
+        if settings.activation_checkpointing:
             policy.transformer.enable_gradient_checkpointing()
         return policy
 
@@ -126,23 +128,25 @@ class Rank:
         return policy.to(self.device, self.dtype)
 
     def _make_task(self, data: PairData | ClipData) -> TrainingTask:
-        if isinstance(data, PairData):
-            return Alignment(self.job, data, make_reference(self.policy))
-        assert self.job.pretraining is not None
-        return FlowMatching(self.job, self.job.pretraining, data, self.policy)
+        settings, seed, iteration = self.settings, self.job.seed, self.job.iteration
+        if isinstance(settings, PretrainingSettings):
+            assert isinstance(data, ClipData)
+            return FlowMatching(settings, seed, iteration, data, self.policy)
+        assert isinstance(data, PairData)
+        return Alignment(settings, seed, iteration, data, make_reference(self.policy))
 
     def _train(self, engine: Any) -> int:
-        """All optimiser steps that are not done; returns how many there are in all."""
-        steps = self.settings.epochs * steps_per_epoch(len(self.task.rows), self.settings.batch_size)
-        if self.job.pretraining and self.job.pretraining.max_steps:
-            steps = min(steps, self.job.pretraining.max_steps)
+        """Takes the optimiser steps that are left; returns their number from the start of the training."""
+        settings = self.settings
+        max_steps = settings.max_steps if isinstance(settings, PretrainingSettings) else None
+        steps = num_steps(len(self.task.rows), settings.batch_size, settings.epochs, max_steps)
         milestones = Milestones(self.job, self.task, self.policy, self.average, self.rank)
         for step, (key, rows) in islice(enumerate(self._global_batches(), start=1), self.progress.step, steps):
             started = time.monotonic()
-            values = self._step(engine, rows, key, step, self.settings.rate(step, steps))
+            values = self._step(engine, rows, key, step, settings.rate(step, steps))
             values |= {"epoch": key[2], "seconds": time.monotonic() - started}
             self.log.write({"event": "step", "iteration": self.job.iteration, "step": step, **values})
-            if self.settings.ema_decay and step % self.settings.ema_every == 0:
+            if settings.ema_decay and step % settings.ema_every == 0:
                 self._update_average(step)
             self.log.write(*milestones.reached(step, steps))
             milestones.save(Progress(step, self.progress.initial_metrics, self.log.events), steps, engine)

@@ -1,106 +1,77 @@
-"""What goes into the learner, and what comes out.
-
-Without torch, as Ray Train's controller, a process of its own, reads these objects too.
-"""
+"""The learner's inputs and results. Without torch, as Ray Train's controller process reads them too."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-from actors.storage.object_store import ObjectStorePath
+from actors.storage.object_store import Location
 from tangoflux.errors import ConfigError
 from tangoflux.model.lora import LoraSettings
+from tangoflux.sampling_params import SamplingParams
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class LearnerSettings:
-    """How the policy is trained on the preference pairs of an iteration.
+    """How a policy is trained, on whatever data. Defaults and ranges are those of the options (``jobs/options``).
 
     Attributes:
         workers: ranks of the data-parallel training; the result is the same for any number, to rounding.
         threads: CPU threads of a rank.
-        num_cpus, num_gpus, resources: what a rank asks of Ray, ``resources`` by their custom names.
-        label_selector: labels of the nodes that may take a rank.
-        objective: ``crpo`` adds the winner's flow-matching loss to ``dpo_fm``.
-        beta: strength of the preference term.
-        learning_rate: reached after ``warmup_steps`` optimiser steps.
+        num_cpus, num_gpus, resources: what a rank requests from Ray; ``resources`` are custom ones by name.
+        label_selector: labels of the nodes that may run a rank.
+        learning_rate: peak, reached after ``warmup_steps`` optimiser steps.
         schedule: what follows the warm-up: ``constant``, or ``linear``, which falls towards 0 after the last step.
-        batch_size: pairs of an optimiser step, over all ranks.
-        micro_batch_size: most pairs that a rank takes through one forward pass.
-        max_grad_norm: gradients above this norm are scaled down to it; 0 never does.
-        zero_stage: what DeepSpeed ZeRO shards over the ranks: 0 nothing, 1 optimiser, 2 gradients, 3 weights too.
-        ema_decay: decay a step of the weights' moving average, which is then what is stored; 0 keeps none.
-        ema_every: steps from one update of the average to the next, which counts for all of them.
+        batch_size: rows of an optimiser step, over all ranks.
+        micro_batch_size: the most rows in one forward pass of a rank.
+        max_grad_norm: gradients above this norm are scaled down to it; 0: never.
+        zero_stage: what DeepSpeed ZeRO shards over the ranks: 0 nothing, 1 optimiser, 2 gradients too, 3 weights too.
+        ema_decay: decay per step of the weights' moving average, which is then what is stored; 0: no average.
+        ema_every: steps between two updates of the average; each update accounts for all of them.
         precision: of policy and reference; the master weights are float32.
-        lora_rank: rank of the LoRA adapter that is trained in place of the transformer; 0: all weights are trained.
-        lora_alpha: the adapter's additions are scaled by ``lora_alpha / lora_rank``.
-        activation_checkpointing: the backward pass computes activations again, which the forward pass need not keep.
-        heldout_pairs: pairs that are not trained on; at most an eighth of all.
-        checkpoint_every: steps from one checkpoint to the next; the last step has one too.
-        timeout_s: seconds without any event after which the ranks are taken for hung and ended; 0: never.
+        activation_checkpointing: recompute activations in the backward pass instead of storing them.
+        checkpoint_every: steps between two checkpoints; the last step has one too.
+        timeout_s: seconds without an event after which the ranks count as hung and are killed; 0: never.
+
+    Raises:
+        ConfigError: bf16 weights without a ZeRO stage that keeps float32 masters.
     """
 
-    workers: int = 1
-    threads: int = 1
-    num_cpus: float = 1
-    num_gpus: float = 0
-    resources: dict[str, float] = field(default_factory=dict[str, float])
-    label_selector: dict[str, str] = field(default_factory=dict[str, str])
-    objective: Literal["crpo", "dpo_fm"] = "crpo"
-    beta: float = 2000.0
-    learning_rate: float = 4e-5
-    schedule: Literal["constant", "linear"] = "constant"
-    batch_size: int = 16
-    micro_batch_size: int = 16
-    epochs: int = 8
-    warmup_steps: int = 10
-    max_grad_norm: float = 1.0
-    weight_decay: float = 0.0
-    adam_betas: tuple[float, float] = (0.9, 0.95)
-    zero_stage: int = 1
-    ema_decay: float = 0.0
-    ema_every: int = 1
-    precision: Literal["fp32", "bf16"] = "fp32"
-    lora_rank: int = 0
-    lora_alpha: float = 32.0
-    activation_checkpointing: bool = False
-    heldout_pairs: int = 8
-    checkpoint_every: int = 100
-    timeout_s: float = 3600.0
+    workers: int
+    threads: int
+    num_cpus: float
+    num_gpus: float
+    resources: dict[str, float]
+    label_selector: dict[str, str]
+    learning_rate: float
+    schedule: Literal["constant", "linear"]
+    batch_size: int
+    micro_batch_size: int
+    epochs: int
+    warmup_steps: int
+    max_grad_norm: float
+    weight_decay: float
+    adam_betas: tuple[float, float]
+    zero_stage: int
+    ema_decay: float
+    ema_every: int
+    precision: Literal["fp32", "bf16"]
+    activation_checkpointing: bool
+    checkpoint_every: int
+    timeout_s: float
 
     def __post_init__(self) -> None:
-        for name in ("workers", "threads", "batch_size", "micro_batch_size", "epochs", "ema_every", "checkpoint_every"):
-            if getattr(self, name) < 1:
-                raise ConfigError(f"learner {name} is {getattr(self, name)}, expected at least 1")
-        if self.zero_stage not in range(4):
-            raise ConfigError(f"learner zero_stage is {self.zero_stage}, expected 0, 1, 2 or 3")
         if self.precision == "bf16" and self.zero_stage == 0:
             raise ConfigError("learner precision bf16 needs zero_stage 1, 2 or 3, which keep float32 master weights")
-        if not 0 <= self.ema_decay < 1:
-            raise ConfigError(f"learner ema_decay is {self.ema_decay}, expected 0 (off) or a number below 1")
-        if self.lora is not None:
-            self._check_lora()
 
     @property
     def lora(self) -> LoraSettings | None:
-        """The adapter that is trained; None where all weights are."""
-        return LoraSettings(self.lora_rank, self.lora_alpha) if self.lora_rank else None
-
-    def _check_lora(self) -> None:
-        if self.zero_stage == 3:
-            raise ConfigError(
-                "learner zero_stage 3 shards weights that LoRA does not train and the reference shares: take 0, 1 or 2"
-            )
-        if self.ema_decay:
-            raise ConfigError(
-                f"learner ema_decay {self.ema_decay} would average LoRA's factors, whose product is not the average of "
-                "the weights: take ema_decay 0 or lora_rank 0"
-            )
+        """The adapter that is trained instead of the transformer; None: all weights are trained."""
+        return None
 
     def average_decay(self, step: int) -> float:
-        """What the moving average keeps of itself at ``step``: little at first, so that it forgets the start."""
+        """The decay of the moving average at ``step``: small at first, so that it forgets the start."""
         return min(self.ema_decay, (1 + step) / (10 + step)) ** self.ema_every
 
     def rate(self, step: int, steps: int) -> float:
@@ -111,75 +82,115 @@ class LearnerSettings:
         return self.learning_rate * (left if self.schedule == "linear" else 1.0)
 
 
-@dataclass(frozen=True)
-class Pretraining:
-    """What pretraining has beside the settings that it shares with alignment.
+@dataclass(frozen=True, kw_only=True)
+class AlignmentSettings(LearnerSettings):
+    """How a policy is aligned to the preference pairs of an iteration.
 
     Attributes:
-        clips_dir: what jobs/prepare.py wrote.
-        samples: directory of the audio sampled on the way.
-        prompts: what is sampled: texts and seconds.
-        num_steps, guidance_scale: how.
-        max_steps: optimiser steps, if fewer than all epochs have; 0 is no limit.
-        from_scratch: whether transformer, ``fc`` and duration embedder begin with random weights.
+        objective: a name of ``objectives.OBJECTIVES``.
+        beta: strength of the preference term.
+        lora_rank: rank of the LoRA adapter that is trained instead of the transformer; 0: all weights are trained.
+        lora_alpha: the adapter's output is scaled by ``lora_alpha / lora_rank``.
+        heldout_pairs: pairs that are not trained on; at most an eighth of all.
+
+    Raises:
+        ConfigError: LoRA together with ZeRO stage 3 or a moving average.
+    """
+
+    objective: str
+    beta: float
+    lora_rank: int
+    lora_alpha: float
+    heldout_pairs: int
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.lora is None:
+            return
+        if self.zero_stage == 3:
+            raise ConfigError(
+                "learner zero_stage 3 shards weights that LoRA does not train and the reference shares: use 0, 1 or 2"
+            )
+        if self.ema_decay:
+            raise ConfigError(
+                f"learner ema_decay {self.ema_decay} would average LoRA's factors, whose product is not the average of "
+                "the weights: use ema_decay 0 or lora_rank 0"
+            )
+
+    @property
+    def lora(self) -> LoraSettings | None:
+        """See ``LearnerSettings``."""
+        return LoraSettings(self.lora_rank, self.lora_alpha) if self.lora_rank else None
+
+
+@dataclass(frozen=True, kw_only=True)
+class PretrainingSettings(LearnerSettings):
+    """How a policy is trained on prepared clips by flow matching.
+
+    Attributes:
+        clips_dir: the output directory of jobs/prepare.py.
+        samples_dir: directory of the audio that is sampled during the training.
+        prompts: what is sampled: captions and durations in seconds.
+        sampling: how it is sampled.
+        max_steps: optimiser steps, if fewer than the epochs have.
+        from_scratch: whether transformer, ``fc`` and duration embedder start from random weights.
         train_text_encoder: whether the text encoder is trained too.
-        caption_dropout: share of clips that are trained without their caption, as guidance needs.
-        sample_posterior: whether latents are drawn from the codec's posterior; else its mean is taken.
-        heldout_clips: clips that are validated on and not trained on; at most an eighth.
-        validate_every, sample_every: steps from one to the next; both follow the last step.
+        caption_dropout: share of clips that are trained without their caption, which guidance needs.
+        sample_posterior: whether latents are drawn from the codec's posterior; otherwise they are its mean.
+        heldout_clips: clips for validation, which are not trained on; at most an eighth of all.
+        validate_every, sample_every: steps between two validations and two sets of samples; both follow the last step.
     """
 
     clips_dir: Path
-    samples: Path
-    prompts: tuple[tuple[str, float], ...] = ()
-    num_steps: int = 50
-    guidance_scale: float = 4.5
-    max_steps: int = 0
-    from_scratch: bool = False
-    train_text_encoder: bool = False
-    caption_dropout: float = 0.1
-    sample_posterior: bool = True
-    heldout_clips: int = 64
-    validate_every: int = 500
-    sample_every: int = 500
+    samples_dir: Path
+    prompts: tuple[tuple[str, float], ...]
+    sampling: SamplingParams
+    max_steps: int | None
+    from_scratch: bool
+    train_text_encoder: bool
+    caption_dropout: float
+    sample_posterior: bool
+    heldout_clips: int
+    validate_every: int
+    sample_every: int
 
 
 @dataclass(frozen=True)
 class LearnerJob:
-    """What a rank needs to know; paths are absolute and seen by all ranks, and so are places in an object store.
+    """What a rank needs to know. All ranks see the same files under these absolute paths or object-store paths.
 
     Attributes:
-        weights: what the training writes at its end.
-        checkpoints: directory of the states to go on from.
+        policy_dir: the policy at the start, in the published layout.
+        weights: the file that the training writes at its end.
+        checkpoints: directory of the checkpoints that an interrupted training resumes from.
     """
 
-    policy_dir: Path | ObjectStorePath
-    weights: Path | ObjectStorePath
-    checkpoints: Path | ObjectStorePath
-    settings: LearnerSettings
+    policy_dir: Location
+    weights: Location
+    checkpoints: Location
+    settings: AlignmentSettings | PretrainingSettings
     seed: int
     iteration: int
-    pretraining: Pretraining | None = None
 
 
 @dataclass(frozen=True)
 class LearnerResult:
-    """One iteration of the learner.
+    """The result of aligning a policy in one iteration.
 
     Attributes:
-        weights: a safetensors file of what was trained, float32, by the published names; ``PolicyStore.publish`` takes
-            it. The text encoder and the codec stay as they were.
+        weights: a safetensors file of what was trained, float32, by the published names, for ``PolicyStore.publish``.
+            Text encoder and codec are unchanged.
         start, end: ``winner``, ``loser``, ``implicit_accuracy`` and ``margin`` on the same pairs and noise before and
             after training.
         grad_norm: ``{"dpo": {"start", "end"}, "winner": {"start", "end"}}``, of each loss term alone on these pairs.
-        heldout_pair_accuracy: share of unseen pairs that the new policy ranks as the reward did; None without any.
+        heldout_pair_accuracy: share of held-out pairs that the new policy ranks as the reward did; None without any.
         pairs: pairs that were trained on.
         steps: optimiser steps.
-        restarts: how often ranks died and the training went on from its last checkpoint.
-        seconds: from start to end, start-up of the ranks included.
+        restarts: how often ranks died and the training resumed from its last checkpoint.
+        seconds: wall time, start-up of the ranks included.
     """
 
-    weights: Path | ObjectStorePath
+    weights: Location
     start: dict[str, float]
     end: dict[str, float]
     grad_norm: dict[str, dict[str, float]]
@@ -192,14 +203,11 @@ class LearnerResult:
 
 @dataclass(frozen=True)
 class PretrainingResult:
-    """A pretraining.
+    """The result of a pretraining.
 
     Attributes:
-        weights: a safetensors file of what was trained, as in ``LearnerResult``.
         clips: clips that were trained on.
-        steps: optimiser steps.
-        restarts: see ``LearnerResult``.
-        seconds: from start to end, start-up of the ranks included.
+        weights, steps, restarts, seconds: see ``LearnerResult``.
     """
 
     weights: Path

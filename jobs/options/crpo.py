@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import math
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
@@ -11,6 +10,7 @@ from typing import Any, ClassVar, Literal
 
 from pydantic import ConfigDict, model_validator
 
+from actors.learner.schedule import check_warmup, num_heldout, num_steps
 from actors.options.command_line import Command, load_options
 from actors.options.schema import Options, option
 from actors.storage.object_store import ObjectStorePath, parse_path
@@ -123,17 +123,20 @@ class RunConfig(Options):
         problem = next(_contradictions(self), None)
         if problem:
             raise ValueError(problem)
+        learner, pairs = self.learner, self.training_pairs
+        described_as = f"an iteration ({learner.epochs} epochs of {pairs} pairs in batches of {learner.batch_size})"
+        check_warmup(learner.warmup_steps, self.max_steps, described_as)
         return self
 
     @property
     def training_pairs(self) -> int:
         """Largest number of pairs that an iteration can train on."""
-        return self.prompts_per_iteration - min(self.learner.heldout_pairs, self.prompts_per_iteration // 8)
+        return self.prompts_per_iteration - num_heldout(self.prompts_per_iteration, self.learner.heldout_pairs)
 
     @property
     def max_steps(self) -> int:
         """Largest number of optimiser steps in an iteration."""
-        return self.learner.epochs * math.ceil(self.training_pairs / self.learner.batch_size)
+        return num_steps(self.training_pairs, self.learner.batch_size, self.learner.epochs)
 
 
 def load_config(argv: Sequence[str] | None = None) -> RunConfig:
@@ -183,12 +186,6 @@ def _contradictions(config: RunConfig) -> Iterator[str]:
         yield (
             f"--batch-size {learner.batch_size} is less than one pair for each of {learner.workers} learner workers; "
             "raise it, or lower --learner-workers"
-        )
-    if config.max_steps <= learner.warmup_steps:
-        yield (
-            f"--warmup-steps {learner.warmup_steps} is not below the {config.max_steps} steps of an iteration "
-            f"({learner.epochs} epochs of {config.training_pairs} pairs in batches of {learner.batch_size}), so the "
-            "learning rate would never be reached; lower it, or raise --epochs"
         )
     if config.heldout.num_audio_samples > config.heldout.num_prompts:
         yield (

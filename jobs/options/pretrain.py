@@ -13,7 +13,7 @@ from jobs.options.sections import (
     LearningRate,
     LocalPath,
     MicroBatchSize,
-    SamplingOptions,
+    SamplerOptions,
     Schedule,
     TrainingOptions,
     WarmupSteps,
@@ -77,7 +77,7 @@ class PretrainJob(Options):
     validate_every: int = option(200, "steps between validations", unit="steps", ge=1, may_change=True)
     sample_every: int = option(200, "steps between sets of samples", unit="steps", ge=1, may_change=True)
     num_audio_samples: int = option(4, "held-out captions to sample audio of, for listening", unit="prompts", ge=0)
-    sampling: SamplingOptions = SamplingOptions()
+    sampling: SamplerOptions = SamplerOptions()
     learner: PretrainingOptions = PretrainingOptions()
 
 

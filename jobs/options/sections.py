@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, ClassVar, Literal
+from typing import TYPE_CHECKING, Annotated, ClassVar, Literal
 
 from pydantic import AfterValidator, BeforeValidator, Field, PlainSerializer
 
+from actors.learner.objectives import OBJECTIVES
 from actors.options.pool_size import PoolSize
 from actors.options.scheduling import (
     ANY_NODE,
@@ -32,8 +33,12 @@ def shipped_configs(*names: str) -> dict[str, Path]:
     return {name: CONFIGS / f"{name}.yaml" for name in names}
 
 
+if TYPE_CHECKING:
+    ObjectiveName = str
+else:
+    ObjectiveName = Literal[tuple(OBJECTIVES)]
 Objective = Annotated[
-    Literal["crpo", "dpo_fm"], option(REQUIRED, "crpo adds the winner's flow-matching loss to dpo_fm")
+    ObjectiveName, option(REQUIRED, "; ".join(f"{name}: {text}" for name, text in OBJECTIVES.items()))
 ]
 
 LatentsDtype = Annotated[Literal["float32", "float16"], option(REQUIRED, "type in which latents are stored")]
@@ -61,12 +66,17 @@ GuidanceScale = Annotated[
 NegativePrompt = Annotated[str, option(REQUIRED, "what guidance steers away from")]
 
 
-class SamplingOptions(Options):
-    """How the policy samples, in rollouts and on held-out prompts."""
+class SamplerOptions(Options):
+    """How the policy samples."""
 
     num_steps: NumSteps = MINIATURE_PARAMS.num_steps
     guidance_scale: GuidanceScale = MINIATURE_PARAMS.guidance_scale
     negative_prompt: NegativePrompt = MINIATURE_PARAMS.negative_prompt
+
+
+class SamplingOptions(SamplerOptions):
+    """How the policy samples, in rollouts and on held-out prompts."""
+
     duration_s: float = option(2.0, "length of the audio for prompts without their own", unit="seconds", gt=0)
 
 

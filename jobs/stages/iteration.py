@@ -29,7 +29,7 @@ from jobs.reporting.machine import machine_facts
 from jobs.reporting.samples import SampleFolder
 from jobs.reporting.trackers import Trackers
 from jobs.stages.failed_chunks import FailedChunks
-from jobs.stages.pools import Pools, learner_settings, make_room_for_learner
+from jobs.stages.pools import Pools, alignment_settings, make_room_for_learner
 from jobs.stages.preflight import Inputs
 from jobs.stages.retention import drop_old
 from jobs.stages.run_storage import RunStorage
@@ -140,7 +140,7 @@ class Run:
                 self._learner_restarts += result.restarts
                 self.pools.telemetry.count("learner_restarts", result.restarts)
                 _write_json(figures, _figures_of(result))
-                lora = learner_settings(self.config.objective, self.config.learner).lora
+                lora = alignment_settings(self.config.objective, self.config.learner).lora
                 weights = load_tensors(result.weights)
                 self.store.publish(iteration, self.store.path(iteration - 1), weights, lora)
                 self.place.push()
@@ -156,7 +156,7 @@ class Run:
             self._preferences(1 if self.config.data == "offline" else iteration),
             self.place.policy(iteration - 1),
             output,
-            learner_settings(self.config.objective, self.config.learner),
+            alignment_settings(self.config.objective, self.config.learner),
             iteration,
             self.config.seed,
             on_step,

@@ -12,7 +12,7 @@ import pyarrow as pa
 
 from actors.cluster.nodes import free_nodes, this_node
 from actors.cluster.placement import Request, place
-from actors.learner.settings import LearnerSettings
+from actors.learner.settings import AlignmentSettings
 from actors.options.pool_size import PoolSize
 from actors.options.scheduling import PoolOptions, Processes
 from actors.pools.controller import publish_pools
@@ -142,9 +142,9 @@ def device_of(processes: Processes) -> str:
     return "cuda" if processes.num_gpus else "cpu"
 
 
-def learner_settings(objective: Objective, learner: LearnerOptions) -> LearnerSettings:
+def alignment_settings(objective: Objective, learner: LearnerOptions) -> AlignmentSettings:
     """The learner's part of the options."""
-    return LearnerSettings(objective=objective, **learner.model_dump())
+    return AlignmentSettings(objective=objective, **learner.model_dump())
 
 
 def make_room_for_learner(config: RunConfig, pools: Pools) -> None:

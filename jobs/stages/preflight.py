@@ -10,7 +10,7 @@ from jobs.capacity.model_facts import read_model_facts
 from jobs.capacity.plan import Plan, check_plan, make_plan
 from jobs.options.crpo import RunConfig
 from jobs.reporting.wandb_tracker import check_wandb
-from jobs.stages.pools import learner_settings
+from jobs.stages.pools import alignment_settings
 from jobs.stages.run_dir import check_run_dir
 from tangoflux.data.prompts import Prompt, PromptFile, draw_prompts
 from tangoflux.errors import ConfigError
@@ -46,7 +46,7 @@ def run_preflight(config: RunConfig) -> Inputs:
     check_run_dir(config)
     if config.wandb_project:
         check_wandb()
-    learner_settings(config.objective, config.learner)  # raises where options do not go together
+    alignment_settings(config.objective, config.learner)  # raises where options do not go together
     policy_dir = find_directory(config.init_policy)
     facts = read_model_facts(policy_dir)
     for name in (config.rewards.name, config.rewards.judge, config.rewards.detector):

@@ -1,4 +1,4 @@
-"""Trains for ``jobs/pretrain.py``: prepared clips to a policy."""
+"""The work of ``jobs/pretrain.py``: trains a policy on prepared clips."""
 
 from __future__ import annotations
 
@@ -12,11 +12,12 @@ from typing import Any
 from safetensors.torch import load_file
 
 from actors.cluster.session import ray_session
-from actors.learner.batches import split_heldout, steps_per_epoch
+from actors.learner.batches import split_heldout
 from actors.learner.checkpoint import latest_checkpoint
 from actors.learner.clips import ClipData
 from actors.learner.launch import PRETRAINING_ITERATION, pretrain
-from actors.learner.settings import LearnerSettings, Pretraining, PretrainingResult
+from actors.learner.schedule import check_warmup, num_steps
+from actors.learner.settings import PretrainingResult, PretrainingSettings
 from actors.storage.metrics import MetricsLog
 from actors.storage.policy_store import PolicyStore
 from jobs.capacity.model_facts import ModelFacts, read_model_facts
@@ -31,10 +32,11 @@ from jobs.reporting.tensorboard_tracker import TensorboardTracker
 from jobs.reporting.trackers import Trackers
 from jobs.stages.output_dir import check_output, open_output
 from jobs.stages.prepare_settings import PREPARED_FILE, codec_hashes
-from tangoflux.errors import ConfigError, DataError
+from tangoflux.errors import DataError
 from tangoflux.model.checkpoint import read_json
 from tangoflux.model.layout import find_directory
 from tangoflux.model.policy import PolicyConfig
+from tangoflux.sampling_params import SamplingParams
 
 CONFIG_FILE = "config.yaml"
 """The options, in the output directory."""
@@ -45,9 +47,10 @@ class Inputs:
     """What the job works on.
 
     Attributes:
-        clips: clips that are trained on; hours: of all.
-        steps: optimiser steps of the whole training.
-        prompts: captions and seconds of held-out clips, to sample.
+        clips: clips that are trained on.
+        hours: of audio, held-out clips included.
+        steps: optimiser steps from the start of the training.
+        prompts: captions and durations in seconds of held-out clips, which are sampled.
     """
 
     policy_dir: Path
@@ -58,7 +61,7 @@ class Inputs:
 
 
 def run(config: PretrainJob) -> None:
-    """Checks what can be checked, trains from the latest checkpoint on, and writes the new policy."""
+    """Checks the input, trains from the latest checkpoint on, and writes the new policy."""
     check_output(config, config.output, config.output / CONFIG_FILE)
     inputs = read_inputs(config)
     with open_output(config, config.output, config.output / CONFIG_FILE), Display() as display:
@@ -75,10 +78,10 @@ def run(config: PretrainJob) -> None:
 
 
 def read_inputs(config: PretrainJob) -> Inputs:
-    """Looks at the policy and reads all of the clips but their latents.
+    """Checks the policy and reads the clips without their latents.
 
     Raises:
-        TangoFluxError: the policy or the clips cannot be used, or not together.
+        TangoFluxError: policy or clips cannot be used, or do not fit together or the options.
     """
     if not (config.clips / PREPARED_FILE).is_file():
         raise DataError(f"--clips {config.clips} has no {PREPARED_FILE}: run jobs/prepare.py to its end first")
@@ -88,29 +91,24 @@ def read_inputs(config: PretrainJob) -> Inputs:
     check_codec(config, policy_dir)
     data = ClipData(config.clips / "latents")
     rows, heldout = split_heldout(len(data), config.heldout_clips, config.seed, PRETRAINING_ITERATION)
-    steps = config.learner.epochs * steps_per_epoch(len(rows), config.learner.batch_size)
-    steps = min(steps, config.max_steps or steps)
-    if steps <= config.learner.warmup_steps:
-        raise ConfigError(
-            f"--warmup-steps {config.learner.warmup_steps} is not below the {steps} steps of the training, so the "
-            "learning rate would never be reached; lower it, or raise --epochs or --max-steps"
-        )
+    steps = num_steps(len(rows), config.learner.batch_size, config.learner.epochs, config.max_steps)
+    check_warmup(config.learner.warmup_steps, steps, "the training", "--epochs or --max-steps")
     prompts = tuple((data.captions[row][0], data.duration_s[row]) for row in heldout[: config.num_audio_samples])
     return Inputs(policy_dir, len(rows), sum(data.duration_s) / 3600, steps, prompts)
 
 
 def bytes_of(config: PretrainJob, facts: ModelFacts) -> int:
-    """What the job takes on disk beside samples: two checkpoints for a moment, the new weights, and the policy."""
+    """The job's peak disk usage without samples: briefly two checkpoints, the new weights, and the policy."""
     trained = facts.trained + (facts.text_encoder if config.train_text_encoder else 0)
-    numbers_in_a_checkpoint = 4 if config.learner.ema_decay else 3
-    return 4 * trained * (2 * numbers_in_a_checkpoint + 1) + facts.file_bytes
+    floats_per_weight = 4 if config.learner.ema_decay else 3  # in a checkpoint
+    return 4 * trained * (2 * floats_per_weight + 1) + facts.file_bytes
 
 
 def check_codec(config: PretrainJob, policy_dir: Path) -> None:
-    """Whether the clips were encoded for this policy.
+    """Checks that the clips were encoded for this policy.
 
     Raises:
-        DataError: they were by another codec, or with other numbers of frames.
+        DataError: they were encoded by another codec, or with other numbers of frames.
     """
     prepared = read_json(config.clips / PREPARED_FILE)
     if any(prepared.get(name) != value for name, value in codec_hashes(policy_dir).items()):
@@ -119,18 +117,17 @@ def check_codec(config: PretrainJob, policy_dir: Path) -> None:
             f"again with --policy {config.init_policy}"
         )
     policy = PolicyConfig.from_dict(read_json(policy_dir / "config.json"))
-    for name, wanted in (("latent_frames", policy.latent_frames), ("max_frames", policy.audio_seq_len)):
-        if prepared.get(name) != wanted:
+    for name, expected in (("latent_frames", policy.latent_frames), ("max_frames", policy.audio_seq_len)):
+        if prepared.get(name) != expected:
             raise DataError(
-                f"--clips {config.clips} have {name} {prepared.get(name)}, {config.init_policy} has {wanted}: prepare "
-                f"them again with --policy {config.init_policy}"
+                f"--clips {config.clips} have {name} {prepared.get(name)}, {config.init_policy} has {expected}: "
+                f"prepare them again with --policy {config.init_policy}"
             )
 
 
 def train(config: PretrainJob, inputs: Inputs, display: Display) -> PretrainingResult:
-    """Trains; every event goes to the log, to TensorBoard and to the display."""
-    plan, settings = pretraining(config, inputs), LearnerSettings(**config.learner.model_dump())
-    learner = config.output / "learner"
+    """Trains; logs and shows every event."""
+    settings = settings_of(config, inputs.prompts)
     metrics = MetricsLog(config.output / "metrics.jsonl")
     logged = {(event["event"], event["step"]) for event in metrics.read() if "step" in event}
     facts = {"clips": inputs.clips, "hours": inputs.hours, "prompts": inputs.prompts, "machine": machine_facts()}
@@ -144,24 +141,23 @@ def train(config: PretrainJob, inputs: Inputs, display: Display) -> PretrainingR
         def on_event(event: Mapping[str, Any]) -> None:
             if (event["event"], event["step"]) not in logged:
                 show(metrics.write(**event), stage, display, trackers)
-            elif event["event"] == "step":  # of an earlier start of the job
+            elif event["event"] == "step":  # logged before the job was interrupted
                 stage.skip(1)
             if event["event"] == "samples":
                 write_pretraining_report(config.output)
 
-        return pretrain(inputs.policy_dir, learner, settings, plan, config.seed, on_event)
+        return pretrain(inputs.policy_dir, config.output / "learner", settings, config.seed, on_event)
 
 
-def pretraining(config: PretrainJob, inputs: Inputs) -> Pretraining:
-    """The job's options as the learner takes them."""
-    output = config.output.resolve()
-    return Pretraining(
+def settings_of(config: PretrainJob, prompts: tuple[tuple[str, float], ...]) -> PretrainingSettings:
+    """The job's options in the learner's form."""
+    return PretrainingSettings(
+        **config.learner.model_dump(),
         clips_dir=config.clips.resolve(),
-        samples=output / "samples",
-        prompts=inputs.prompts,
-        num_steps=config.sampling.num_steps,
-        guidance_scale=config.sampling.guidance_scale,
-        max_steps=config.max_steps or 0,
+        samples_dir=config.output.resolve() / "samples",
+        prompts=prompts,
+        sampling=SamplingParams(**config.sampling.model_dump()),
+        max_steps=config.max_steps,
         from_scratch=config.from_scratch,
         train_text_encoder=config.train_text_encoder,
         caption_dropout=config.caption_dropout,
@@ -173,7 +169,7 @@ def pretraining(config: PretrainJob, inputs: Inputs) -> Pretraining:
 
 
 def show(event: Mapping[str, Any], stage: Stage, display: Display, trackers: Trackers) -> None:
-    """What people see of an event."""
+    """Shows an event to people."""
     if event["event"] == "step":
         trackers.step(dict(event))
         stage.advance(loss=event["loss"])
@@ -186,7 +182,7 @@ def show(event: Mapping[str, Any], stage: Stage, display: Display, trackers: Tra
 
 
 def publish(config: PretrainJob, inputs: Inputs, result: PretrainingResult) -> None:
-    """Makes ``policy/`` of the output directory, whole or not at all."""
+    """Writes ``policy/`` in the output directory, complete or not at all."""
     workspace = config.output / ".publishing"
     shutil.rmtree(workspace, ignore_errors=True)
     policy = PolicyStore(workspace).publish(1, inputs.policy_dir, load_file(result.weights))
@@ -196,7 +192,7 @@ def publish(config: PretrainJob, inputs: Inputs, result: PretrainingResult) -> N
 
 
 def summary(config: PretrainJob, result: PretrainingResult) -> str:
-    """What was done, and where to look and listen."""
+    """The results, and where to find them."""
     events = MetricsLog(config.output / "metrics.jsonl").read()
     losses = [event["loss"]["mean"] for event in events if event["event"] == "validation"]
     curve = f"validation loss {format_number(losses[0])} -> {format_number(losses[-1])}\n" if losses else ""

@@ -1,4 +1,4 @@
-"""Trains for ``jobs/train.py``: stored or users' pairs to a new policy."""
+"""The work of ``jobs/train.py``: aligns a policy to stored preference pairs or to a user's pairs."""
 
 from __future__ import annotations
 
@@ -14,6 +14,7 @@ from typing import Any
 from actors.cluster.session import ray_session
 from actors.learner.checkpoint import load_tensors
 from actors.learner.launch import train
+from actors.learner.schedule import check_warmup, num_heldout, num_steps
 from actors.learner.settings import LearnerResult
 from actors.storage.atomic import explain_disk_errors
 from actors.storage.json_lines import JsonLines
@@ -29,7 +30,7 @@ from jobs.reporting.display import Display
 from jobs.reporting.formatting import format_number
 from jobs.reporting.tables import format_table
 from jobs.stages.output_dir import FLAG, check_new, find_shards
-from jobs.stages.pools import device_of, learner_settings, open_pool
+from jobs.stages.pools import alignment_settings, device_of, open_pool
 from jobs.stages.run_dir import check_writable
 from tangoflux.data.pairs import RatedPair, load_pairs, pair_table
 from tangoflux.data.records import preference_schema
@@ -41,25 +42,32 @@ from tangoflux.model.layout import find_directory
 from tangoflux.model.policy import PolicyConfig
 
 ENCODED_AT_ONCE = 16
-"""Pairs of a codec worker's task, and rows of a shard."""
+"""Pairs of a codec worker's task, which are the rows of a shard."""
 
 ITERATION = 1
 
 STEPS = "steps.jsonl"
-"""Beside the policy: what each optimiser step measured."""
+"""The metrics of each optimiser step, next to the policy's files."""
 
 
 @dataclass(frozen=True)
 class Inputs:
-    """What the job works on: stored pairs, or a user's; ``count`` of either."""
+    """What the job works on.
+
+    Attributes:
+        rated: a user's pairs, by prompt id; empty for stored pairs.
+        count: pairs of either kind, held-out ones included.
+        steps: optimiser steps.
+    """
 
     policy_dir: Path
     rated: list[RatedPair]
     count: int
+    steps: int
 
 
 def run(config: TrainJob) -> None:
-    """Checks what can be checked, encodes the pairs where they are a user's, trains, and writes the new policy."""
+    """Checks the input, encodes a user's pairs, trains, and writes the new policy."""
     check_writable(config.output, FLAG)
     check_new(config.output)
     inputs = read_inputs(config)
@@ -73,14 +81,14 @@ def run(config: TrainJob) -> None:
 
 
 def read_inputs(config: TrainJob) -> Inputs:
-    """Looks at the policy and the pairs.
+    """Reads the policy's configuration and counts the pairs; reads a user's pairs without their audio.
 
     Raises:
-        TangoFluxError: they cannot be used, or there are too few pairs for the options.
+        TangoFluxError: policy or pairs cannot be used, or there are too few pairs for the options.
     """
     policy_dir = find_directory(config.init_policy)
     read_model_facts(policy_dir)
-    check_adapter(policy_dir, learner_settings(config.objective, config.learner).lora)
+    check_adapter(policy_dir, alignment_settings(config.objective, config.learner).lora)
     rated: list[RatedPair] = []
     if config.pairs:
         policy = PolicyConfig.from_dict(read_json(policy_dir / "config.json"))
@@ -89,51 +97,39 @@ def read_inputs(config: TrainJob) -> Inputs:
     else:
         assert config.preferences is not None
         count = sum(shard.rows for shard in find_shards(config.preferences, "--preferences").shards().values())
-    check_steps(config.learner, count)
-    return Inputs(policy_dir, sorted(rated, key=lambda pair: pair.prompt.id), count)
+    steps = count_steps(config.learner, count)
+    return Inputs(policy_dir, sorted(rated, key=lambda pair: pair.prompt.id), count, steps)
 
 
-def trained_pairs(learner: LearnerOptions, count: int) -> int:
-    """Pairs that are not held out."""
-    return count - min(learner.heldout_pairs, count // 8)
-
-
-def steps(learner: LearnerOptions, count: int) -> int:
-    """Optimiser steps of the training."""
-    return learner.epochs * -(-trained_pairs(learner, count) // learner.batch_size)
-
-
-def check_steps(learner: LearnerOptions, count: int) -> None:
-    """Whether there are pairs enough.
+def count_steps(learner: LearnerOptions, pairs: int) -> int:
+    """The optimiser steps of a training on ``pairs``, held-out ones included.
 
     Raises:
-        ConfigError: there is less than one for each rank, or the learning rate would never be reached.
+        ConfigError: a batch has fewer pairs than there are ranks, or the learning rate would never reach its peak.
     """
-    at_once = min(learner.batch_size, trained_pairs(learner, count))
-    if at_once < learner.workers:
+    trained = pairs - num_heldout(pairs, learner.heldout_pairs)
+    in_batch = min(learner.batch_size, trained)
+    if in_batch < learner.workers:
         raise ConfigError(
-            f"{at_once} pairs in a batch are less than one for each of --learner-workers {learner.workers}"
+            f"{in_batch} pairs in a batch are less than one for each of --learner-workers {learner.workers}"
         )
-    total = steps(learner, count)
-    if total <= learner.warmup_steps:
-        raise ConfigError(
-            f"--warmup-steps {learner.warmup_steps} is not below the {total} steps of {count} pairs, so the learning "
-            "rate would never be reached; lower it, or raise --epochs"
-        )
+    steps = num_steps(trained, learner.batch_size, learner.epochs)
+    check_warmup(learner.warmup_steps, steps, f"{pairs} pairs")
+    return steps
 
 
 @contextmanager
 def workspace(output: Path) -> Generator[Path]:
-    """A hidden directory beside the output, gone at the end: the output is whole or absent.
+    """A hidden directory next to the output, removed at the end, so that the output is complete or absent.
 
     Raises:
-        ConfigError: another process trains for the same output; names it.
+        ConfigError: another process, which the error names, trains for the same output.
     """
     directory = output.absolute().with_name(f".{output.name}.training")
     work = directory / "work"
     try:
         with RunLock(directory):
-            shutil.rmtree(work, ignore_errors=True)  # of one that was killed
+            shutil.rmtree(work, ignore_errors=True)  # left by a process that was killed
             work.mkdir()
             try:
                 yield work
@@ -141,11 +137,11 @@ def workspace(output: Path) -> Generator[Path]:
                 shutil.rmtree(work, ignore_errors=True)
     finally:
         with suppress(OSError):
-            directory.rmdir()  # unless another process has it
+            directory.rmdir()  # unless another process uses it
 
 
 def encode(config: TrainJob, inputs: Inputs, directory: Path, display: Display) -> Path:
-    """The user's pairs as preference shards in ``directory``."""
+    """Writes the user's pairs as preference shards to ``directory``, and returns it."""
     facts = read_model_facts(inputs.policy_dir)
     schema = preference_schema(facts.audio_seq_len, facts.latent_channels)
     args = (inputs.policy_dir.resolve(), config.codec.threads, device_of(config.codec))
@@ -162,9 +158,9 @@ def encode(config: TrainJob, inputs: Inputs, directory: Path, display: Display) 
 
 
 def learn(config: TrainJob, inputs: Inputs, preferences: Path, directory: Path, display: Display) -> LearnerResult:
-    """Trains; the weights and a line a step are in ``directory`` then."""
-    settings = learner_settings(config.objective, config.learner)
-    with display.stage(0, "learner", steps(config.learner, inputs.count), "steps") as stage:
+    """Trains; writes the weights and the metrics of each step to ``directory``."""
+    settings = alignment_settings(config.objective, config.learner)
+    with display.stage(0, "learner", inputs.steps, "steps") as stage:
         steps_log = JsonLines(directory / STEPS)
 
         def on_step(step: Mapping[str, Any]) -> None:
@@ -175,27 +171,27 @@ def learn(config: TrainJob, inputs: Inputs, preferences: Path, directory: Path, 
 
 
 def publish(config: TrainJob, inputs: Inputs, result: LearnerResult, directory: Path) -> None:
-    """Makes the output: the policy in the published layout, and beside it how it came about."""
-    lora = learner_settings(config.objective, config.learner).lora
+    """Writes the output: the policy in the published layout, with the options, the results and the steps' metrics."""
+    lora = alignment_settings(config.objective, config.learner).lora
     weights = load_tensors(result.weights)
     policy = PolicyStore(directory / "policies").publish(1, inputs.policy_dir, weights, lora)
-    measured = {key: value for key, value in dataclasses.asdict(result).items() if key != "weights"}
-    options = config.model_dump(mode="json", exclude={"output"})
-    (policy / "training.json").write_text(json.dumps({"options": options, **measured}, indent=2) + "\n")
+    training = {"options": config.model_dump(mode="json", exclude={"output"}), **dataclasses.asdict(result)}
+    del training["weights"]
+    (policy / "training.json").write_text(json.dumps(training, indent=2) + "\n")
     (directory / STEPS).rename(policy / STEPS)
     with explain_disk_errors(config.output):
         policy.rename(config.output)
 
 
 def figures(result: LearnerResult) -> str:
-    """The learner's figures before and after, as a table."""
+    """The metrics before and after the training, as a table."""
+    names = {
+        "winner": "winner loss",
+        "loser": "loser loss",
+        "margin": "margin",
+        "implicit_accuracy": "implicit accuracy",
+    }
     rows = [("", "start", "end")]
-    for name, key in (
-        ("winner loss", "winner"),
-        ("loser loss", "loser"),
-        ("margin", "margin"),
-        ("implicit accuracy", "implicit_accuracy"),
-    ):
-        rows.append((name, format_number(result.start[key]), format_number(result.end[key])))
+    rows += [(name, format_number(result.start[key]), format_number(result.end[key])) for key, name in names.items()]
     rows.append(("held-out pair accuracy", "", format_number(result.heldout_pair_accuracy)))
     return f"{result.pairs} pairs, {result.steps} steps\n\n{format_table(rows)}"

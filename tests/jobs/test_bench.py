@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from actors.learner.batches import PairBatch
-from actors.learner.objective import pair_losses
+from actors.learner.pair_losses import pair_losses
 from jobs.bench import main
 from jobs.benchmarks.published_code import published_latents
 from jobs.benchmarks.speed.audio import one_audio

@@ -144,7 +144,7 @@ def test_a_training_that_fails_leaves_nothing(tiny_policy_dir: Path, tmp_path: P
 @pytest.mark.parametrize(
     ("more", "error", "message"),
     [
-        ([], ConfigError, "give either --preferences, shards of pairs, or --pairs, a file of your own"),
+        ([], ConfigError, "give either --preferences, a directory of shards, or --pairs, your own file"),
         (["--preferences", "a", "--pairs", "b"], ConfigError, "give either"),
         (["--preferences", "nowhere"], DataError, "--preferences nowhere holds no shards"),
         (["--pairs", "nowhere.jsonl"], DataError, "nowhere.jsonl: no such manifest of pairs"),

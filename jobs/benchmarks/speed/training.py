@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from actors.learner.batches import PairBatch, pair_noise
-from actors.learner.objective import pair_losses
+from actors.learner.pair_losses import pair_losses
 from jobs.benchmarks.speed.settings import OURS, PUBLISHED, Settings, published_model
 from jobs.benchmarks.speed.sizes import captions
 from jobs.benchmarks.speed.timing import DTYPES, Lap, Run, Side

@@ -13,13 +13,14 @@ import torch
 from actors.learner.batches import PairData
 from actors.learner.checkpoint import load_tensors
 from actors.learner.launch import train
-from actors.learner.objective import pair_losses
-from actors.learner.settings import LearnerResult, LearnerSettings
+from actors.learner.pair_losses import pair_losses
+from actors.learner.settings import LearnerResult
 from actors.storage.policy_store import PolicyStore
 from actors.storage.shards import ShardWriter
 from tangoflux.errors import ConfigError
 from tangoflux.model.layout import load_lora_policy, load_policy
 from tangoflux.model.reference import make_reference
+from tests.actors.learner.settings import alignment_settings
 from tests.actors.learner.test_launch import KEY, SETTINGS, lone_rank, pairs, reference_of
 from tests.tiny import LORA, tiny_lora
 
@@ -41,10 +42,10 @@ def test_at_the_start_of_iteration_2_crpo_is_log_2_and_the_winner_loss(store: Po
     batch = PairData([pairs(3)]).batch([0, 1, 2], KEY)
     losses = pair_losses(policy, make_reference(policy), batch, "crpo", beta=2000)
     assert losses.margin.tolist() == [0, 0, 0]
-    torch.testing.assert_close(losses.loss, losses.winner + math.log(2))
+    torch.testing.assert_close(losses.loss, losses.chosen + math.log(2))
     base = load_policy(store.path(0)).to(dtype)
     of_base = pair_losses(base, base, batch, "crpo", beta=2000)
-    assert (losses.winner - of_base.winner).abs().max() > 0.01, "the adapter of iteration 1 changes nothing"
+    assert (losses.chosen - of_base.chosen).abs().max() > 0.01, "the adapter of iteration 1 changes nothing"
 
 
 @pytest.mark.usefixtures("process_group")
@@ -86,7 +87,7 @@ def test_only_the_adapter_and_the_conditioning_change(
 )
 def test_settings_that_do_not_go_with_lora_are_refused(options: dict[str, Any], message: str):
     with pytest.raises(ConfigError, match=message):
-        LearnerSettings(**options)
+        alignment_settings(**options)
 
 
 @pytest.fixture(scope="module")

@@ -21,27 +21,17 @@ from actors.learner.mailbox import EventLog
 from actors.learner.moments import own_moments, set_moments
 from actors.learner.pretraining import SIGMAS, FlowMatching
 from actors.learner.rank import Rank
-from actors.learner.settings import LearnerJob, LearnerSettings, Pretraining
+from actors.learner.settings import LearnerJob, PretrainingSettings
 from actors.storage.shards import ShardWriter
 from tangoflux.data.records import build_table, latent_schema
 from tangoflux.errors import DataError
 from tangoflux.flow import interpolate, velocity_target
 from tangoflux.model.layout import load_policy, policy_weights
 from tangoflux.pipeline import TangoFlux
+from tangoflux.sampling_params import SamplingParams
+from tests.actors.learner.settings import alignment_settings, pretraining_settings
 from tests.tiny import WORDS
 
-# Three micro-steps, clipping, an average, and a last batch of 2 clips.
-SETTINGS = LearnerSettings(
-    batch_size=6,
-    micro_batch_size=2,
-    epochs=2,
-    learning_rate=1e-3,
-    schedule="linear",
-    warmup_steps=2,
-    max_grad_norm=0.5,
-    ema_decay=0.5,
-    checkpoint_every=3,
-)
 KEY = (0, 0, 1)
 
 
@@ -71,25 +61,31 @@ def clips_dir(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return directory
 
 
-def plan_for(clips_dir: Path, tmp_path: Path, **changes: Any) -> Pretraining:
-    plan = Pretraining(
-        clips_dir,
-        tmp_path / "samples",
-        heldout_clips=2,
-        validate_every=3,
-        sample_every=100,
-    )
-    return dataclasses.replace(plan, **changes)
+def settings_for(clips_dir: Path, output: Path, **changes: Any) -> PretrainingSettings:
+    """Three micro-steps, clipping, an average, and a last batch of 2 clips."""
+    values: dict[str, Any] = {
+        "batch_size": 6,
+        "micro_batch_size": 2,
+        "epochs": 2,
+        "learning_rate": 1e-3,
+        "schedule": "linear",
+        "warmup_steps": 2,
+        "max_grad_norm": 0.5,
+        "ema_decay": 0.5,
+        "checkpoint_every": 3,
+        "heldout_clips": 2,
+        "validate_every": 3,
+        "sample_every": 100,
+    }
+    return pretraining_settings(clips_dir, output, **{**values, **changes})
 
 
-def lone_rank(
-    policy_dir: Path, clips_dir: Path, tmp_path: Path, kind: type[Rank] = Rank, plan: Any = None, **changes: Any
-) -> Rank:
+def lone_rank(policy_dir: Path, clips_dir: Path, tmp_path: Path, kind: type[Rank] = Rank, **changes: Any) -> Rank:
     """Six steps, unless ``changes`` of the settings say otherwise."""
-    plan, settings = plan or plan_for(clips_dir, tmp_path), dataclasses.replace(SETTINGS, **changes)
+    settings = settings_for(clips_dir, tmp_path, **changes)
     weights, checkpoints = tmp_path / "weights.safetensors", tmp_path / "checkpoints"
     tmp_path.mkdir(exist_ok=True)
-    job = LearnerJob(policy_dir, weights, checkpoints, settings, 0, 0, plan)
+    job = LearnerJob(policy_dir, weights, checkpoints, settings, 0, 0)
     return kind(job, ClipData(clips_dir / "latents"), 0, torch.device("cpu"), EventLog())
 
 
@@ -178,7 +174,8 @@ def test_the_loss_of_a_clip_is_that_of_flow_matching(tiny_policy_dir: Path, clip
 
 
 def test_the_rate_rises_and_then_falls_to_the_last_step():
-    rates = [SETTINGS.rate(step, 6) / SETTINGS.learning_rate for step in range(1, 7)]
+    settings = alignment_settings(schedule="linear", warmup_steps=2)
+    rates = [settings.rate(step, 6) / settings.learning_rate for step in range(1, 7)]
     assert rates == pytest.approx([0.5, 1, 1, 0.75, 0.5, 0.25])
 
 
@@ -209,7 +206,7 @@ def test_moments_go_to_another_number_of_ranks(tiny_policy_dir: Path, tmp_path: 
     written = torch.optim.AdamW([whole])
     whole.grad = torch.arange(5.0)
     written.step()
-    policy, settings = load_policy(tiny_policy_dir), dataclasses.replace(SETTINGS, zero_stage=1)
+    policy, settings = load_policy(tiny_policy_dir), alignment_settings(zero_stage=1)
     moments = own_moments(SimpleNamespace(basic_optimizer=written), policy, settings, 0)
     save_checkpoint(tmp_path, Progress(1), 0, moments, {"w": whole.detach()}, {})
     checkpoint = latest_checkpoint(tmp_path)
@@ -227,21 +224,18 @@ def test_moments_go_to_another_number_of_ranks(tiny_policy_dir: Path, tmp_path: 
 
 @pytest.mark.usefixtures("process_group")
 def test_training_from_scratch_keeps_the_text_encoder_alone(tiny_policy_dir: Path, clips_dir: Path, tmp_path: Path):
-    plan = plan_for(clips_dir, tmp_path, from_scratch=True)
-    rank = lone_rank(tiny_policy_dir, clips_dir, tmp_path, plan=plan)
+    rank = lone_rank(tiny_policy_dir, clips_dir, tmp_path, from_scratch=True)
     old, new = policy_weights(load_policy(tiny_policy_dir)), policy_weights(rank.policy)
     assert all(torch.equal(new[name], old[name]) for name in old if name.startswith("text_encoder."))
     assert not torch.equal(new["fc.0.weight"], old["fc.0.weight"])
-    again = lone_rank(tiny_policy_dir, clips_dir, tmp_path, plan=plan)
+    again = lone_rank(tiny_policy_dir, clips_dir, tmp_path, from_scratch=True)
     assert torch.equal(policy_weights(again.policy)["fc.0.weight"], new["fc.0.weight"])
 
 
 @pytest.mark.usefixtures("process_group")
 @pytest.mark.parametrize("trained", [False, True])
 def test_the_text_encoder_is_trained_where_asked(tiny_policy_dir: Path, clips_dir: Path, tmp_path: Path, trained: bool):
-    rank = lone_rank(
-        tiny_policy_dir, clips_dir, tmp_path, plan=plan_for(clips_dir, tmp_path, train_text_encoder=trained)
-    )
+    rank = lone_rank(tiny_policy_dir, clips_dir, tmp_path, train_text_encoder=trained)
     rank.run()
     old, new = policy_weights(load_policy(tiny_policy_dir)), load_tensors(rank.job.weights)
     changed = [name for name in new if name.startswith("text_encoder.") and not torch.equal(new[name], old[name])]
@@ -253,12 +247,11 @@ def test_validation_and_samples_use_the_average_and_leave_the_training_alone(
     tiny_policy_dir: Path, clips_dir: Path, tmp_path: Path
 ):
     prompts = (("a dog barks", 1.0), ("a bell", 2.0))
+    sampling = SamplingParams(num_steps=2, guidance_scale=50.0, negative_prompt="a drum")
     stored: list[dict[str, torch.Tensor]] = []
     for name, every in (("rare", 100), ("often", 1)):
-        plan = plan_for(
-            clips_dir, tmp_path / name, validate_every=every, sample_every=every, prompts=prompts, num_steps=2
-        )
-        lone_rank(tiny_policy_dir, clips_dir, tmp_path / name, plan=plan).run()
+        changes: dict[str, Any] = {"validate_every": every, "sample_every": every, "prompts": prompts}
+        lone_rank(tiny_policy_dir, clips_dir, tmp_path / name, **changes, sampling=sampling).run()
         stored.append(load_file(tmp_path / name / "weights.safetensors"))
     assert all(torch.equal(stored[0][key], stored[1][key]) for key in stored[0])
     files = sorted((tmp_path / "often" / "samples" / "step-00000006").iterdir())
@@ -267,8 +260,11 @@ def test_validation_and_samples_use_the_average_and_leave_the_training_alone(
     policy = load_policy(tiny_policy_dir)
     policy.load_state_dict(stored[1], strict=False)
     model = TangoFlux(policy, TangoFlux.from_pretrained(tiny_policy_dir).autoencoder)
-    expected = model.generate([text for text, _ in prompts], [s for _, s in prompts], num_steps=2)[0][0]
+    captions, durations = [text for text, _ in prompts], [seconds for _, seconds in prompts]
+    expected = model.generate(captions, durations, **dataclasses.asdict(sampling))[0][0]
     assert rate == 16_000 and np.abs(heard - expected[0]).max() < 1e-3
+    other = model.generate(captions, durations, num_steps=2, guidance_scale=50.0)[0][0]
+    assert np.abs(heard - other[0]).max() > 1e-3, "the negative prompt changes nothing"
 
 
 @pytest.mark.usefixtures("process_group")
@@ -296,8 +292,8 @@ def test_clips_of_another_codec_are_refused(tiny_policy_dir: Path, tmp_path: Pat
 def test_two_ranks_train_what_one_trains(tiny_policy_dir: Path, clips_dir: Path, tmp_path: Path):
     lone_rank(tiny_policy_dir, clips_dir, tmp_path / "one").run()
     output, events = tmp_path / "two", list[dict[str, Any]]()
-    settings = dataclasses.replace(SETTINGS, workers=2)
-    result = pretrain(tiny_policy_dir, output, settings, plan_for(clips_dir, output), 0, events.append)
+    settings = settings_for(clips_dir, output, workers=2)
+    result = pretrain(tiny_policy_dir, output, settings, 0, events.append)
     assert (result.clips, result.steps) == (14, 6)
     half = ["step"] * 3 + ["validation"]
     assert [event["event"] for event in events] == half + half

@@ -20,10 +20,11 @@ from transformers import T5Config
 from actors.learner.batches import PairData
 from actors.learner.mailbox import EventLog
 from actors.learner.rank import Rank
-from actors.learner.settings import LearnerJob, LearnerSettings
+from actors.learner.settings import AlignmentSettings, LearnerJob
 from tangoflux.miniature_training.tokenizer import train_t5_tokenizer
 from tangoflux.model.policy import Policy, PolicyConfig
 from tangoflux.pipeline import TangoFlux
+from tests.actors.learner.settings import alignment_settings
 from tests.actors.learner.test_launch import pairs
 from tests.tiny import WORDS, tiny_autoencoder
 
@@ -46,7 +47,7 @@ def save_policy(directory: Path) -> None:
     TangoFlux(policy.eval(), tiny_autoencoder().eval()).save_pretrained(directory)
 
 
-def train(directory: Path, name: str, rank: int, settings: LearnerSettings) -> None:
+def train(directory: Path, name: str, rank: int, settings: AlignmentSettings) -> None:
     """One rank, to its end; leaves its peak in a file."""
     torch.set_num_threads(1)
     os.environ["LOCAL_RANK"] = str(rank)
@@ -59,7 +60,7 @@ def train(directory: Path, name: str, rank: int, settings: LearnerSettings) -> N
     (directory / f"{name}-{rank}.peak").write_text(peak.split()[1])
 
 
-def fork(directory: Path, name: str, rank: int, settings: LearnerSettings) -> int:
+def fork(directory: Path, name: str, rank: int, settings: AlignmentSettings) -> int:
     process = os.fork()
     if process == 0:
         try:
@@ -72,7 +73,7 @@ def fork(directory: Path, name: str, rank: int, settings: LearnerSettings) -> in
 def main(directory: Path, cases: list[dict[str, Any]]) -> None:
     save_policy(directory)
     for number, case in enumerate(cases):
-        settings = LearnerSettings(batch_size=4, micro_batch_size=2, epochs=1, heldout_pairs=0, **case)
+        settings = alignment_settings(batch_size=4, micro_batch_size=2, epochs=1, heldout_pairs=0, **case)
         for process in [fork(directory, f"case{number}", rank, settings) for rank in range(settings.workers)]:
             os.waitpid(process, 0)
     peaks = [max(int(file.read_text()) for file in directory.glob(f"case{n}-*.peak")) for n in range(len(cases))]

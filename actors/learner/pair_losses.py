@@ -1,4 +1,4 @@
-"""The loss of a batch of preference pairs under a policy and its reference, and what is measured with it."""
+"""The loss of a batch of preference pairs under a policy and its reference, and the metrics that go with it."""
 
 from __future__ import annotations
 
@@ -9,36 +9,41 @@ import torch
 from torch import Tensor
 
 from actors.learner.batches import NoiseKey, PairBatch, PairData
+from actors.learner.objectives import PairErrors, load_objective
 from actors.learner.task import Velocity
 from tangoflux.flow import interpolate, velocity_target
-from tangoflux.losses import crpo_loss, dpo_fm_loss, implicit_margin, squared_error
+from tangoflux.losses import dpo_fm_loss, implicit_margin, squared_error
 from tangoflux.model.conditioning import TRAINING_MAX_TOKENS, TextStates
 from tangoflux.model.policy import Policy
 from tangoflux.model.reference import Reference
 
-OBJECTIVES = {"crpo": crpo_loss, "dpo_fm": dpo_fm_loss}
+MEANS = ("loss", "dpo_loss", "winner_loss", "loser_loss", "margin", "implicit_accuracy")
+"""The metrics, in the order of ``PairLosses.sums``; winner and loser are the paper's words for chosen and rejected."""
 
 
 @dataclass(frozen=True)
 class PairLosses:
-    """(B,) each: the squared errors of policy and reference, and the terms made of them."""
+    """The terms of B pairs, (B,) each.
 
-    winner: Tensor
-    loser: Tensor
+    Attributes:
+        chosen, rejected: squared velocity errors of the policy.
+        margin: the logit inside L_DPO-FM, positive where the policy ranks the pair as the reward did.
+        dpo: L_DPO-FM.
+        loss: the objective.
+    """
+
+    chosen: Tensor
+    rejected: Tensor
     margin: Tensor
     dpo: Tensor
     loss: Tensor
 
     def sums(self) -> Tensor:
-        """(6,) in float64: sums over the pairs in the order of ``MEANS``, with the accuracy; then their number."""
-        # A pair with equal errors is neither ranked right nor wrong: policy and reference start as equals.
+        """(7,) in float64: sums over the pairs in the order of ``MEANS``, then the number of pairs."""
+        # A tie counts as half right: policy and reference start as equals.
         correct = (self.margin > 0).double() + 0.5 * (self.margin == 0).double()
-        terms = (self.loss, self.dpo, self.winner, self.loser, self.margin, correct, torch.ones_like(self.loss))
+        terms = (self.loss, self.dpo, self.chosen, self.rejected, self.margin, correct, torch.ones_like(self.loss))
         return torch.stack([term.detach().double().sum() for term in terms])
-
-
-MEANS = ("loss", "dpo_loss", "winner_loss", "loser_loss", "margin", "implicit_accuracy")
-"""Names of ``PairLosses.sums``."""
 
 
 def means(sums: Tensor) -> dict[str, float]:
@@ -50,35 +55,34 @@ def means(sums: Tensor) -> dict[str, float]:
 def pair_losses(policy: Velocity, reference: Reference, batch: PairBatch, objective: str, beta: float) -> PairLosses:
     """All losses of a batch; gradients reach the policy only.
 
-    Captions are encoded once, by the reference, whose text encoder is the policy's own.
+    Captions are encoded once, by the reference, which shares its text encoder with the policy.
     """
     text = reference.encode_text(batch.prompts, TRAINING_MAX_TOKENS)
-    winner, loser = pair_errors(policy, text, batch)
+    chosen, rejected = _errors(policy, text, batch)
     with torch.no_grad():
-        ref_winner, ref_loser = pair_errors(reference, text, batch)
-    errors = (winner, loser, ref_winner, ref_loser)
+        errors = PairErrors(chosen, rejected, *_errors(reference, text, batch))
     return PairLosses(
-        winner=winner,
-        loser=loser,
+        chosen,
+        rejected,
         margin=implicit_margin(*errors, beta),
         dpo=dpo_fm_loss(*errors, beta),
-        loss=OBJECTIVES[objective](*errors, beta),
+        loss=load_objective(objective)(errors, beta),
     )
 
 
-def pair_errors(policy: Velocity, text: TextStates, batch: PairBatch) -> tuple[Tensor, Tensor]:
+def _errors(policy: Velocity, text: TextStates, batch: PairBatch) -> tuple[Tensor, Tensor]:
     """Squared velocity errors (B,) of chosen and rejected at the same noise and sigma, from one forward pass."""
     latents = torch.cat([batch.chosen, batch.rejected])
     noise, sigma, frame_mask = batch.noise.repeat(2, 1, 1), batch.sigma.repeat(2), batch.frame_mask.repeat(2, 1)
     both = text.select(list(range(len(batch.prompts))) * 2)
     velocity = policy(interpolate(latents, noise, sigma), sigma, both, batch.duration_s.repeat(2), frame_mask)
-    winner, loser = squared_error(velocity, velocity_target(latents, noise), frame_mask).chunk(2)
-    return winner, loser
+    chosen, rejected = squared_error(velocity, velocity_target(latents, noise), frame_mask).chunk(2)
+    return chosen, rejected
 
 
 @dataclass(frozen=True)
 class Measurer:
-    """Measures a policy against the reference on fixed pairs and noise, outside the training."""
+    """Evaluates a policy against the reference on fixed pairs and noise, outside the training."""
 
     reference: Reference
     data: PairData
@@ -93,14 +97,14 @@ class Measurer:
         return means(torch.stack(sums).sum(dim=0))
 
     def probe(self, policy: Policy, rows: Sequence[int], key: NoiseKey) -> tuple[dict[str, float], dict[str, float]]:
-        """As ``losses``, and gradient norms of the mean DPO term ("dpo") and of the mean winner loss ("winner")."""
+        """``losses``, and the gradient norms of the mean DPO term ("dpo") and the mean chosen error ("winner")."""
         parameters = list(policy.trainable_parameters())
         totals = {"dpo": [torch.zeros_like(p, dtype=torch.float32) for p in parameters]}
         totals["winner"] = [total.clone() for total in totals["dpo"]]
         sums: list[Tensor] = []
         for losses in self._batches(policy, rows, key):
             sums.append(losses.sums())
-            for name, term in (("dpo", losses.dpo), ("winner", losses.winner)):
+            for name, term in (("dpo", losses.dpo), ("winner", losses.chosen)):
                 loss = term.sum() / len(rows)
                 gradients = torch.autograd.grad(loss, parameters, retain_graph=name == "dpo", materialize_grads=True)
                 for total, gradient in zip(totals[name], gradients, strict=True):
