@@ -16,7 +16,6 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 import ray
-import ray.data
 import ray.train
 from ray.exceptions import RayActorError
 from ray.train.torch import TorchTrainer
@@ -25,7 +24,7 @@ from actors.cluster.nodes import this_node
 from actors.cluster.placement import format_resources
 from actors.learner.checkpoint import checkpoint_progress, latest_checkpoint
 from actors.learner.mailbox import MailboxActor
-from actors.learner.pairs import fingerprint, read_pairs
+from actors.learner.pairs import check_not_empty, fingerprint
 from actors.learner.rank import run_rank
 from actors.learner.settings import (
     AlignmentSettings,
@@ -86,7 +85,8 @@ def train(
     Goes on from the latest checkpoint in ``output_dir`` that was made on the same pairs, if there is one.
 
     Args:
-        preferences_dir: shards with the columns ``learner_batches.COLUMNS`` (others are not read) and their manifest.
+        preferences_dir: shards with the columns ``batches.COLUMNS`` and their manifest; all ranks must see it under
+            this path.
         policy_dir: the policy at the iteration's start, and so the reference, in the published layout.
         output_dir: where ``weights.safetensors`` and checkpoints go; all ranks must see it under this path.
         iteration, seed: with the pairs and ``settings`` they decide the result.
@@ -101,11 +101,12 @@ def train(
     """
     started = time.monotonic()
     shards = shards_at(preferences_dir)
-    pairs = read_pairs(shards)
+    check_not_empty(shards)
     output = absolute(output_dir)
     checkpoints = output / "checkpoints" / fingerprint(shards)
-    job = LearnerJob(absolute(policy_dir), output / "weights.safetensors", checkpoints, settings, seed, iteration)
-    measured, restarts = _train(job, {"pairs": pairs}, on_step)
+    weights, pairs = output / "weights.safetensors", absolute(preferences_dir)
+    job = LearnerJob(absolute(policy_dir), weights, checkpoints, settings, seed, iteration, preferences_dir=pairs)
+    measured, restarts = _train(job, on_step)
     start, end = measured["start"], measured["end"]
     return LearnerResult(
         weights=job.weights,
@@ -147,14 +148,12 @@ def pretrain(
     output = output_dir.resolve()
     weights, checkpoints = output / "weights.safetensors", output / "checkpoints"
     job = LearnerJob(policy_dir.resolve(), weights, checkpoints, settings, seed, PRETRAINING_ITERATION)
-    measured, restarts = _train(job, {}, on_event)
+    measured, restarts = _train(job, on_event)
     seconds = time.monotonic() - started
     return PretrainingResult(weights, measured["clips"], measured["steps"], restarts, seconds)
 
 
-def _train(
-    job: LearnerJob, datasets: dict[str, ray.data.Dataset], on_event: OnEvent | None
-) -> tuple[dict[str, Any], int]:
+def _train(job: LearnerJob, on_event: OnEvent | None) -> tuple[dict[str, Any], int]:
     """Runs the ranks, again after a death; returns what rank 0 measured, and how often they were started again."""
     remove(job.weights)
     on_new = _each_once(on_event or (lambda event: None))
@@ -162,7 +161,7 @@ def _train(
     while True:
         step = checkpoint_progress(latest_checkpoint(job.checkpoints)).step
         try:
-            return _attempt(job, datasets, on_new), restarts
+            return _attempt(job, on_new), restarts
         except (ray.train.TrainingFailedError, RayActorError, _HungError) as error:
             reached = checkpoint_progress(latest_checkpoint(job.checkpoints)).step
             restarts, futile = restarts + 1, 0 if reached > step else futile + 1
@@ -173,10 +172,10 @@ def _train(
             logger.warning("the learner died and goes on from step %d: %s", reached, _cause(error))
 
 
-def _attempt(job: LearnerJob, datasets: dict[str, ray.data.Dataset], on_event: OnEvent) -> dict[str, Any]:
+def _attempt(job: LearnerJob, on_event: OnEvent) -> dict[str, Any]:
     """Starts the ranks and waits for their end."""
     mailbox: Any = MailboxActor.options(num_cpus=0, scheduling_strategy=this_node()).remote()
-    trainer = _trainer(datasets, job, mailbox)
+    trainer = _trainer(job, mailbox)
     fit = _in_thread(lambda: _fit(trainer, job.weights.parent))
     ranks: list[Any] = []
     timeout_s = job.settings.timeout_s
@@ -221,17 +220,13 @@ def _each_once(on_event: OnEvent) -> OnEvent:
     return on_new
 
 
-def _trainer(datasets: dict[str, ray.data.Dataset], job: LearnerJob, mailbox: Any) -> TorchTrainer:
+def _trainer(job: LearnerJob, mailbox: Any) -> TorchTrainer:
     for name, value in TRAIN_ENVIRONMENT.items():
         os.environ.setdefault(name, value)
     settings = job.settings
     return TorchTrainer(
         run_rank,
         train_loop_config={"job": job, "mailbox": mailbox},
-        datasets=dict(datasets),
-        dataset_config=ray.train.DataConfig(
-            datasets_to_split=[], execution_options=ray.data.ExecutionOptions(preserve_order=True)
-        ),
         scaling_config=ray.train.ScalingConfig(
             num_workers=settings.workers,
             use_gpu=settings.num_gpus > 0,

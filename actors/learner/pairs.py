@@ -1,14 +1,11 @@
-"""The learner's data: preference shards, checked and put into shared memory."""
+"""The pairs of a preference dataset, as every rank reads them for itself: verified and checked."""
 
 from __future__ import annotations
 
 import hashlib
-from typing import Any
 
 import numpy as np
 import pyarrow as pa
-import ray
-import ray.data
 
 from actors.learner.batches import COLUMNS
 from actors.storage.shards import Shards
@@ -16,24 +13,27 @@ from tangoflux.data.records import is_latents, latents_array
 from tangoflux.errors import DataError
 
 
-def read_pairs(shards: Shards) -> ray.data.Dataset:
-    """The dataset in shared memory, one block a shard, in the shards' order.
+def read_pairs(shards: Shards) -> list[pa.Table]:
+    """The learner's columns of all shards in their order, each in one piece.
 
-    The driver reads and checks the shards: Ray Data's own Parquet reader would start processes for seconds on every
-    iteration, and would wait for ever on a machine whose processors the ranks have taken.
+    Not with Ray Data, whose Parquet reader starts processes for seconds in every iteration, and would wait for ever on
+    a machine whose processors the ranks have taken.
 
     Raises:
-        DataError: there are no pairs, or they lack columns or are not finite.
+        DataError: a shard was changed after it was written, lacks columns, or holds values that are not finite.
     """
-    blocks: list[Any] = []
-    for part, table in shards.tables(verify=True):
-        if len(table):
-            blocks.append(ray.put(_checked(table, f"{shards.directory} shard {part}")))
-    if not blocks:
-        raise DataError(f"{shards.directory} holds no preference pairs: nothing can be learnt from it")
-    dataset = ray.data.from_arrow_refs(blocks)
-    dataset.context.enable_progress_bars = False
-    return dataset
+    tables = shards.tables(verify=True)
+    return [_checked(table, f"{shards.directory} shard {part}") for part, table in tables if len(table)]
+
+
+def check_not_empty(shards: Shards) -> None:
+    """Whether there are pairs, by the manifest alone.
+
+    Raises:
+        DataError: there are none.
+    """
+    if not any(shard.rows for shard in shards.shards().values()):
+        raise DataError(f"{shards.directory} holds no preference pairs: there is nothing to train on")
 
 
 def _checked(table: pa.Table, source: str) -> pa.Table:

@@ -31,11 +31,13 @@ from actors.learner.engine import master_weights, start_deepspeed, update
 from actors.learner.mailbox import EventLog
 from actors.learner.milestones import Milestones
 from actors.learner.moments import set_moments
+from actors.learner.pairs import read_pairs
 from actors.learner.pretraining import FlowMatching
 from actors.learner.schedule import num_steps, steps_per_epoch
 from actors.learner.settings import LearnerJob, PretrainingSettings
 from actors.learner.task import TrainingTask
 from actors.storage.atomic import atomic_write
+from actors.storage.shards import shards_at
 from actors.storage.stored_policy import local_policy
 from tangoflux.errors import ConfigError
 from tangoflux.model.layout import fresh_policy, load_lora_policy, load_policy
@@ -52,11 +54,11 @@ def run_rank(config: dict[str, Any]) -> dict[str, Any] | None:
 
 
 def load_data(job: LearnerJob) -> PairData | ClipData:
-    """The whole dataset in its order: it is not split, each rank takes its share of every batch itself."""
+    """The complete dataset in its order, as a rank takes its share of every batch itself."""
     if isinstance(job.settings, PretrainingSettings):
         return ClipData(job.settings.clips_dir / "latents")
-    shard: Any = ray.train.get_dataset_shard("pairs")
-    return PairData(list(shard.iter_batches(batch_size=None, batch_format="pyarrow")))
+    assert job.preferences_dir is not None
+    return PairData(read_pairs(shards_at(job.preferences_dir)))
 
 
 class Rank:

@@ -163,6 +163,7 @@ class LearnerJob:
         policy_dir: the policy at the start, in the published layout.
         weights: the file that the training writes at its end.
         checkpoints: directory of the checkpoints that an interrupted training resumes from.
+        preferences_dir: the shards of pairs of an alignment.
     """
 
     policy_dir: Location
@@ -171,6 +172,7 @@ class LearnerJob:
     settings: AlignmentSettings | PretrainingSettings
     seed: int
     iteration: int
+    preferences_dir: Location | None = None
 
 
 @dataclass(frozen=True)

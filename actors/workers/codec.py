@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -13,27 +14,15 @@ import ray
 import torch
 from numpy.typing import NDArray
 
-from actors.workers.chunk import Chunk
-from actors.workers.rollout import RolloutBatch
+from actors.storage.shards import shards_at
+from actors.workers.messages import RolloutBatch, ShardRows, StoredShard
+from actors.workers.rows import loudness, replace_columns
 from tangoflux.data.audio import fill_frames, read_audio
-from tangoflux.data.pairs import RatedPair, is_latents_file, read_latents
+from tangoflux.data.pairs import RatedPair, is_latents_file, pair_table, read_latents
 from tangoflux.data.preferences import group_bounds
-from tangoflux.data.prompts import Prompt
-from tangoflux.data.records import latents_array
+from tangoflux.data.records import SORT_KEYS, latents_array
 from tangoflux.errors import DataError
 from tangoflux.model.autoencoder import Autoencoder
-from tangoflux.sampling_params import SamplingParams
-
-
-@dataclass(frozen=True)
-class StoredChunk:
-    """A shard of rollouts in canonical order, with as many samples of every prompt."""
-
-    part: int
-    table: pa.Table
-
-    def __str__(self) -> str:
-        return f"shard {self.part}"
 
 
 @dataclass(frozen=True)
@@ -45,14 +34,6 @@ class PairChunk:
 
     def __str__(self) -> str:
         return f"the pairs from {self.pairs[0].origin} on"
-
-
-@dataclass(frozen=True)
-class PairLatents:
-    """The latents of a ``PairChunk``: for each pair float32 (frames, channels)."""
-
-    chosen: list[NDArray[np.float32]]
-    rejected: list[NDArray[np.float32]]
 
 
 class CodecWorker:
@@ -72,45 +53,35 @@ class CodecWorker:
         self._codec = Autoencoder.load(policy_dir).to(device)
         self._device = device
 
-    def decode(self, stored: StoredChunk) -> RolloutBatch:
-        """The waveforms of stored rollouts, as the rollout worker gave them to the reward worker; without latents."""
-        table = stored.table
-        latents, rows = latents_array(table["latents"]), table.drop_columns(["latents"]).to_pylist()
-        groups = [slice(first, last) for first, last in group_bounds(table)]
-        prompts = [
-            Prompt(row["prompt_id"], row["prompt"], row["duration_s"]) for row in (rows[g.start] for g in groups)
-        ]
-        seeds = tuple(tuple(row["seed"] for row in rows[group]) for group in groups)
-        first = rows[0]
-        return RolloutBatch(
-            chunk=Chunk(stored.part, first["iteration"], tuple(prompts), seeds),
-            policy_version=first["policy_version"],
-            params=SamplingParams(first["num_steps"], first["guidance_scale"], first["negative_prompt"]),
-            latents=[],
-            waveforms=[
-                self._decode(latents[group, : rows[group.start]["num_frames"]], prompt)
-                for group, prompt in zip(groups, prompts, strict=True)
-            ],
-            sample_rate_hz=self._codec.sample_rate_hz,
-            created_at=first["created_at"],
-            worker=first["worker"],
-            seconds=first["seconds"],
-        )
-
-    def encode(self, chunk: PairChunk) -> PairLatents:
-        """The latents of users' pairs.
+    def decode(self, shard: StoredShard) -> RolloutBatch:
+        """The rollouts of a shard with their audio, as the rollout worker passed them to the reward worker.
 
         Raises:
-            DataError: a file cannot be read after all; names the pair's place in the manifest.
+            DataError: the shard was changed after it was written.
         """
-        return PairLatents(
-            chosen=[self._side(pair, pair.chosen) for pair in chunk.pairs],
-            rejected=[self._side(pair, pair.rejected) for pair in chunk.pairs],
-        )
+        rows = shards_at(shard.directory).read_part(shard.part, verify=True)
+        rows = rows.sort_by([(name, "ascending") for name in SORT_KEYS])
+        latents = latents_array(rows["latents"])
+        frames, durations = rows["num_frames"].to_pylist(), rows["duration_s"].to_pylist()
+        waveforms = [
+            self._decode(latents[first:last, : frames[first]], durations[first]) for first, last in group_bounds(rows)
+        ]
+        rows = replace_columns(rows, loudness([waveform for group in waveforms for waveform in group]))
+        return RolloutBatch(shard.part, rows, waveforms, self._codec.sample_rate_hz)
 
-    def _decode(self, latents: NDArray[np.float32], prompt: Prompt) -> list[NDArray[np.float32]]:
+    def encode(self, chunk: PairChunk, schema: pa.Schema) -> ShardRows:
+        """A user's pairs as rows of a ``preference_schema``.
+
+        Raises:
+            DataError: a file cannot be read after all; names the pair's line in the manifest.
+        """
+        chosen = [self._side(pair, pair.chosen) for pair in chunk.pairs]
+        rejected = [self._side(pair, pair.rejected) for pair in chunk.pairs]
+        return ShardRows(chunk.part, pair_table(chunk.pairs, chosen, rejected, schema))
+
+    def _decode(self, latents: NDArray[Any], duration_s: float) -> list[NDArray[np.float32]]:
         rows = [torch.from_numpy(row.astype(np.float32)) for row in latents]
-        return self._codec.decode_rows(rows, [prompt.duration_s] * len(rows))
+        return self._codec.decode_rows(rows, [duration_s] * len(rows))
 
     def _side(self, pair: RatedPair, file: Path) -> NDArray[np.float32]:
         try:
@@ -129,22 +100,6 @@ class CodecWorker:
 
 
 CodecActor = ray.remote(CodecWorker)
-
-
-def stored_chunk(part: int, table: pa.Table, source: str) -> StoredChunk:
-    """A shard for ``CodecWorker.decode``.
-
-    Args:
-        table: rows of ``rollout_schema``, in canonical order.
-        source: what errors call it.
-
-    Raises:
-        DataError: its prompts have different numbers of samples.
-    """
-    sizes = {last - first for first, last in group_bounds(table)}
-    if len(sizes) > 1:
-        raise DataError(f"{source}: prompts have from {min(sizes)} to {max(sizes)} samples, expected as many of each")
-    return StoredChunk(part, table)
 
 
 def pair_chunks(pairs: Sequence[RatedPair], size: int) -> list[PairChunk]:

@@ -6,7 +6,6 @@ import os
 import socket
 import time
 from collections.abc import Mapping
-from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -21,33 +20,14 @@ from actors.storage.object_store import ObjectStorePath
 from actors.storage.policy_store import is_trained
 from actors.storage.stored_policy import local_policy
 from actors.workers.chunk import Chunk
+from actors.workers.messages import RolloutBatch
+from actors.workers.rows import unscored_rows
 from tangoflux.data.prompts import Prompt
-from tangoflux.data.records import LatentsDtype
+from tangoflux.data.records import LatentsDtype, rollout_schema
 from tangoflux.errors import CheckpointError
 from tangoflux.pipeline import TangoFlux
 from tangoflux.sampling import sample_latents
 from tangoflux.sampling_params import Precision, SamplingParams, uses_bf16
-
-
-@dataclass(frozen=True)
-class RolloutBatch:
-    """A sampled chunk.
-
-    Attributes:
-        latents: for each prompt (samples, frames, channels), as they are stored.
-        waveforms: for each prompt and sample float32 (audio_channels, samples) in [-1, 1], decoded from ``latents``.
-        seconds: wall time of the whole chunk.
-    """
-
-    chunk: Chunk
-    policy_version: int
-    params: SamplingParams
-    latents: list[NDArray[Any]]
-    waveforms: list[list[NDArray[np.float32]]]
-    sample_rate_hz: int
-    created_at: datetime
-    worker: str
-    seconds: float
 
 
 class RolloutWorker:
@@ -81,6 +61,8 @@ class RolloutWorker:
         self._dtype = np.dtype(latents_dtype)
         self._bf16 = uses_bf16(precision, device)
         self._model = TangoFlux.from_pretrained(local_policy(policy_dir)).to(device)
+        config = self._model.policy.config
+        self._schema = rollout_schema(config.audio_seq_len, config.in_channels, latents_dtype)
 
     def set_policy(self, version: int, state: Mapping[str, Tensor]) -> None:
         """Takes over a policy's trained tensors, as ``PolicyStore.state`` gives them.
@@ -97,7 +79,7 @@ class RolloutWorker:
         self.policy_version = version
 
     def sample(self, chunk: Chunk) -> RolloutBatch:
-        """Samples all prompts of the chunk and decodes what will be stored."""
+        """Samples all prompts of the chunk, and decodes the latents as they will be stored."""
         start = time.perf_counter()
         requests = [
             self._model.request(prompt.text, prompt.duration_s, seeds)
@@ -107,17 +89,19 @@ class RolloutWorker:
             groups = sample_latents(self._model.policy, requests, self.params)
         latents = [group.numpy().astype(self._dtype) for group in groups]
         waveforms = [self._decode(group, prompt) for group, prompt in zip(latents, chunk.prompts, strict=True)]
-        return RolloutBatch(
-            chunk=chunk,
-            policy_version=self.policy_version,
-            params=self.params,
-            latents=latents,
-            waveforms=waveforms,
-            sample_rate_hz=self._model.sample_rate_hz,
-            created_at=datetime.now(UTC),
-            worker=f"{socket.gethostname()}:{os.getpid()}",
-            seconds=time.perf_counter() - start,
-        )
+        seconds = (time.perf_counter() - start) / chunk.samples
+        rows = unscored_rows(chunk, latents, waveforms, self._schema, self._provenance() | {"seconds": seconds})
+        return RolloutBatch(chunk.index, rows, waveforms, self._model.sample_rate_hz)
+
+    def _provenance(self) -> dict[str, Any]:
+        return {
+            "policy_version": self.policy_version,
+            "num_steps": self.params.num_steps,
+            "guidance_scale": self.params.guidance_scale,
+            "negative_prompt": self.params.negative_prompt,
+            "created_at": datetime.now(UTC),
+            "worker": f"{socket.gethostname()}:{os.getpid()}",
+        }
 
     def _decode(self, latents: NDArray[Any], prompt: Prompt) -> list[NDArray[np.float32]]:
         # A group at a time bounds the memory that the codec needs, whatever the size of a chunk.

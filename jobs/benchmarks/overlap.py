@@ -11,12 +11,12 @@ from statistics import median
 
 from actors.cluster.session import ray_session
 from actors.workers.chunk import Chunk, rollout_chunks
+from actors.workers.messages import Destination
 from jobs.options.bench import OverlapOptions
 from jobs.options.crpo import RunConfig, load_config
 from jobs.stages.pools import Pools, open_pools
 from jobs.stages.preflight import Inputs, run_preflight
 from tangoflux.data.prompts import draw_prompts
-from tangoflux.data.records import rollout_schema
 
 
 def run(options: OverlapOptions, run_arguments: Sequence[str]) -> None:
@@ -37,17 +37,16 @@ def measure(pools: Pools, config: RunConfig, inputs: Inputs, number: int) -> flo
     prompts = draw_prompts(inputs.prompts, config.prompts_per_iteration, config.seed, number)
     chunks = rollout_chunks(prompts, number, config.seed, config.num_samples, config.rollouts.chunk_prompts)
     if number == 1:
-        _seconds(lambda: _stage(pools, config, inputs, chunks[:2]))  # all workers are there and warm
+        _seconds(lambda: _stage(pools, chunks[:2]))  # all workers are there and warm
     alone = _seconds(lambda: pools.rollouts.stream("sample", chunks))
-    whole = _seconds(lambda: _stage(pools, config, inputs, chunks))
+    whole = _seconds(lambda: _stage(pools, chunks))
     print(f"round {number}: sampling alone {alone:.1f} s, the whole stage {whole:.1f} s", file=sys.stderr, flush=True)
     return whole / alone
 
 
-def _stage(pools: Pools, config: RunConfig, inputs: Inputs, chunks: Sequence[Chunk]) -> Iterable[object]:
-    schema = rollout_schema(inputs.max_frames, inputs.channels, config.rollouts.latents_dtype)
-    with tempfile.TemporaryDirectory() as directory:
-        yield from pools.collect(chunks, Path(directory), schema, _refuse)
+def _stage(pools: Pools, chunks: Sequence[Chunk]) -> Iterable[object]:
+    with tempfile.TemporaryDirectory() as folder:
+        yield from pools.collect(chunks, Destination(Path(folder) / "rollouts", Path(folder) / "preferences"), _refuse)
 
 
 def _seconds(work: Callable[[], Iterable[object]]) -> float:

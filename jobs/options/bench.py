@@ -76,6 +76,8 @@ class OrchestrationOptions(Options):
     num_prompts: int = option(20_000, "prompts of the iteration; the default is the paper's", unit="prompts", ge=1)
     num_samples: int = option(5, "samples of each prompt; the default is the paper's", unit="samples", ge=1)
     rollout_chunk_prompts: int = option(8, "prompts of a chunk; the default is that of --config tangoflux", ge=1)
+    latent_frames: int = option(1, "frames of a sample's latents; the paper's model has 645", unit="frames", ge=1)
+    latent_channels: int = option(1, "channels of the latents; the paper's model has 64", unit="channels", ge=1)
     bank_lines: int = option(1_000_000, "size of the prompt bank", unit="prompts", ge=1)
     output: JsonOutput = None
 

@@ -16,27 +16,27 @@ from actors.learner.launch import train
 from actors.learner.settings import LearnerResult
 from actors.storage.atomic import atomic_write
 from actors.storage.metrics import MetricsLog, read_history
-from actors.storage.object_store import ObjectStorePath
-from actors.storage.paths import remove, remove_below
+from actors.storage.object_store import Location
+from actors.storage.paths import absolute, remove, remove_below
 from actors.storage.policy_store import PolicyStore
-from actors.storage.shards import Shards, shards_at
+from actors.storage.samples import SampleFolder
+from actors.storage.shards import shards_at
 from actors.workers.chunk import Chunk, heldout_chunks, rollout_chunks
-from actors.workers.reward import ScoredBatch
+from actors.workers.messages import Destination, ScoredPrompts, WrittenShard
 from jobs.options.crpo import RunConfig
 from jobs.reporting.display import Display, Stage
 from jobs.reporting.heldout import HeldoutScores, heldout_figures
 from jobs.reporting.machine import machine_facts
-from jobs.reporting.samples import SampleFolder
 from jobs.reporting.trackers import Trackers
 from jobs.stages.failed_chunks import FailedChunks
-from jobs.stages.pools import Pools, alignment_settings, make_room_for_learner
+from jobs.stages.pools import Pools, alignment_settings, make_room_for_learner, pair_shards
 from jobs.stages.preflight import Inputs
 from jobs.stages.retention import drop_old
 from jobs.stages.run_storage import RunStorage
-from tangoflux.data.health import HealthMeter
-from tangoflux.data.preferences import PairCounts, check_dropped_share, make_pairs
+from tangoflux.data.flac import decode_flac
+from tangoflux.data.health import HealthSums
+from tangoflux.data.preferences import PairCounts, check_dropped_share
 from tangoflux.data.prompts import draw_prompts
-from tangoflux.data.records import rollout_schema
 from tangoflux.errors import TangoFluxError
 
 
@@ -46,23 +46,22 @@ class Run:
     def __init__(
         self,
         config: RunConfig,
-        place: RunStorage,
+        storage: RunStorage,
         inputs: Inputs,
         pools: Pools,
         display: Display,
         trackers: Trackers,
     ) -> None:
         self.config, self.inputs, self.pools, self.display, self.trackers = config, inputs, pools, display, trackers
-        self.place, self.directory = place, place.local
+        self.storage, self.directory = storage, storage.local
         self.metrics = MetricsLog(self.directory / "metrics.jsonl")
         self.store = PolicyStore(self.directory / "policies")
-        self.heldout = HeldoutScores(place.root / "heldout", inputs.heldout)
+        self.heldout = HeldoutScores(storage.root / "heldout", inputs.heldout)
         self.samples = SampleFolder(self.directory / "samples")
         history = read_history(self.metrics.path)
         self._finished = {event["iteration"] for event in history.iterations}
         self._steps_logged = {(event["iteration"], event["step"]) for event in history.steps}
         self._learner_restarts = 0
-        self._schema = rollout_schema(inputs.max_frames, inputs.channels, config.rollouts.latents_dtype)
 
     def log_start(self, command: Sequence[str]) -> None:
         """The event that says what runs, with which options, on what."""
@@ -81,57 +80,63 @@ class Run:
 
     def drop_old(self) -> None:
         """Drops what an earlier start of this run did not get to."""
-        drop_old(self.config, self.place, sorted(self._finished))
+        drop_old(self.config, self.storage, sorted(self._finished))
 
     def collect(self, iteration: int) -> dict[str, Any]:
         """Rollouts, rewards and preference pairs of an iteration; returns what the iteration's event says of them."""
         if self.config.data == "offline" and iteration > 1:
             return {}
-        rollouts = shards_at(self.place.root / "rollouts" / _folder(iteration))
-        rate = self._roll_out(iteration, rollouts)
-        with self.display.stage(iteration, "pairs"):
-            return {**self._pair(iteration, rollouts), "samples_per_second": rate}
+        rollouts, preferences = (self._shards("rollouts", iteration), self._shards("preferences", iteration))
+        destination = Destination(rollouts, preferences, self.config.rewards.min_margin)
+        written = self._pair_existing(iteration, destination)
+        rate = self._roll_out(iteration, destination, written)
+        counts = sum((written[part].counts for part in sorted(written)), self._failed_chunks(iteration).counts())
+        health = sum((written[part].health for part in sorted(written)), HealthSums()).health()
+        self.pools.telemetry.count("dropped_groups", counts.dropped)
+        check_dropped_share(counts, self.config.rewards.max_dropped_share)
+        return {"pairs": dataclasses.asdict(counts), **dataclasses.asdict(health), "samples_per_second": rate}
 
-    def _roll_out(self, iteration: int, rollouts: Shards) -> float | None:
-        """Samples and scores the chunks that no shard holds yet; returns samples a second."""
+    def _pair_existing(self, iteration: int, destination: Destination) -> dict[int, WrittenShard]:
+        """Summaries of the shards that an earlier start of the run wrote; pairs that are missing are written."""
+        parts = shards_at(destination.rollouts).parts()
+        if not parts:
+            return {}
+        with self.display.stage(iteration, "pairs", len(parts), "shards") as stage:
+            written: dict[int, WrittenShard] = {}
+            for shard in pair_shards(self.pools.writer, parts, destination):
+                written[shard.part] = shard
+                stage.advance()
+        return written
+
+    def _roll_out(self, iteration: int, destination: Destination, written: dict[int, WrittenShard]) -> float | None:
+        """Samples and scores the chunks that are not in ``written``, and adds them; returns samples per second."""
         config = self.config
         prompts = draw_prompts(self.inputs.prompts, config.prompts_per_iteration, config.seed, iteration)
         chunks = rollout_chunks(prompts, iteration, config.seed, config.num_samples, config.rollouts.chunk_prompts)
-        done, failures, aside = rollouts.parts(), PairCounts(), self._failed_chunks(iteration)
+        done, failed = set(written), self._failed_chunks(iteration)
         if iteration in self.store.versions():
-            done |= aside.parts()  # too late for the policy that was trained without them
+            done |= failed.parts()  # too late: the policy was trained without them
         else:
-            aside.clear()
+            failed.clear()
         missing = [chunk for chunk in chunks if chunk.index not in done]
         samples = sum(len(chunk.prompts) for chunk in missing) * config.num_samples
         if not missing:
             return None
-        # What was logged of a learner without these chunks is logged anew.
+        # Steps that were logged of a learner without these chunks are logged again.
         self._steps_logged = {key for key in self._steps_logged if key[0] != iteration}
+        counts = sum((shard.counts for shard in written.values()), PairCounts())
         with self.display.stage(iteration, "rollouts", samples) as stage:
             self._use_policy(iteration - 1)
-            for _, written in self.pools.collect(missing, rollouts.directory, self._schema, aside.add):
-                failures += written.counts
-                check_dropped_share(failures + aside.counts(), config.rewards.max_dropped_share, len(prompts))
-                stage.advance(written.rows)
+            for shard in self.pools.collect(missing, destination, failed.add):
+                written[shard.part] = shard
+                counts += shard.counts
+                check_dropped_share(counts + failed.counts(), config.rewards.max_dropped_share, len(prompts))
+                stage.advance(shard.rows)
         return samples / stage.seconds
-
-    def _pair(self, iteration: int, rollouts: Shards) -> dict[str, Any]:
-        """Writes the pairs shard by shard, and measures the samples' health."""
-        preferences = shards_at(self._preferences(iteration))
-        counts, health = self._failed_chunks(iteration).counts(), HealthMeter()
-        for part, table in rollouts.tables():
-            pairs, of_part = make_pairs(table, self.config.rewards.min_margin)
-            preferences.write(part, pairs)
-            counts += of_part
-            health.add(table)
-        self.pools.telemetry.count("dropped_groups", counts.dropped)
-        check_dropped_share(counts, self.config.rewards.max_dropped_share)
-        return {"pairs": dataclasses.asdict(counts), **dataclasses.asdict(health.result())}
 
     def learn(self, iteration: int) -> dict[str, Any]:
         """Trains on the iteration's pairs and publishes the new policy; returns the learner's figures."""
-        output = self.place.root / "learner" / _folder(iteration)
+        output = self.storage.root / "learner" / _folder(iteration)
         figures = self.directory / "learner" / _folder(iteration) / "result.json"
         if iteration not in self.store.versions():
             with self.display.stage(iteration, "learner", self.config.max_steps, "steps") as stage:
@@ -143,18 +148,16 @@ class Run:
                 lora = alignment_settings(self.config.objective, self.config.learner).lora
                 weights = load_tensors(result.weights)
                 self.store.publish(iteration, self.store.path(iteration - 1), weights, lora)
-                self.place.push()
+                self.storage.push()
         # Also what a driver left that died before this.
         remove(output / "weights.safetensors")
         remove_below(output / "checkpoints")
         return json.loads(figures.read_text())
 
-    def _train(
-        self, iteration: int, output: Path | ObjectStorePath, on_step: Callable[[Mapping[str, Any]], None]
-    ) -> LearnerResult:
+    def _train(self, iteration: int, output: Location, on_step: Callable[[Mapping[str, Any]], None]) -> LearnerResult:
         return train(
-            self._preferences(1 if self.config.data == "offline" else iteration),
-            self.place.policy(iteration - 1),
+            self._shards("preferences", 1 if self.config.data == "offline" else iteration),
+            self.storage.policy(iteration - 1),
             output,
             alignment_settings(self.config.objective, self.config.learner),
             iteration,
@@ -180,22 +183,23 @@ class Run:
         self._close(iteration, {"heldout": heldout, **figures})
 
     def _score_heldout(self, iteration: int) -> dict[str, dict[str, float]]:
-        """``{prompt id: {role: score}}``, without the prompts of chunks that were set aside."""
+        """``{prompt id: {role: score}}``, without the prompts of chunks that were given up."""
         config = self.config
         chunks = heldout_chunks(self.inputs.heldout, iteration, config.heldout.seed, 1, config.rollouts.chunk_prompts)
-        roles, keep = tuple(config.rewards.roles), self._listening()
+        audio_ids = [prompt.id for prompt in self.inputs.heldout[: config.heldout.num_audio_samples]]
         scores: dict[str, dict[str, float]] = {}
-        lost: list[TangoFluxError] = []
+        errors: list[TangoFluxError] = []
         with self.display.stage(iteration, "held-out prompts", len(self.inputs.heldout)) as stage:
             self._use_policy(iteration)
-            for chunk, scored in self.pools.score(chunks, roles, keep, lambda _, error: lost.append(error)):
-                of_chunk = _scores_of(chunk, scored)
-                self._keep_audio(chunk, scored, of_chunk)
-                scores |= of_chunk
+            for chunk, scored in self.pools.score_heldout(
+                chunks, tuple(config.rewards.roles), audio_ids, lambda _, error: errors.append(error)
+            ):
+                self._keep_audio(chunk, scored)
+                scores |= scored.scores
                 stage.advance(len(chunk.prompts))
-        if lost and not scores:
-            raise lost[0]
-        for error in lost:
+        if errors and not scores:
+            raise errors[0]
+        for error in errors:
             self.display.note(f"held-out prompts without scores: {error}")
         return scores
 
@@ -206,27 +210,24 @@ class Run:
         )
         self.trackers.iteration(event)
         # First what says that the iteration is finished: a driver that dies in between must not miss what is dropped.
-        self.place.push()
-        drop_old(self.config, self.place, [iteration])
+        self.storage.push()
+        drop_old(self.config, self.storage, [iteration])
 
-    def _listening(self) -> tuple[str, ...]:
-        return tuple(prompt.id for prompt in self.inputs.heldout[: self.config.heldout.num_audio_samples])
-
-    def _keep_audio(self, chunk: Chunk, scored: ScoredBatch, scores: Mapping[str, Mapping[str, float]]) -> None:
-        """Stores the audio of the prompts to listen to; an iteration that is done again replaces it."""
-        rate = scored.rollouts.sample_rate_hz
-        for prompt in chunk.prompts:
-            for waveform in scored.waveforms.get(prompt.id, []):
-                finite = {role: value if np.isfinite(value) else None for role, value in scores[prompt.id].items()}
-                self.samples.write(chunk.iteration, prompt.id, prompt.text, prompt.duration_s, waveform, rate, finite)
-                self.trackers.audio(f"samples/{prompt.id}", waveform, rate, chunk.iteration)
+    def _keep_audio(self, chunk: Chunk, scored: ScoredPrompts) -> None:
+        """Stores the audio that people listen to; an iteration that is measured again replaces it."""
+        prompts = {prompt.id: prompt for prompt in chunk.prompts}
+        for id, flac in scored.audio.items():
+            scores = {role: value if np.isfinite(value) else None for role, value in scored.scores[id].items()}
+            self.samples.write(chunk.iteration, id, prompts[id].text, prompts[id].duration_s, flac, scores)
+            self.trackers.audio(f"samples/{id}", *decode_flac(flac), chunk.iteration)
 
     def _use_policy(self, version: int) -> None:
         self.pools.rollouts.broadcast("set_policy", version, ray.put(self.store.state(version)))
         self.pools.telemetry.show("policy_version", version)
 
-    def _preferences(self, iteration: int) -> Path | ObjectStorePath:
-        return self.place.root / "preferences" / _folder(iteration)
+    def _shards(self, name: str, iteration: int) -> Location:
+        """The directory of an iteration's shards, as workers on any node see it."""
+        return absolute(self.storage.root) / name / _folder(iteration)
 
     def _failed_chunks(self, iteration: int) -> FailedChunks:
         return FailedChunks(self.directory / "rollouts" / _folder(iteration))
@@ -234,13 +235,6 @@ class Run:
 
 def _folder(iteration: int) -> str:
     return f"i{iteration:04d}"
-
-
-def _scores_of(chunk: Chunk, scored: ScoredBatch) -> dict[str, dict[str, float]]:
-    return {
-        prompt.id: {role: float(scores.rewards[row, 0]) for role, scores in scored.scores.items()}
-        for row, prompt in enumerate(chunk.prompts)
-    }
 
 
 def _figures_of(result: LearnerResult) -> dict[str, Any]:

@@ -1,17 +1,15 @@
-"""The Ray cluster of a job: the one it was submitted to, or one started on this machine for as long as it runs."""
+"""The worker pools of the jobs, and the streams between them."""
 
 from __future__ import annotations
 
-from collections.abc import Collection, Generator, Iterator, Mapping, Sequence
+from collections.abc import Collection, Generator, Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, closing, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-import pyarrow as pa
-
 from actors.cluster.nodes import free_nodes, this_node
-from actors.cluster.placement import Request, place
+from actors.cluster.placement import place
 from actors.learner.settings import AlignmentSettings
 from actors.options.pool_size import PoolSize
 from actors.options.scheduling import PoolOptions, Processes
@@ -19,12 +17,13 @@ from actors.pools.controller import publish_pools
 from actors.pools.pool import Pool
 from actors.pools.stream import OnGiveUp
 from actors.pools.telemetry import Telemetry
-from actors.storage.object_store import ObjectStorePath
+from actors.storage.object_store import Location
 from actors.storage.paths import absolute
 from actors.workers.chunk import Chunk
-from actors.workers.reward import RewardActor, ScoredBatch
+from actors.workers.messages import Destination, ScoredPrompts, StoredShard, WrittenShard
+from actors.workers.reward import RewardActor
 from actors.workers.rollout import RolloutActor
-from actors.workers.writer import WriterActor, Written
+from actors.workers.writer import WriterActor
 from jobs.capacity.placement import learner_request
 from jobs.options.crpo import RunConfig
 from jobs.options.sections import (
@@ -49,29 +48,31 @@ class Pools:
     telemetry: Telemetry = field(default_factory=Telemetry)
 
     def collect(
-        self, chunks: Sequence[Chunk], directory: Path | ObjectStorePath, schema: pa.Schema, on_give_up: OnGiveUp[Chunk]
-    ) -> Iterator[tuple[Chunk, Written]]:
-        """Samples the chunks, ranks them and writes each as a shard of ``directory``, as they finish.
+        self, chunks: Sequence[Chunk], destination: Destination, on_give_up: OnGiveUp[Chunk]
+    ) -> Iterator[WrittenShard]:
+        """Samples the chunks, ranks them, and writes each as a shard of rollouts and one of pairs, as they finish.
 
         Args:
-            on_give_up: takes a chunk that ended three workers.
+            on_give_up: called with a chunk that ended three workers.
         """
         sampled = self.rollouts.stream("sample", chunks, on_give_up=on_give_up)
-        ranked = self.rewards.stream("score_to_rows", sampled, schema, on_give_up=on_give_up)
-        yield from self.writer.stream("write", ranked, absolute(directory), on_give_up=on_give_up).values()
+        ranked = self.rewards.stream("score_to_rows", sampled, on_give_up=on_give_up)
+        for _, written in self.writer.stream("write", ranked, destination, on_give_up=on_give_up).values():
+            yield written
 
-    def score(
-        self, chunks: Sequence[Chunk], roles: Sequence[str], keep: Collection[str], on_give_up: OnGiveUp[Chunk]
-    ) -> Iterator[tuple[Chunk, ScoredBatch]]:
-        """Samples the chunks and scores them, as they finish.
+    def score_heldout(
+        self, chunks: Sequence[Chunk], roles: Sequence[str], audio_ids: Collection[str], on_give_up: OnGiveUp[Chunk]
+    ) -> Iterator[tuple[Chunk, ScoredPrompts]]:
+        """Samples chunks of held-out prompts and scores them, as they finish.
 
         Args:
-            roles: which of the reward models hear them.
-            keep: ids of the prompts whose waveforms come back.
-            on_give_up: takes a chunk that ended three workers.
+            roles: the reward models that score them.
+            audio_ids: ids of the prompts whose audio is returned.
+            on_give_up: called with a chunk that ended three workers.
         """
         sampled = self.rollouts.stream("sample", chunks, on_give_up=on_give_up)
-        yield from self.rewards.stream("score", sampled, tuple(roles), tuple(keep), on_give_up=on_give_up).values()
+        stream = self.rewards.stream("score_heldout", sampled, tuple(roles), tuple(audio_ids), on_give_up=on_give_up)
+        yield from stream.values()
 
     def failure_counts(self) -> dict[str, int]:
         """What went wrong in this process's time, and was mended or left out."""
@@ -89,13 +90,13 @@ class Pools:
 
 
 @contextmanager
-def open_pools(config: RunConfig, policy_dir: Path | ObjectStorePath) -> Generator[Pools]:
+def open_pools(config: RunConfig, policy_dir: Location) -> Generator[Pools]:
     """Starts the pools; they live until the block ends."""
     sampler = rollout_args(policy_dir, config.sampling, config.rollouts)
     with (
         open_pool(RolloutActor, sampler, config.rollouts, "rollout worker") as rollouts,
         reward_pool(config.rewards.roles, config.rewards) as rewards,
-        _writer_pool() as writer,
+        writer_pool(config.run_dir) as writer,
     ):
         pools = Pools(rollouts, rewards, writer)
         with publish_pools(config.run_dir, {"rollouts": rollouts, "rewards": rewards}, pools.telemetry):
@@ -117,14 +118,22 @@ def open_pool(actor_class: Any, args: Sequence[Any], processes: PoolOptions, nam
         yield pool
 
 
-def _writer_pool() -> AbstractContextManager[Pool]:
-    """One writer, on the machine of this process, whose file system the run directory is on."""
-    here = {"num_cpus": 0, "scheduling_strategy": this_node()}
-    return closing(Pool(WriterActor, (), PoolSize(1, 1), here, "shard writer"))
+def writer_pool(directory: Location) -> AbstractContextManager[Pool]:
+    """One writer: on this machine for a directory on a disk, which other nodes may not see, else on any node."""
+    strategy = this_node() if isinstance(directory, Path) else "SPREAD"
+    resources = {"num_cpus": 0, "scheduling_strategy": strategy}
+    return closing(Pool(WriterActor, (), PoolSize(1, 1), resources, "shard writer"))
+
+
+def pair_shards(writer: Pool, parts: Iterable[int], destination: Destination) -> Iterator[WrittenShard]:
+    """Summaries of shards of rollouts that were written before; pairs that are missing are written."""
+    shards = [StoredShard(destination.rollouts, part) for part in sorted(parts)]
+    for _, written in writer.stream("pair", shards, destination).values():
+        yield written
 
 
 def rollout_args(
-    policy_dir: Path | ObjectStorePath, sampling: SamplingOptions, rollouts: RolloutOptions, policy_version: int = 0
+    policy_dir: Location, sampling: SamplingOptions, rollouts: RolloutOptions, policy_version: int = 0
 ) -> tuple[Any, ...]:
     """What a ``RolloutWorker`` is made with."""
     params = SamplingParams(sampling.num_steps, sampling.guidance_scale, sampling.negative_prompt)
@@ -157,11 +166,9 @@ def make_room_for_learner(config: RunConfig, pools: Pools) -> None:
 
 
 def _fits(learner: TrainingOptions) -> bool:
-    """Whether the ranks find a place now, and before them the task in which Ray Data looks at the pairs."""
-    nodes = free_nodes()
+    """Whether the ranks can be scheduled now."""
     try:
-        place([learner_request(learner)], nodes)
-        place([Request("pairs' reader", 1, {"CPU": 1})], nodes)
+        place([learner_request(learner)], free_nodes())
     except ResourceError:
         return False
     return True

@@ -9,18 +9,15 @@ from pathlib import Path
 from actors.cluster.session import ray_session
 from actors.storage.shards import ShardWriter
 from actors.workers.chunk import Chunk, rollout_chunks
-from actors.workers.reward import ScoredBatch, rollout_table
-from actors.workers.unscored import UnscoredRolloutActor
+from actors.workers.rollout import RolloutActor
 from jobs.capacity.model_facts import read_model_facts
 from jobs.capacity.plan import ROW_BYTES, check_disk
 from jobs.options.rollout import SOUND_WORLD_PROMPTS, RolloutJob
 from jobs.reporting.display import Display
-from jobs.reporting.samples import SampleFolder
 from jobs.stages.output_dir import check_output, open_output
-from jobs.stages.pools import open_pool, rollout_args
+from jobs.stages.pools import open_pool, rollout_args, writer_pool
 from jobs.stages.preflight import load_bank
 from tangoflux.data.prompts import Prompt, draw_prompts
-from tangoflux.data.records import rollout_schema
 from tangoflux.errors import ConfigError
 from tangoflux.model.layout import find_directory
 
@@ -55,7 +52,7 @@ def run(config: RolloutJob) -> None:
         display.note(f"{len(inputs.prompts)} prompts x {config.num_samples} samples by {config.policy}")
         if missing:
             with ray_session(config.rollouts):
-                sample(config, inputs, missing, shards, display)
+                sample(config, inputs, missing, display)
         rows = sum(shard.rows for shard in shards.shards().values())
         display.note(f"{rows} rollouts of {len(inputs.prompts)} prompts in {config.output}")
 
@@ -85,28 +82,15 @@ def bytes_of(config: RolloutJob, inputs: Inputs, chunks: Sequence[Chunk]) -> int
     return sum(len(chunk.prompts) for chunk in chunks) * config.num_samples * row
 
 
-def sample(config: RolloutJob, inputs: Inputs, chunks: Sequence[Chunk], shards: ShardWriter, display: Display) -> None:
-    """Samples the chunks and stores each as a shard, in the order in which they finish."""
-    schema = rollout_schema(inputs.max_frames, inputs.channels, config.rollouts.latents_dtype)
-    listening = SampleFolder(config.audio) if config.audio else None
+def sample(config: RolloutJob, inputs: Inputs, chunks: Sequence[Chunk], display: Display) -> None:
+    """Samples the chunks; a writer stores each as a shard, in the order in which they finish."""
     args = rollout_args(inputs.policy_dir, config.sampling, config.rollouts, config.policy_version)
+    audio = config.audio.resolve() if config.audio else None
     with (
         display.stage(0, "rollouts", sum(len(chunk.prompts) for chunk in chunks) * config.num_samples) as stage,
-        open_pool(UnscoredRolloutActor, args, config.rollouts, "rollout worker") as pool,
+        open_pool(RolloutActor, args, config.rollouts, "rollout worker") as rollouts,
+        writer_pool(config.output) as writer,
     ):
-        for chunk, value in pool.stream("sample_unscored", chunks, listening is not None).values():
-            batch: ScoredBatch = value
-            if listening:
-                write_audio(listening, chunk, batch)
-            table = rollout_table(batch, schema)
-            shards.write(chunk.index, table)
-            stage.advance(len(table))
-
-
-def write_audio(folder: SampleFolder, chunk: Chunk, batch: ScoredBatch) -> None:
-    """Every sample of a chunk as ``<prompt id>-<sample index>.flac``."""
-    rate = batch.rollouts.sample_rate_hz
-    for prompt in chunk.prompts:
-        for index, waveform in enumerate(batch.waveforms[prompt.id]):
-            name = f"{prompt.id}-{index}"
-            folder.write(chunk.iteration, name, prompt.text, prompt.duration_s, waveform, rate, {})
+        sampled = rollouts.stream("sample", chunks)
+        for _, rows in writer.stream("write_unscored", sampled, config.output.resolve(), audio).values():
+            stage.advance(rows)

@@ -20,8 +20,7 @@ from actors.storage.atomic import explain_disk_errors
 from actors.storage.json_lines import JsonLines
 from actors.storage.policy_store import PolicyStore
 from actors.storage.run_lock import RunLock
-from actors.storage.shards import ShardWriter
-from actors.workers.codec import CodecActor, PairLatents, pair_chunks
+from actors.workers.codec import CodecActor, pair_chunks
 from jobs.capacity.model_facts import read_model_facts
 from jobs.capacity.placement import place_learner
 from jobs.options.sections import LearnerOptions
@@ -30,9 +29,9 @@ from jobs.reporting.display import Display
 from jobs.reporting.formatting import format_number
 from jobs.reporting.tables import format_table
 from jobs.stages.output_dir import FLAG, check_new, find_shards
-from jobs.stages.pools import alignment_settings, device_of, open_pool
+from jobs.stages.pools import alignment_settings, device_of, open_pool, writer_pool
 from jobs.stages.run_dir import check_writable
-from tangoflux.data.pairs import RatedPair, load_pairs, pair_table
+from tangoflux.data.pairs import RatedPair, load_pairs
 from tangoflux.data.records import preference_schema
 from tangoflux.errors import ConfigError
 from tangoflux.model.adapter_files import check_adapter
@@ -145,15 +144,14 @@ def encode(config: TrainJob, inputs: Inputs, directory: Path, display: Display) 
     facts = read_model_facts(inputs.policy_dir)
     schema = preference_schema(facts.audio_seq_len, facts.latent_channels)
     args = (inputs.policy_dir.resolve(), config.codec.threads, device_of(config.codec))
-    shards = ShardWriter(directory)
     with (
         display.stage(0, "encoding", inputs.count, "pairs") as stage,
         open_pool(CodecActor, args, config.codec, "codec worker") as pool,
+        writer_pool(directory) as writer,
     ):
-        for chunk, value in pool.stream("encode", pair_chunks(inputs.rated, ENCODED_AT_ONCE)).values():
-            latents: PairLatents = value
-            shards.write(chunk.part, pair_table(chunk.pairs, latents.chosen, latents.rejected, schema))
-            stage.advance(len(chunk.pairs))
+        encoded = pool.stream("encode", pair_chunks(inputs.rated, ENCODED_AT_ONCE), schema)
+        for _, pairs in writer.stream("write_rows", encoded, directory).values():
+            stage.advance(pairs)
     return directory
 
 

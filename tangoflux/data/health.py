@@ -5,7 +5,7 @@
 # pyright: reportUnknownArgumentType=false, reportUnknownParameterType=false, reportAttributeAccessIssue=false
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import astuple, dataclass
 from itertools import combinations
 from typing import Any
 
@@ -43,57 +43,69 @@ class SampleHealth:
     clipped_share: float | None
 
 
-class HealthMeter:
-    """Accumulates tables of rollouts, so that an iteration's shards need not be in memory together."""
+@dataclass(frozen=True)
+class HealthSums:
+    """Sums over some rollouts, from which ``SampleHealth`` follows; sums of shards add up to those of an iteration."""
 
-    def __init__(self) -> None:
-        self._samples = self._silent = self._clipped = 0
-        self._spreads: list[float] = []
-        self._distances: list[float] = []
-        self._count, self._sum, self._squares = 0, 0.0, 0.0
+    samples: int = 0
+    silent: int = 0
+    clipped: int = 0
+    scored_groups: int = 0
+    spread: float = 0.0
+    sample_pairs: int = 0
+    distance: float = 0.0
+    numbers: int = 0
+    total: float = 0.0
+    squares: float = 0.0
 
-    def add(self, rollouts: pa.Table) -> None:
-        """Adds a table of ``rollout_schema`` with complete groups."""
+    @classmethod
+    def of(cls, rollouts: pa.Table) -> HealthSums:
+        """The sums of a table of ``rollout_schema`` that holds complete groups."""
         ordered = rollouts.take(pc.sort_indices(rollouts, [(name, "ascending") for name in SORT_KEYS]))
-        self._samples += len(ordered)
-        self._silent += int((ordered["rms"].to_numpy() < SILENT_RMS).sum())
-        self._clipped += int((ordered["peak"].to_numpy() >= CLIPPED_PEAK).sum())
+        sums = cls(
+            samples=len(ordered),
+            silent=int((ordered["rms"].to_numpy() < SILENT_RMS).sum()),
+            clipped=int((ordered["peak"].to_numpy() >= CLIPPED_PEAK).sum()),
+        )
         rewards = pc.fill_null(ordered["reward"], float("nan")).to_numpy()
         latents, frames = latents_array(ordered["latents"]), ordered["num_frames"].to_numpy()
         for first, last in group_bounds(ordered):
-            self._add_group(latents[first:last, : frames[first]].astype(np.float64), rewards[first:last])
+            sums += _group_sums(latents[first:last, : frames[first]].astype(np.float64), rewards[first:last])
+        return sums
 
-    def result(self) -> SampleHealth:
-        """The statistics of all tables added."""
+    def __add__(self, other: HealthSums) -> HealthSums:
+        return HealthSums(*(a + b for a, b in zip(astuple(self), astuple(other), strict=True)))
+
+    def health(self) -> SampleHealth:
+        """The figures over all that was added."""
         return SampleHealth(
-            group_spread=_mean(self._spreads),
+            group_spread=_ratio(self.spread, self.scored_groups),
             diversity=self._diversity(),
-            silent_share=self._silent / self._samples if self._samples else None,
-            clipped_share=self._clipped / self._samples if self._samples else None,
+            silent_share=_ratio(self.silent, self.samples),
+            clipped_share=_ratio(self.clipped, self.samples),
         )
 
-    def _add_group(self, latents: NDArray[Any], rewards: NDArray[Any]) -> None:
-        if len(rewards) > 1 and np.isfinite(rewards).all():
-            self._spreads.append(float(rewards.std()))
-        self._distances += [float(np.sqrt(np.mean((a - b) ** 2))) for a, b in combinations(latents, 2)]
-        self._count += latents.size
-        self._sum += float(latents.sum())
-        self._squares += float((latents**2).sum())
-
     def _diversity(self) -> float | None:
-        distance = _mean(self._distances)
+        distance = _ratio(self.distance, self.sample_pairs)
         if distance is None:
             return None
-        variance = self._squares / self._count - (self._sum / self._count) ** 2
+        variance = self.squares / self.numbers - (self.total / self.numbers) ** 2
         return distance / variance**0.5 if variance > 0 else 0.0
 
 
-def sample_health(rollouts: pa.Table) -> SampleHealth:
-    """The statistics of one table."""
-    meter = HealthMeter()
-    meter.add(rollouts)
-    return meter.result()
+def _group_sums(latents: NDArray[Any], rewards: NDArray[Any]) -> HealthSums:
+    distances = [float(np.sqrt(np.mean((a - b) ** 2))) for a, b in combinations(latents, 2)]
+    is_scored = len(rewards) > 1 and bool(np.isfinite(rewards).all())
+    return HealthSums(
+        scored_groups=int(is_scored),
+        spread=float(rewards.std()) if is_scored else 0.0,
+        sample_pairs=len(distances),
+        distance=sum(distances),
+        numbers=latents.size,
+        total=float(latents.sum()),
+        squares=float((latents**2).sum()),
+    )
 
 
-def _mean(values: list[float]) -> float | None:
-    return sum(values) / len(values) if values else None
+def _ratio(total: float, count: int) -> float | None:
+    return total / count if count else None

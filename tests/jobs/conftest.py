@@ -12,7 +12,8 @@ import pytest
 from numpy.typing import NDArray
 
 from actors.storage.metrics import MetricsLog
-from jobs.reporting.samples import SampleFolder
+from actors.storage.samples import SampleFolder
+from tangoflux.data.flac import encode_flac
 
 PROMPTS = (
     "A rising chirp, then a bell rings twice",
@@ -59,7 +60,7 @@ def write_run(directory: Path, iterations: int = 3, ended: bool = True, prompts:
         for index in range(prompts):
             waveform = sweep(rng, index, iteration, rate)
             figures = {"reward": 0.3 + 0.02 * iteration + rng.normal(0, 0.06), "judge": 0.28, "exact": iteration % 2}
-            samples.write(iteration, f"p{index:06d}", PROMPTS[index % 6], 2.0, waveform, rate, figures)
+            samples.write(iteration, f"p{index:06d}", PROMPTS[index % 6], 2.0, encode_flac(waveform, rate), figures)
     if ended:
         log.write("end", seconds=331.2, iterations=iterations)
     return directory

@@ -17,14 +17,13 @@ import ray
 import soundfile
 import torch
 
+from actors.storage.samples import read_samples
 from actors.storage.shards import ShardWriter
 from actors.workers.chunk import rollout_chunks
-from actors.workers.reward import rollout_table
-from actors.workers.unscored import UnscoredRolloutActor
-from jobs.reporting.samples import read_samples
+from actors.workers.rollout import RolloutActor
 from jobs.rollout import main
 from tangoflux.data.prompts import load_prompts
-from tangoflux.data.records import canonical_sha256, latents_array, rollout_schema
+from tangoflux.data.records import canonical_sha256, latents_array
 from tangoflux.errors import CheckpointError, ConfigError, DataError, ResourceError
 from tangoflux.pipeline import TangoFlux
 from tangoflux.sampling_params import SamplingParams
@@ -68,14 +67,12 @@ def test_the_shards_are_those_of_an_iteration_but_not_scored(
 ) -> None:
     shards = ShardWriter(finished / "shards")
     # In a process of its own, as what else this one has done can change the last bits.
-    worker: Any = UnscoredRolloutActor.remote(
-        tiny_policy_dir, SamplingParams(2, 3.0, ""), policy_version=4, precision="auto"
-    )
+    worker: Any = RolloutActor.remote(tiny_policy_dir, SamplingParams(2, 3.0, ""), policy_version=4, precision="auto")
     chunks = rollout_chunks(load_prompts(prompts, 1.0, 4.0), 1, 7, 3, 2)
     assert sorted(shards.parts()) == [chunk.index for chunk in chunks] == [0, 1, 2]
     for chunk in chunks:
-        expected = rollout_table(ray.get(worker.sample_unscored.remote(chunk, False)), rollout_schema(63, 8))
-        assert canonical_sha256(shards.read_part(chunk.index, verify=True)) == canonical_sha256(expected)
+        expected: Any = ray.get(worker.sample.remote(chunk))
+        assert canonical_sha256(shards.read_part(chunk.index, verify=True)) == canonical_sha256(expected.rows)
 
 
 @pytest.mark.ray

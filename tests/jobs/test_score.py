@@ -11,14 +11,13 @@ import pytest
 
 from actors.storage.shards import ShardWriter
 from actors.workers.chunk import rollout_chunks
-from actors.workers.reward import RewardWorker, rollout_table
-from actors.workers.rollout import RolloutBatch, RolloutWorker
-from actors.workers.unscored import unscored
+from actors.workers.messages import RolloutBatch
+from actors.workers.reward import RewardWorker
+from actors.workers.rollout import RolloutWorker
 from jobs.score import main
-from jobs.stages.score import stored_chunks
 from tangoflux.data.preferences import make_pairs
 from tangoflux.data.prompts import Prompt
-from tangoflux.data.records import canonical_sha256, rollout_schema
+from tangoflux.data.records import canonical_sha256
 from tangoflux.errors import CheckpointError, ConfigError, DataError, RewardError
 from tangoflux.sampling_params import SamplingParams
 from tests.tables import rollouts
@@ -40,7 +39,7 @@ def stored(batches: list[RolloutBatch], tmp_path_factory: pytest.TempPathFactory
     """Them as jobs/rollout.py stores them."""
     directory = tmp_path_factory.mktemp("stored") / "shards"
     for batch in batches:
-        ShardWriter(directory).write(batch.chunk.index, rollout_table(unscored(batch), rollout_schema(63, 8)))
+        ShardWriter(directory).write(batch.part, batch.rows)
     return directory
 
 
@@ -59,7 +58,7 @@ def finished(ray_session: None, tmp_path_factory: pytest.TempPathFactory, tiny_p
 def scored_at_once(batches: list[RolloutBatch], reward: str) -> list[pa.Table]:
     """What a run stores, whose reward workers get the waveforms from the rollout workers."""
     worker = RewardWorker({"reward": reward})
-    return [rollout_table(worker.score(batch, ("reward",)), rollout_schema(63, 8)) for batch in batches]
+    return [worker.score_to_rows(batch).rows for batch in batches]
 
 
 @pytest.mark.ray
@@ -101,7 +100,7 @@ def test_a_reward_that_fails_too_often_stops_the_job_and_more_failures_may_be_al
     ):
         main([*moody, "0.1"])
     scored, preferences = (ShardWriter(tmp_path / "out" / name) for name in ("rollouts", "preferences"))
-    assert scored.parts() and not preferences.parts()
+    assert scored.parts() and scored.parts() == preferences.parts()
     times = {file: file.stat().st_mtime_ns for file in scored.files()}
     assert main([*moody, "0.5"]) == 0
     said = capsys.readouterr().out
@@ -153,11 +152,13 @@ def test_shards_of_something_else_are_refused(
         main(options(tiny_policy_dir, tmp_path / "narrow", tmp_path / "out"))
 
 
-def test_a_shard_that_was_changed_is_refused(tmp_path: Path, stored: Path) -> None:
+@pytest.mark.ray
+@pytest.mark.usefixtures("ray_session")
+def test_a_shard_that_was_changed_is_refused(tmp_path: Path, tiny_policy_dir: Path, stored: Path) -> None:
     shutil.copytree(stored, tmp_path / "changed")
     file = tmp_path / "changed" / "part-00001.parquet"
     content = bytearray(file.read_bytes())
     content[len(content) // 2] ^= 1
     file.write_bytes(content)
     with pytest.raises(DataError, match="was changed after it was written"):
-        list(stored_chunks(ShardWriter(tmp_path / "changed"), [0, 1]))
+        main(options(tiny_policy_dir, tmp_path / "changed", tmp_path / "out"))

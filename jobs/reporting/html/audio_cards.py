@@ -13,7 +13,7 @@ import numpy.typing as npt
 import soundfile
 
 from jobs.reporting.html.spectrogram import spectrogram_png
-from jobs.reporting.samples import Sample
+from actors.storage.samples import Sample
 
 MOST_PROMPTS = 12
 BUDGET_BYTES = 10_000_000

@@ -11,7 +11,7 @@ from actors.storage.metrics import Event, MetricsLog
 from jobs.reporting.html.audio_cards import audio_cards
 from jobs.reporting.html.charts import Chart, Line, line_chart
 from jobs.reporting.html.pages import render_page, write_page
-from jobs.reporting.samples import Sample
+from actors.storage.samples import Sample
 
 MOST_SETS = 4
 """Sets of samples that the page shows, from the first to the last."""

@@ -32,9 +32,9 @@ def test_the_documented_reward_scores_in_the_reward_pool(tiny_policy_dir: Path, 
     options = {"num_cpus": 1, "runtime_env": {"env_vars": {"PYTHONPATH": str(tmp_path)}}}
     pool = Pool(RewardActor, ({"reward": "my_rewards:Quiet"},), PoolSize(1, 1), options, "reward worker")
     try:
-        scores = [ray.get(scored).scores["reward"] for _, scored in pool.stream("score", rollouts, ("reward",))]
+        scores = [ray.get(scored) for _, scored in pool.stream("score", rollouts)]
     finally:
         pool.close()
     expected = sorted(-float(np.abs(group[0]).mean()) for rollout in rollouts for group in rollout.waveforms)
-    assert sorted(score.rewards[0, 0] for score in scores) == expected
+    assert sorted(score.rewards[0] for score in scores) == expected
     assert {score.model for score in scores} == {"quiet"}

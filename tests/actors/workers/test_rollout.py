@@ -16,11 +16,12 @@ from actors.pools.pool import Pool
 from actors.storage.policy_store import PolicyStore, is_trained
 from actors.storage.shards import ShardWriter
 from actors.workers.chunk import Chunk, heldout_chunks, rollout_chunks
-from actors.workers.reward import RewardActor, RewardWorker, ScoredBatch, rollout_table
-from actors.workers.rollout import RolloutActor, RolloutBatch, RolloutWorker
-from tangoflux.data.preferences import make_pairs
+from actors.workers.messages import RolloutBatch, ShardRows
+from actors.workers.reward import RewardActor, RewardWorker
+from actors.workers.rollout import RolloutActor, RolloutWorker
+from tangoflux.data.preferences import group_bounds, make_pairs
 from tangoflux.data.prompts import Prompt
-from tangoflux.data.records import canonical_sha256, rollout_schema
+from tangoflux.data.records import canonical_sha256, latents_array
 from tangoflux.errors import CheckpointError, ConfigError
 from tangoflux.model.layout import load_policy
 from tangoflux.pipeline import TangoFlux
@@ -41,9 +42,15 @@ def worker(tiny_policy_dir: Path) -> Iterator[RolloutWorker]:
 
 def same(a: RolloutBatch, b: RolloutBatch) -> bool:
     def arrays(batch: RolloutBatch) -> list[NDArray[Any]]:
-        return [*batch.latents, *(waveform for group in batch.waveforms for waveform in group)]
+        return [latents_array(batch.rows["latents"]), *(waveform for group in batch.waveforms for waveform in group)]
 
     return all(np.array_equal(x, y) for x, y in zip(arrays(a), arrays(b), strict=True))
+
+
+def latents_of(batch: RolloutBatch) -> list[NDArray[Any]]:
+    """For each prompt (samples, frames, channels), without padding."""
+    latents, frames = latents_array(batch.rows["latents"]), batch.rows["num_frames"].to_pylist()
+    return [latents[first:last, : frames[first]] for first, last in group_bounds(batch.rows)]
 
 
 def test_chunks_are_cut_from_the_sorted_prompts_and_number_themselves() -> None:
@@ -81,12 +88,12 @@ def test_heldout_noise_is_the_same_for_every_policy() -> None:
 def test_a_batch_holds_every_sample_at_its_own_duration(worker: RolloutWorker) -> None:
     (chunk,) = rollout_chunks(PROMPTS, 1, 0, num_samples=3, chunk_prompts=8)
     batch = worker.sample(chunk)
-    assert [group.shape for group in batch.latents] == [(3, frames, 8) for frames in (7, 8, 10, 11, 13)]
+    assert [group.shape for group in latents_of(batch)] == [(3, frames, 8) for frames in (7, 8, 10, 11, 13)]
     assert [[w.shape for w in group] for group in batch.waveforms] == [
         [(1, round(prompt.duration_s * 16_000))] * 3 for prompt in PROMPTS
     ]
-    assert {group.dtype for group in batch.latents} == {np.dtype("float32")}
-    assert not np.array_equal(batch.latents[0][0], batch.latents[0][1])
+    assert {group.dtype for group in latents_of(batch)} == {np.dtype("float32")}
+    assert not np.array_equal(*latents_of(batch)[0][:2])
 
 
 def test_the_same_chunk_gives_the_same_samples_whatever_was_sampled_before(worker: RolloutWorker) -> None:
@@ -99,10 +106,10 @@ def test_the_same_chunk_gives_the_same_samples_whatever_was_sampled_before(worke
 def test_the_waveforms_are_those_of_the_latents_as_stored(tiny_policy_dir: Path, worker: RolloutWorker) -> None:
     (chunk,) = rollout_chunks(PROMPTS[:1], 1, 0, 2, 1)
     half = RolloutWorker(tiny_policy_dir, PARAMS, latents_dtype="float16").sample(chunk)
-    assert half.latents[0].dtype == np.dtype("float16")
+    assert latents_of(half)[0].dtype == np.dtype("float16")
     full = worker.sample(chunk)
-    np.testing.assert_array_equal(half.latents[0], full.latents[0].astype(np.float16))
-    stored = torch.from_numpy(half.latents[0]).float()
+    np.testing.assert_array_equal(latents_of(half)[0], latents_of(full)[0].astype(np.float16))
+    stored = torch.from_numpy(latents_of(half)[0].copy()).float()
     decoded = TangoFlux.from_pretrained(tiny_policy_dir).decode(list(stored), [PROMPTS[0].duration_s] * 2)
     assert all(np.array_equal(a, b) for a, b in zip(half.waveforms[0], decoded, strict=True))
     assert not np.array_equal(half.waveforms[0][0], full.waveforms[0][0])
@@ -110,9 +117,9 @@ def test_the_waveforms_are_those_of_the_latents_as_stored(tiny_policy_dir: Path,
 
 def test_in_bf16_the_latents_are_nearly_those_of_fp32(tiny_policy_dir: Path, worker: RolloutWorker) -> None:
     (chunk,) = rollout_chunks(PROMPTS[:2], 1, 0, 2, 2)
-    full = np.concatenate([group.ravel() for group in worker.sample(chunk).latents])
+    full = np.concatenate([group.ravel() for group in latents_of(worker.sample(chunk))])
     batch = RolloutWorker(tiny_policy_dir, PARAMS, precision="bf16").sample(chunk)
-    half = np.concatenate([group.ravel() for group in batch.latents])
+    half = np.concatenate([group.ravel() for group in latents_of(batch)])
     assert half.dtype == np.float32
     assert 0 < np.abs(half - full).max() < 0.05 * np.abs(full).max()
 
@@ -126,7 +133,7 @@ def test_a_new_policy_is_taken_over_whole_and_named(tiny_policy_dir: Path, tmp_p
     old = worker.sample(chunk)
     worker.set_policy(1, store.state(1))
     new = worker.sample(chunk)
-    assert (old.policy_version, new.policy_version) == (0, 1)
+    assert [set(batch.rows["policy_version"].to_pylist()) for batch in (old, new)] == [{0}, {1}]
     assert not same(old, new)
     assert same(new, RolloutWorker(store.path(1), PARAMS).sample(chunk))
     worker.set_policy(0, store.state(0))
@@ -161,11 +168,11 @@ def test_a_duration_that_the_model_cannot_make_is_refused(worker: RolloutWorker)
         worker.sample(chunk)
 
 
-def hashes(directory: Path, scored: Iterable[tuple[Chunk, ScoredBatch]]) -> tuple[str, str]:
-    """Writes scored chunks as they come; gives the hashes of the rollouts and of their pairs."""
+def hashes(directory: Path, shards: Iterable[ShardRows]) -> tuple[str, str]:
+    """Writes shards as they arrive; returns the hashes of the rollouts and of their pairs."""
     writer = ShardWriter(directory)
-    for chunk, batch in scored:
-        writer.write(chunk.index, rollout_table(batch, rollout_schema(63, 8)))
+    for shard in shards:
+        writer.write(shard.part, shard.rows)
     table = writer.read(verify=True)
     assert len(table) == 30
     return canonical_sha256(table), canonical_sha256(make_pairs(table)[0])
@@ -182,10 +189,9 @@ def test_an_iteration_is_the_same_to_the_last_bit_for_one_and_two_workers(
     rollouts = Pool(RolloutActor, (tiny_policy_dir, PARAMS), PoolSize(2, 2), {"num_cpus": 0.5}, "rollout worker")
     rewards = Pool(RewardActor, (roles,), PoolSize(1, 1), {"num_cpus": 0.5}, "reward worker")
     sampled = rollouts.stream("sample", chunks[::-1])
-    streamed = rewards.stream("score", sampled, ("reward",))
-    two = hashes(tmp_path / "two", ((chunk, ray.get(reference)) for chunk, reference in streamed))
+    two = hashes(tmp_path / "two", (ray.get(rows) for _, rows in rewards.stream("score_to_rows", sampled)))
     rollouts.close()
     rewards.close()
     scorer = RewardWorker(roles)
-    one = hashes(tmp_path / "one", ((chunk, scorer.score(worker.sample(chunk), ("reward",))) for chunk in chunks))
+    one = hashes(tmp_path / "one", (scorer.score_to_rows(worker.sample(chunk)) for chunk in chunks))
     assert one == two

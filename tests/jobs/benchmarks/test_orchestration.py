@@ -26,6 +26,16 @@ def test_orchestration_is_measured_over_a_small_and_a_large_bank(
     assert "150 samples in 4 chunks by 2 workers, bank of 3,000 lines" in capsys.readouterr().out
 
 
+def test_latents_of_the_papers_size_do_not_pass_through_the_driver(tmp_path: Path) -> None:
+    output = tmp_path / "costs.json"
+    options = ["--actors", "2", "--prompts", "16", "--bank-lines", "1000", "--output", str(output)]
+    assert main(["orchestration", *options, "--latent-frames", "645", "--latent-channels", "64"]) == 0
+    [run] = json.loads(output.read_text())["runs"]
+    # A sample is a row of rollouts, and two of five are in a pair too.
+    assert run["stored_bytes_per_sample"] > 1.4 * 4 * 645 * 64
+    assert run["driver_message_bytes_per_sample"] + run["driver_read_bytes_per_sample"] < 2_000
+
+
 @pytest.mark.slow
 def test_overlap_compares_the_stage_with_its_sampling(
     tmp_path: Path, tiny_policy_dir: Path, capsys: pytest.CaptureFixture[str]

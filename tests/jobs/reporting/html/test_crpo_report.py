@@ -10,10 +10,11 @@ import numpy as np
 import pytest
 
 from actors.storage.metrics import MetricsLog
+from actors.storage.samples import SampleFolder
 from jobs.report import main
 from jobs.reporting.formatting import TIMES
 from jobs.reporting.html.crpo_report import write_report
-from jobs.reporting.samples import SampleFolder
+from tangoflux.data.flac import encode_flac
 from tangoflux.errors import DataError
 
 CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
@@ -68,8 +69,8 @@ def test_everything_a_run_says_is_text_and_never_markup(make_run: Callable[..., 
     run = make_run(iterations=1)
     evil = '"><script>alert(1)</script><img src=x onerror=alert(1)>'
     MetricsLog(run / "metrics.jsonl").write("run", command=[evil], config={"init_policy": evil, evil: {evil: evil}})
-    waveform = np.zeros((1, 100), np.float32)
-    SampleFolder(run / "samples").write(1, evil, evil + "\ud83e", 1.0, waveform, 16000, {})
+    flac = encode_flac(np.zeros((1, 100), np.float32), 16000)
+    SampleFolder(run / "samples").write(1, evil, evil + "\ud83e", 1.0, flac, {})
     page = write_report(run).read_text(encoding="utf-8")
     assert page.count("<script>") == page.count("</script>") == 1
     assert "<img src=x" not in page and '"><' not in page.replace('"><span class="side"', "").split("<body>")[0]

@@ -7,13 +7,10 @@ import re
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Any
 
-import numpy as np
-import numpy.typing as npt
-import soundfile
-
-from actors.storage.atomic import atomic_write
 from actors.storage.json_lines import JsonLines, read_json_lines
+from actors.storage.atomic import atomic_write
 
 __all__ = ["Sample", "SampleFolder", "read_samples"]
 
@@ -42,26 +39,20 @@ class SampleFolder:
         self._index = JsonLines(directory / INDEX)
 
     def write(
-        self,
-        iteration: int,
-        prompt_id: str,
-        prompt: str,
-        duration_s: float,
-        waveform: npt.NDArray[np.float32],
-        sample_rate_hz: int,
-        figures: Mapping[str, float | None],
+        self, iteration: int, prompt_id: str, prompt: str, duration_s: float, flac: bytes, figures: Mapping[str, Any]
     ) -> Path:
-        """Store one sample and give back its file.
+        """Stores one sample and returns its file.
 
         Args:
-            waveform: (channels, samples) in [-1, 1]; what is beyond is clipped, what is not finite is silent.
-            figures: reward, judge and exact of this very audio, as far as they were measured.
+            flac: a FLAC file, as ``tangoflux.data.flac`` makes it.
+            figures: reward, judge and exact of this audio, as far as they were measured; None or not finite: missing.
 
         Raises:
             ResourceError: the disk is full or the directory cannot be written.
         """
         file = f"i{iteration:04d}/{_file_stem(prompt_id)}.flac"
-        _write_flac(self.directory / file, waveform, sample_rate_hz)
+        with atomic_write(self.directory / file) as temporary:
+            temporary.write_bytes(flac)
         self._index.append(asdict(Sample(iteration, prompt_id, prompt, duration_s, file, **figures)))
         return self.directory / file
 
@@ -71,12 +62,6 @@ def read_samples(directory: Path) -> list[Sample]:
     rows = [Sample(**row) for row in read_json_lines(directory / INDEX)]
     latest = {(sample.iteration, sample.prompt_id): sample for sample in rows}
     return sorted(latest.values(), key=lambda sample: sample.iteration)
-
-
-def _write_flac(path: Path, waveform: npt.NDArray[np.float32], sample_rate_hz: int) -> None:
-    audio = np.clip(np.nan_to_num(waveform, nan=0.0, posinf=0.0, neginf=0.0), -1.0, 1.0)
-    with atomic_write(path) as temporary:
-        soundfile.write(temporary, audio.T, sample_rate_hz, format="FLAC", subtype="PCM_16")
 
 
 def _file_stem(prompt_id: str) -> str:
