@@ -125,7 +125,7 @@ def machine_memory(config: RunConfig, facts: ModelFacts) -> list[Memory]:
         Memory(
             "learner ranks",
             learner.workers,
-            PROCESS_BYTES + (rank.beside_gpu if learner.num_gpus else rank.without_gpu),
+            PROCESS_BYTES + _pair_bytes(config, facts) + (rank.beside_gpu if learner.num_gpus else rank.without_gpu),
             "loading, and copies of the trained weights" if learner.num_gpus else _learner_detail(learner, rank),
             "--micro-batch-size or --learner-workers, or use --precision bf16, --activation-checkpointing true or "
             "--lora-rank 32",
@@ -157,12 +157,17 @@ def _rollout_bytes(config: RunConfig, facts: ModelFacts) -> int:
 
 
 def _stored_objects(config: RunConfig, facts: ModelFacts) -> int:
-    """Bytes in Ray's object store: the policy's weights, chunks in flight, and the learner's pairs."""
+    """Bytes in Ray's object store: the policy's weights and chunks in flight."""
     latents = 4 * facts.audio_seq_len * facts.latent_channels
     waveform = 4 * facts.max_duration_s * facts.sample_rate_hz * facts.audio_channels
     chunks = IN_FLIGHT * (config.rollouts.workers.most + config.rewards.workers.most)
-    pairs = 2 * config.prompts_per_iteration * latents
-    return round(4 * facts.trained + chunks * _rollout_rows(config) * (latents + waveform) + pairs)
+    return round(4 * facts.trained + chunks * _rollout_rows(config) * (latents + waveform))
+
+
+def _pair_bytes(config: RunConfig, facts: ModelFacts) -> int:
+    """The latents of an iteration's pairs, of which every rank holds all."""
+    number = 2 if config.rollouts.latents_dtype == "float16" else 4
+    return 2 * config.prompts_per_iteration * facts.audio_seq_len * facts.latent_channels * number
 
 
 def _tokens(facts: ModelFacts) -> int:

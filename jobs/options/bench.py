@@ -91,12 +91,15 @@ class OrchestrationOptions(Options):
 ORCHESTRATION = Command(
     "python jobs/bench.py orchestration",
     """\
-Measures what orchestration costs the driver of a run: its pools, with workers that return at once, over a small and a
-large prompt bank.""",
+Measures what orchestration costs the driver of a run: its pools, with a real writer, and with rollout and reward workers
+that return at once, over a small and a large prompt bank. With latents of the paper's size it shows how many of the
+stored bytes pass through the driver.""",
     """\
 examples:
   python jobs/bench.py orchestration
   python jobs/bench.py orchestration --rollout-workers 8 --bank-lines 20000 --output costs.json
+  python jobs/bench.py orchestration --rollout-workers 2 --num-prompts 512 --bank-lines 1000 \\
+    --latent-frames 645 --latent-channels 64
 """,
 )
 

@@ -4,18 +4,21 @@ from __future__ import annotations
 
 import itertools
 import json
+import pickle
 import subprocess
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
+from typing import Any
 
 import pyarrow as pa
 import pytest
 from safetensors.torch import load_file
 
+from actors.pools.stream import Stream
 from actors.storage.shards import ShardWriter
 from jobs.crpo import main
-from tangoflux.data.records import canonical_sha256
+from tangoflux.data.records import canonical_sha256, is_latents
 from tangoflux.errors import RewardError, TangoFluxError
 
 pytestmark = pytest.mark.ray
@@ -130,6 +133,33 @@ def test_one_worker_produces_the_same_data_and_policy_as_two(
         load_file(run / "policies" / "v0001" / "tangoflux.safetensors") for run in (tmp_path / "run", finished)
     )
     assert all(ours[key].equal(theirs[key]) for key in ours)
+
+
+def test_no_latents_pass_through_the_driver(
+    ray_session: None, tmp_path: Path, tiny_policy_dir: Path, prompts: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # This process is the driver; what its workers do is not patched.
+    read_shard, values, received = ShardWriter.read_shard, Stream.values, list[int]()
+
+    def read(self: ShardWriter, *arguments: Any, **options: Any) -> pa.Table:
+        table = read_shard(self, *arguments, **options)
+        assert not any(is_latents(field.type) for field in table.schema), self.directory
+        return table
+
+    def counted(self: Stream[Any]) -> Iterator[tuple[Any, Any]]:
+        for key, value in values(self):
+            received.append(len(pickle.dumps(value)))
+            yield key, value
+
+    monkeypatch.setattr(ShardWriter, "read_shard", read)
+    monkeypatch.setattr(Stream, "values", counted)
+    run_dir = tmp_path / "run"
+    assert main(options(tiny_policy_dir, prompts, run_dir, "--num-audio-samples", "0")) == 0
+    (run_dir / "preferences" / "i0001" / ".manifest.jsonl").unlink()
+    metrics = run_dir / "metrics.jsonl"
+    metrics.write_text(before_close(metrics.read_text(), 1))
+    assert main(["--run-dir", str(run_dir), "--resume"]) == 0
+    assert received and max(received) < 2_000 * 3
 
 
 def test_resume_continues_a_run_and_repeats_nothing(finished: Path, ray_session: None) -> None:

@@ -12,8 +12,8 @@ from typing import Any
 import numpy.typing as npt
 import soundfile
 
-from jobs.reporting.html.spectrogram import spectrogram_png
 from actors.storage.samples import Sample
+from jobs.reporting.html.spectrogram import spectrogram_png
 
 MOST_PROMPTS = 12
 BUDGET_BYTES = 10_000_000

@@ -10,11 +10,11 @@ from pathlib import Path
 from typing import Any
 
 from actors.storage.metrics import Event, History, read_history
+from actors.storage.samples import read_samples
 from jobs.reporting import formatting
 from jobs.reporting.html.audio_cards import audio_cards
 from jobs.reporting.html.crpo_charts import HELDOUT, health_curves, heldout_curves, learning_curves, work_bars
 from jobs.reporting.html.pages import render_page, write_page
-from actors.storage.samples import read_samples
 from tangoflux.errors import DataError
 
 

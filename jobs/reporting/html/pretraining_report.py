@@ -8,10 +8,10 @@ from pathlib import Path
 from typing import Any
 
 from actors.storage.metrics import Event, MetricsLog
+from actors.storage.samples import Sample
 from jobs.reporting.html.audio_cards import audio_cards
 from jobs.reporting.html.charts import Chart, Line, line_chart
 from jobs.reporting.html.pages import render_page, write_page
-from actors.storage.samples import Sample
 
 MOST_SETS = 4
 """Sets of samples that the page shows, from the first to the last."""

@@ -3,8 +3,8 @@ from __future__ import annotations
 from collections.abc import Callable
 from pathlib import Path
 
+from actors.storage.samples import read_samples
 from jobs.reporting.html.audio_cards import audio_cards
-from jobs.reporting.samples import read_samples
 
 
 def test_sounds_that_do_not_fit_are_first_fewer_and_then_smaller(make_run: Callable[..., Path]) -> None:
