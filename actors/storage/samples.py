@@ -9,8 +9,8 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from actors.storage.json_lines import JsonLines, read_json_lines
 from actors.storage.atomic import atomic_write
+from actors.storage.json_lines import JsonLines, read_json_lines
 
 __all__ = ["Sample", "SampleFolder", "read_samples"]
 

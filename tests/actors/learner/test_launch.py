@@ -349,4 +349,4 @@ def test_pairs_that_cannot_be_trained_on_are_refused(damage: Any, message: str, 
     ShardWriter(tmp_path / "preferences").write(0, damage(pairs(4)))
     with pytest.raises(DataError, match=message):
         train(tmp_path / "preferences", tiny_policy_dir, tmp_path / "out", SETTINGS, iteration=1, seed=0)
-    assert not (tmp_path / "out").exists()
+    assert not (tmp_path / "out" / "weights.safetensors").exists()
