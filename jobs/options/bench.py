@@ -91,7 +91,7 @@ class OrchestrationOptions(Options):
 ORCHESTRATION = Command(
     "python jobs/bench.py orchestration",
     """\
-Measures what orchestration costs the driver of a run: its pools, with a real writer, and with rollout and reward workers
+Measures what orchestration costs the driver of a run: its pools, with a real writer, and rollout and reward workers
 that return at once, over a small and a large prompt bank. With latents of the paper's size it shows how many of the
 stored bytes pass through the driver.""",
     """\

@@ -28,7 +28,7 @@ def test_orchestration_is_measured_over_a_small_and_a_large_bank(
 
 def test_latents_of_the_papers_size_do_not_pass_through_the_driver(tmp_path: Path) -> None:
     output = tmp_path / "costs.json"
-    options = ["--actors", "2", "--prompts", "16", "--bank-lines", "1000", "--output", str(output)]
+    options = ["--rollout-workers", "2", "--num-prompts", "16", "--bank-lines", "1000", "--output", str(output)]
     assert main(["orchestration", *options, "--latent-frames", "645", "--latent-channels", "64"]) == 0
     [run] = json.loads(output.read_text())["runs"]
     # A sample is a row of rollouts, and two of five are in a pair too.
