@@ -1,4 +1,4 @@
-"""What every command of the project does with errors: one clear line, and an exit status that scripts can rely on."""
+"""Error handling of all commands: a one-line message, and an exit status that scripts can rely on."""
 
 from __future__ import annotations
 
@@ -13,10 +13,10 @@ from typing import NoReturn
 from tangoflux.errors import CheckpointError, ConfigError, DataError, ResourceError, TangoFluxError
 
 EXIT_FAILED = 1
-"""A run that began well failed: a reward model or a worker gave up, or there is a bug (which prints its traceback)."""
+"""The run failed: a reward model or a worker gave up, or there is a bug (which prints its traceback)."""
 
 EXIT_REFUSED = 2
-"""What was asked for cannot be done: options, data, weights or the machine must change first."""
+"""The command was refused: options, data, weights or the machine must change first."""
 
 EXIT_INTERRUPTED = 130
 """Ended by Ctrl-C."""
@@ -27,16 +27,16 @@ EXIT_TERMINATED = 143
 REFUSALS = (CheckpointError, ConfigError, DataError, ResourceError)
 
 MACHINE_ERRORS = {errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EPERM}
-"""Errors of the file system that the user can mend; others are bugs."""
+"""File system errors that the user can fix; others are bugs."""
 
 
 class Terminated(KeyboardInterrupt):
-    """SIGTERM, which ends a command as Ctrl-C does."""
+    """SIGTERM, which ends a command like Ctrl-C."""
 
 
 @contextmanager
 def resumable(how: str) -> Generator[None]:
-    """A part of a command that goes on after an interruption; ``how`` is said then."""
+    """A part of a command that can be resumed; an interruption's message says ``how``."""
     try:
         yield
     except KeyboardInterrupt as interruption:
@@ -44,7 +44,7 @@ def resumable(how: str) -> Generator[None]:
 
 
 def catch_sigterm() -> None:
-    """Makes SIGTERM raise ``Terminated`` in the main thread; to be called again after what takes the signal over."""
+    """Makes SIGTERM raise ``Terminated`` in the main thread; call again after libraries that replace the handler."""
 
     def terminate(signum: int, frame: object) -> None:
         raise Terminated
@@ -56,30 +56,29 @@ def catch_sigterm() -> None:
 def run_main(main: Callable[[Sequence[str] | None], int]) -> NoReturn:
     """Runs a command on this process's arguments and exits with its status.
 
-    An error that was raised on purpose becomes ``error: ...`` on stderr, without a traceback.
+    A ``TangoFluxError`` becomes ``error: ...`` on stderr, without a traceback.
     """
     catch_sigterm()
     try:
         status = main(None)
     except KeyboardInterrupt as interruption:
-        _say("; ".join(["interrupted", *map(str, interruption.args)]))
+        _print("; ".join(["interrupted", *map(str, interruption.args)]))
         status = EXIT_TERMINATED if isinstance(interruption, Terminated) else EXIT_INTERRUPTED
     except TangoFluxError as error:
-        _say(_message(error))
+        _print(_message(error))
         status = EXIT_REFUSED if isinstance(error, REFUSALS) else EXIT_FAILED
     except OSError as error:
         if error.errno not in MACHINE_ERRORS:
             raise
-        _say(f"error: {error.filename or 'the disk'}: {error.strerror}")
+        _print(f"error: {error.filename or 'the disk'}: {error.strerror}")
         status = EXIT_REFUSED
     sys.exit(status)
 
 
-def _say(text: str) -> None:
+def _print(text: str) -> None:
     print(" ".join(text.split()), file=sys.stderr, flush=True)
 
 
 def _message(error: TangoFluxError) -> str:
-    # An error from another process (Ray) is of both types and carries the one that was raised there; its own text is a
-    # traceback.
+    # An error from another process (Ray) has both types, its text is a traceback, and its cause is the original error.
     return f"error: {getattr(error, 'cause', error)}"

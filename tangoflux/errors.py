@@ -4,7 +4,7 @@ TangoFluxError
 ├── ConfigError      an option, key or value of the configuration
 ├── DataError        a prompt file, manifest, shard or preference dataset
 ├── CheckpointError  a directory or file of weights
-├── ResourceError    disk, memory, processors or a missing tool of this machine
+├── ResourceError    disk, memory, processors or a missing tool on this machine
 └── RewardError      a reward model that fails too often
 """
 
@@ -30,7 +30,7 @@ class CheckpointError(TangoFluxError):
 
 
 class ResourceError(TangoFluxError):
-    """This machine or cluster lacks what the run needs."""
+    """This machine or cluster does not have what the run needs."""
 
 
 class RewardError(TangoFluxError):

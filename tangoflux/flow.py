@@ -22,7 +22,7 @@ def interpolate(latents: Tensor, noise: Tensor, sigma: Tensor) -> Tensor:
 
 
 def velocity_target(latents: Tensor, noise: Tensor) -> Tensor:
-    """The path's velocity d x / d sigma, which the policy learns: ``noise - latents``, (B, frames, channels)."""
+    """The path's velocity dx/dsigma, which the policy learns: ``noise - latents``, (B, frames, channels)."""
     return noise - latents
 
 

@@ -1,8 +1,8 @@
 """The losses of TangoFlux as pure functions of squared velocity errors (arXiv 2412.21037, section 2).
 
 Winner and loser are the paper's words for the chosen and the rejected sample of a preference pair. All four errors
-of a pair are taken at the same noise and sigma, and (B,) vectors go in and come out, so that the caller decides how
-pairs are averaged.
+of a pair have the same noise and sigma. Inputs and outputs are (B,) vectors, so that the caller decides how to average
+pairs.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ def squared_error(velocity: Tensor, target: Tensor, frame_mask: Tensor) -> Tenso
 
     Args:
         velocity, target: (B, frames, channels).
-        frame_mask: (B, frames), true where a frame belongs to the row.
+        frame_mask: (B, frames), true for valid frames.
 
     Returns:
         (B,) errors, >= 0.
@@ -35,7 +35,7 @@ def dpo_fm_loss(winner: Tensor, loser: Tensor, ref_winner: Tensor, ref_loser: Te
 
     Args:
         winner, loser: (B,) flow-matching errors of the policy.
-        ref_winner, ref_loser: (B,) those of the frozen reference policy.
+        ref_winner, ref_loser: (B,) errors of the frozen reference policy.
         beta: strength of the pull to the reference (the paper: 2000).
     """
     return -F.logsigmoid(implicit_margin(winner, loser, ref_winner, ref_loser, beta))

@@ -1,4 +1,4 @@
-"""TangoFlux as a whole: the policy and its codec, from prompts to audio."""
+"""The complete model: the policy and its codec, from prompts to audio."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from tangoflux.seeding import derive_seed
 
 
 class TangoFlux:
-    """The policy with its autoencoder. For training and sampling parts use ``policy`` and ``autoencoder``."""
+    """The policy with its autoencoder; training and sampling use ``policy`` and ``autoencoder`` directly."""
 
     def __init__(self, policy: Policy, autoencoder: Autoencoder) -> None:
         self.policy = policy
@@ -30,7 +30,7 @@ class TangoFlux:
 
     @property
     def sample_rate_hz(self) -> int:
-        """Samples a second of the waveforms."""
+        """Sample rate of the waveforms."""
         return self.autoencoder.sample_rate_hz
 
     def num_frames(self, duration_s: float) -> int:
@@ -70,29 +70,30 @@ class TangoFlux:
         precision: Precision | None = None,
         on_step: Callable[[float], None] = lambda share: None,
     ) -> list[list[NDArray[np.float32]]]:
-        """Audio for people: for each prompt ``num_samples`` waveforms (audio_channels, samples), float32 in [-1, 1].
+        """Generates audio: for each prompt ``num_samples`` waveforms (audio_channels, samples), float32 in [-1, 1].
 
         The noise of sample k of a prompt depends on (seed, prompt, k) only.
 
+        >>> from tangoflux import TangoFlux
         >>> model = TangoFlux.from_pretrained("miniature")
         >>> groups = model.generate(["a dog barks", "a bell rings twice"], 2.0, num_samples=3, seed=7, num_steps=4)
         >>> [len(group) for group in groups], groups[0][0].shape, model.sample_rate_hz
         ([3, 3], (1, 32000), 16000)
 
         Args:
-            duration_s: seconds of each prompt's audio, or of all, above 0 and at most the policy's ``max_duration``.
+            duration_s: seconds per prompt, or for all prompts, above 0 and at most the policy's ``max_duration``.
             num_steps: Euler steps.
-            guidance_scale: classifier-free guidance; 1 or less is none.
-            negative_prompt: what the audio is to be unlike, where there is guidance.
-            precision: in which the policy computes; None is fp32 on a CPU, and on a GPU bf16 where it has that.
+            guidance_scale: classifier-free guidance; 1 or less is off.
+            negative_prompt: what the audio should not sound like; needs guidance.
+            precision: the policy's; None is fp32 on a CPU, and bf16 on a GPU that supports it.
             on_step: see ``sample_latents``.
 
         Raises:
-            ConfigError: a duration, a number of steps or samples, or a guidance scale out of range.
+            ConfigError: a duration, the number of steps or samples, or the guidance scale is out of range.
         """
         texts = [prompts] if isinstance(prompts, str) else list(prompts)
-        one = isinstance(duration_s, int | float | np.number)
-        durations = [float(duration_s)] * len(texts) if one else list(duration_s)
+        same = isinstance(duration_s, int | float | np.number)
+        durations = [float(duration_s)] * len(texts) if same else list(duration_s)
         if num_samples < 1:
             raise ConfigError(f"num_samples {num_samples}: give 1 or more")
         if len(durations) != len(texts):
@@ -116,13 +117,13 @@ class TangoFlux:
         """Loads a directory in the published layout, an embedded name ("miniature"), or a name on the hub.
 
         Raises:
-            CheckpointError: nothing is there, or files are missing, truncated or of another model.
+            CheckpointError: there is no such model, or its files are missing, truncated or of another model.
         """
         directory = find_directory(name)
         return cls(load_policy(directory), Autoencoder.load(directory))
 
     def save_pretrained(self, directory: str | Path, dtype: torch.dtype = torch.float32) -> None:
-        """Writes the published layout; ``directory`` is made when missing."""
+        """Writes the published layout; ``directory`` is created if missing."""
         directory = Path(directory)
         (directory / "text_encoder").mkdir(parents=True, exist_ok=True)
         (directory / "config.json").write_text(json.dumps(self.policy.config.to_dict(), indent=2) + "\n")

@@ -1,8 +1,8 @@
-"""Sampling latents from the policy: Euler steps with classifier-free guidance, many prompts at once.
+"""Sampling latents from the policy: Euler steps with classifier-free guidance, for many prompts in a batch.
 
-Every row of a batch has its own prompt, duration and noise, attends to exactly the tokens and frames that it would
-have alone, and so gives the same latents as alone, to rounding. Rows of similar length make a batch: on two CPU cores
-that was 1.5 times as fast as all lengths together, a third of which was padding.
+Every row has its own prompt, duration and noise, and attends to exactly the tokens and frames that it would have alone,
+so its latents do not depend on the batch, up to rounding. Rows of similar length share a batch: on two CPU cores that
+was 1.5 times as fast as one batch of all lengths, a third of which was padding.
 """
 
 from __future__ import annotations
@@ -20,8 +20,8 @@ from tangoflux.model.policy import Policy
 from tangoflux.sampling_params import SamplingParams
 
 SAMPLING_FLOATS = 12
-"""Numbers that a step holds per row, token and unit of width (guidance makes two rows of one); measured. The widest
-moment is the single block's attention beside its MLP."""
+"""Peak number of floats per row, token and unit of width in a step (guidance doubles the rows); measured. The peak is
+in the single block, which runs attention and MLP in parallel."""
 
 MAX_STRETCH = 1.3
 """Longest row of a batch, as a multiple of its shortest."""
@@ -29,7 +29,7 @@ MAX_STRETCH = 1.3
 
 @dataclass(frozen=True)
 class SampleRequest:
-    """One prompt and the seeds of its samples (one sample a seed)."""
+    """One prompt and the seeds of its samples."""
 
     prompt: str
     duration_s: float
@@ -47,7 +47,7 @@ def sample_latents(
     """Samples all requests.
 
     Args:
-        on_step: called after every Euler step with the finished share of all, at last 1.
+        on_step: called after every Euler step with the finished share of all steps; finally 1.
 
     Returns:
         for each request (samples, num_frames, channels), float32 on the CPU.
@@ -64,7 +64,7 @@ def sample_latents(
 
 
 def batches_by_length(lengths: Sequence[int]) -> list[list[int]]:
-    """Indices of ``lengths``, shortest first; none is more than ``MAX_STRETCH`` times as long as its batch's first."""
+    """Batches of indices, by length; no length is above ``MAX_STRETCH`` times the first of its batch."""
     batches: list[list[int]] = []
     for index in sorted(range(len(lengths)), key=lambda index: lengths[index]):
         if batches and lengths[index] <= MAX_STRETCH * lengths[batches[-1][0]]:
@@ -77,7 +77,7 @@ def batches_by_length(lengths: Sequence[int]) -> list[list[int]]:
 def _sample_batch(
     policy: Policy, requests: Sequence[SampleRequest], params: SamplingParams, on_step: Callable[[], None]
 ) -> list[Tensor]:
-    """As ``sample_latents``, all in one batch, padded to its longest."""
+    """As ``sample_latents``, in one batch, padded to the longest."""
     device = policy.device
     repeats = torch.tensor([len(request.seeds) for request in requests])
     rows = torch.repeat_interleave(torch.arange(len(requests)), repeats)
@@ -95,7 +95,7 @@ def _sample_batch(
 
 
 def initial_noise(requests: Sequence[SampleRequest], channels: int) -> Tensor:
-    """Each row's noise from its own seed, zero in the frames that only batching adds: (rows, frames, channels)."""
+    """Each row's noise from its own seed, zero in padding frames: (rows, frames, channels)."""
     width = max(request.num_frames for request in requests)
     rows: list[Tensor] = []
     for request in requests:
@@ -107,15 +107,15 @@ def initial_noise(requests: Sequence[SampleRequest], channels: int) -> Tensor:
 
 @dataclass(frozen=True)
 class Conditions:
-    """What the rows of a batch are sampled under.
+    """The conditioning of a batch's rows.
 
     Attributes:
         text: B encoded captions.
-        negative: what the unconditional branch reads, of the G guided rows only, as long as ``text``; None without any.
-        guided: (G,) which rows these are.
-        guidance_scale: (G,) of these rows.
+        negative: the unconditional branch's text for the G guided rows, as long as ``text``; None if G is 0.
+        guided: (G,) indices of the guided rows.
+        guidance_scale: (G,) of the guided rows.
         duration_s: (B,) seconds.
-        frame_mask: (B, frames) true for a row's own frames.
+        frame_mask: (B, frames) true for valid frames.
     """
 
     text: TextStates
@@ -127,7 +127,7 @@ class Conditions:
 
 
 def guided_velocity(policy: Policy, latents: Tensor, sigma: Tensor, conditions: Conditions) -> Tensor:
-    """``v_negative + guidance_scale * (v_text - v_negative)`` of the guided rows, ``v_text`` of the others; float32.
+    """``v_negative + guidance_scale * (v_text - v_negative)`` for guided rows, ``v_text`` for the others; float32.
 
     Args:
         latents: (B, frames, channels) at ``sigma``.
@@ -152,7 +152,7 @@ def guided_velocity(policy: Policy, latents: Tensor, sigma: Tensor, conditions: 
 def _encode_conditions(
     policy: Policy, requests: Sequence[SampleRequest], params: SamplingParams, rows: Tensor
 ) -> Conditions:
-    """Those of a batch whose row i is a sample of request ``rows[i]``."""
+    """The conditions of a batch whose row i is a sample of request ``rows[i]``."""
     device = policy.device
     text, negative = encode_prompts(policy, [request.prompt for request in requests], params)
     frames = torch.tensor([request.num_frames for request in requests])[rows]
@@ -170,7 +170,7 @@ def _encode_conditions(
 def encode_prompts(
     policy: Policy, prompts: Sequence[str], params: SamplingParams
 ) -> tuple[TextStates, TextStates | None]:
-    """The prompts' states, and those of the unconditional branch where there is guidance."""
+    """The prompts' states, and with guidance those of the unconditional branch."""
     text = policy.encode_text(prompts)
     if params.guidance_scale <= 1:
         return text, None

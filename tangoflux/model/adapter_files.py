@@ -1,7 +1,7 @@
-"""An adapter on disk: a directory of small files beside the model that it was trained on.
+"""An adapter on disk: a directory of small files next to the model that it was trained on.
 
 adapter_config.json, adapter_model.safetensors   the adapter in peft's layout, over the transformer
-conditioning.safetensors                         ``fc`` and the duration embedder, which are trained whole
+conditioning.safetensors                         ``fc`` and the duration embedder, which are fully trained
 base.json                                        the directory of the model, relative to this one
 config.json, vae_config.json                     the model's
 """
@@ -28,10 +28,10 @@ POLICY_PREFIX, PEFT_PREFIX = "transformer.", "base_model.model."
 
 
 def base_directory(directory: Path) -> Path:
-    """The model directory that an adapter's directory names; any other directory itself.
+    """The model directory that an adapter's directory refers to; any other directory itself.
 
     Raises:
-        CheckpointError: it names none that is there.
+        CheckpointError: the adapter refers to no model directory.
     """
     if not (directory / BASE).exists():
         return directory
@@ -39,16 +39,16 @@ def base_directory(directory: Path) -> Path:
     base = directory / str(name)
     if not isinstance(name, str) or not base.is_dir() or (base / BASE).exists():
         raise CheckpointError(
-            f"{directory / BASE} names {name!r}, which is no model directory: an adapter needs its base beside it"
+            f"{directory / BASE} refers to {name!r}, which is not a model directory; an adapter needs its base model"
         )
     return base
 
 
 def read_adapter(directory: Path) -> tuple[LoraSettings, dict[str, Tensor]]:
-    """An adapter's settings, and all that was trained with it by the names of a policy with an adapter.
+    """An adapter's settings and all trained tensors, by their names in a policy with an adapter.
 
     Raises:
-        CheckpointError: a file is missing, truncated or not what it should be.
+        CheckpointError: a file is missing, truncated or invalid.
     """
     adapter = {_to_policy(key): value for key, value in read_weights(directory / ADAPTER).items()}
     return read_settings(directory), {**adapter, **read_weights(directory / CONDITIONING)}
@@ -72,9 +72,9 @@ def write_adapter(directory: Path, base: str, settings: LoraSettings, trained: M
     """Writes an adapter without the model's configs.
 
     Args:
-        directory: is there.
+        directory: must exist.
         base: the model's directory, relative to ``directory``.
-        trained: as ``read_adapter`` gives it.
+        trained: as ``read_adapter`` returns it.
     """
     adapter = {_to_peft(name): value.contiguous() for name, value in trained.items() if ".lora_" in name}
     conditioning = {name: value.contiguous() for name, value in trained.items() if ".lora_" not in name}
@@ -86,10 +86,10 @@ def write_adapter(directory: Path, base: str, settings: LoraSettings, trained: M
 
 
 def with_adapter(weights: dict[str, Tensor], directory: Path) -> dict[str, Tensor]:
-    """Tensors of ``base_directory(directory)``, all or the trained ones, with the adapter of ``directory`` merged in.
+    """Merges the adapter of ``directory``, if it has one, into tensors of its base: all, or the trained ones.
 
     Raises:
-        CheckpointError: the adapter is of another model or cannot be read.
+        CheckpointError: the adapter belongs to another model or cannot be read.
     """
     if base_directory(directory) == directory:
         return weights
@@ -98,7 +98,7 @@ def with_adapter(weights: dict[str, Tensor], directory: Path) -> dict[str, Tenso
 
 
 def check_adapter(directory: Path, settings: LoraSettings | None) -> None:
-    """Whether a training in LoRA mode can go on from a directory's adapter, where it has one; else any can.
+    """Checks that LoRA training with these settings can continue from a directory's adapter, if it has one.
 
     Raises:
         ConfigError: rank or alpha differ.

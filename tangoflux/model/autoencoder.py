@@ -1,6 +1,6 @@
 """The frozen codec: AutoencoderOobleck on waveforms (the published model), or behind a mel front (the miniature).
 
-The rest of the system sees ``encode``, ``decode``, frames a second and channels, and not which of the two it is.
+The rest of the system uses ``encode``, ``decode``, frame rate and channels, whichever of the two it is.
 """
 
 from __future__ import annotations
@@ -25,8 +25,9 @@ from tangoflux.model.checkpoint import load_weights, read_json
 from tangoflux.model.mel_front import MelFront, MelFrontConfig
 
 DECODED_AT_ONCE = {"cpu": 2**22, "cuda": 2**28}
-"""Most numbers of the decoder's last block, of more rows than one. On a GPU a row of 30 s at the published size, which
-takes 3 GB of memory. On a CPU what its caches hold: decoding five rows of 14 MB one by one was 2.5 times as fast."""
+"""Most numbers in the decoder's last block when several rows are decoded together. On a GPU one row of 30 s at the
+published size, which needs 3 GB. On a CPU what fits its caches: decoding five rows of 14 MB one by one was 2.5 times as
+fast."""
 
 
 @dataclass(frozen=True)
@@ -46,10 +47,10 @@ class AutoencoderConfig:
 
     @classmethod
     def from_dict(cls, values: dict[str, Any]) -> AutoencoderConfig:
-        """Builds the config from ``vae_config.json``'s values; keys that we do not use are ignored.
+        """Builds the config from ``vae_config.json``'s values; unused keys are ignored.
 
         Raises:
-            CheckpointError: values of the wrong types.
+            CheckpointError: a value has the wrong type.
         """
         known = {field.name for field in fields(cls)}
         values = {key: value for key, value in values.items() if key in known}
@@ -70,14 +71,14 @@ class AutoencoderConfig:
         """The config of a published-layout directory, without its weights.
 
         Raises:
-            CheckpointError: the file is there, but cannot be read.
+            CheckpointError: the file exists, but cannot be read.
         """
         file = directory / "vae_config.json"
         return cls.from_dict(read_json(file)) if file.exists() else cls()
 
     @property
     def hop(self) -> int:
-        """Samples of waveform for one frame of latents."""
+        """Waveform samples per frame of latents."""
         return math.prod(self.downsampling_ratios) * (self.front.hop if self.front else 1)
 
     def frames_for(self, duration_s: float) -> int:
@@ -85,7 +86,7 @@ class AutoencoderConfig:
         return math.ceil(round(duration_s * self.sampling_rate) / self.hop)
 
     def frames_heard(self, duration_s: float) -> int | None:
-        """Frames that the first ``duration_s`` seconds of a decoded waveform depend on; None: all (behind a front)."""
+        """Frames that affect the first ``duration_s`` seconds of a decoded waveform; None: all (with a front)."""
         if self.front:
             return None
         context, rate = 3.0, 1  # reach of the decoder's kernels: 7 before and after; in a block 7 at dilations 1, 3, 9
@@ -96,16 +97,16 @@ class AutoencoderConfig:
         return self.frames_for(duration_s) + math.ceil(context + 3 / rate)
 
     def decoded_numbers(self, frames: int) -> int:
-        """Numbers of a row in the decoder's last block, its largest."""
+        """Numbers per row in the decoder's last block, its largest."""
         return frames * math.prod(self.downsampling_ratios) * self.decoder_channels
 
     def rows_at_once(self, frames: int, device: str) -> int:
-        """Rows of latents that are decoded together on ``cpu`` or ``cuda``."""
+        """Number of rows of latents that are decoded together on ``cpu`` or ``cuda``."""
         return max(1, DECODED_AT_ONCE[device] // self.decoded_numbers(frames))
 
 
 class Autoencoder(nn.Module):
-    """Waveforms to latents and back; every row is coded by itself, so nothing depends on the batch."""
+    """Waveforms to latents and back; every row is coded independently of its batch."""
 
     def __init__(self, config: AutoencoderConfig) -> None:
         # Imported here for the same reason as in policy.py.
@@ -129,12 +130,12 @@ class Autoencoder(nn.Module):
 
     @property
     def sample_rate_hz(self) -> int:
-        """Samples a second of the waveforms."""
+        """Sample rate of the waveforms."""
         return self.config.sampling_rate
 
     @property
     def hop(self) -> int:
-        """Samples of waveform for one frame of latents."""
+        """Waveform samples per frame of latents."""
         return self.config.hop
 
     @property
@@ -155,7 +156,7 @@ class Autoencoder(nn.Module):
         """Mean and standard deviation of the latents of ``waveform``.
 
         Args:
-            waveform: (B, audio_channels, samples) in [-1, 1]; padded with silence to a whole frame.
+            waveform: (B, audio_channels, samples) in [-1, 1]; padded with silence to full frames.
 
         Returns:
             two tensors (B, frames, latent_channels).
@@ -174,7 +175,7 @@ class Autoencoder(nn.Module):
     def decode(self, latents: Tensor) -> Tensor:
         """Latents (B, frames, latent_channels) to waveforms (B, audio_channels, frames * hop)."""
         raw = (latents * self.config.latent_scale).transpose(1, 2)
-        # diffusers asks for a FloatTensor, which no tensor is to a type checker.
+        # diffusers declares a FloatTensor, which type checkers accept no tensor for.
         signal = self.oobleck.decode(raw, return_dict=False)[0]  # pyright: ignore[reportArgumentType]
         if self.front is None:
             return signal
@@ -183,7 +184,7 @@ class Autoencoder(nn.Module):
 
     @torch.no_grad()
     def posterior_rows(self, waveforms: Sequence[Tensor]) -> list[tuple[NDArray[np.float32], NDArray[np.float32]]]:
-        """The posterior of rows of any lengths; rows of equal length go through the codec together.
+        """The posterior of rows of any length; rows of equal length are encoded together.
 
         Args:
             waveforms: tensors (audio_channels, samples) in [-1, 1].
@@ -193,31 +194,29 @@ class Autoencoder(nn.Module):
         """
         posteriors: dict[int, tuple[NDArray[np.float32], NDArray[np.float32]]] = {}
         device = next(self.parameters()).device
-        for length in sorted({row.shape[1] for row in waveforms}):
-            rows = [index for index, row in enumerate(waveforms) if row.shape[1] == length]
+        for rows in _by_length([row.shape[1] for row in waveforms]):
             batch = torch.stack([waveforms[index].float() for index in rows]).to(device)
             mean, scale = (part.cpu().numpy() for part in self.posterior(batch))
-            posteriors.update({index: (mean[place], scale[place]) for place, index in enumerate(rows)})
+            posteriors.update({index: (mean[position], scale[position]) for position, index in enumerate(rows)})
         return [posteriors[index] for index in range(len(waveforms))]
 
     @torch.no_grad()
     def decode_rows(self, latents: Sequence[Tensor], durations_s: Sequence[float]) -> list[NDArray[np.float32]]:
-        """Decodes rows of any lengths; rows of equal length go through the codec together, ``rows_at_once`` at most.
+        """Decodes rows of any length; rows of equal length are decoded together, at most ``rows_at_once``.
 
         Args:
             latents: tensors (frames, channels).
-            durations_s: seconds to keep of each.
+            durations_s: seconds to keep of each row.
 
         Returns:
             float32 arrays (audio_channels, samples), clipped to [-1, 1].
         """
         waveforms: dict[int, NDArray[np.float32]] = {}
         device = next(self.parameters()).device
-        # All beyond would be cut off afterwards: of 30 s of frames a sample of 10 s needs a third.
+        # Frames beyond would be cut off afterwards: a sample of 10 s needs a third of 30 s of frames.
         latents = [row[: self.config.frames_heard(seconds)] for row, seconds in zip(latents, durations_s, strict=True)]
-        for length in sorted({len(row) for row in latents}):
-            rows = [index for index, row in enumerate(latents) if len(row) == length]
-            size = self.config.rows_at_once(length, device.type)
+        for rows in _by_length([len(row) for row in latents]):
+            size = self.config.rows_at_once(len(latents[rows[0]]), device.type)
             for at_once in (rows[start : start + size] for start in range(0, len(rows), size)):
                 batch = torch.stack([latents[index].float() for index in at_once]).to(device)
                 for index, waveform in zip(at_once, self.decode(batch).clamp(-1, 1).cpu().numpy(), strict=True):
@@ -240,3 +239,8 @@ class Autoencoder(nn.Module):
         weights = {key: value.to(dtype).contiguous() for key, value in self.oobleck.state_dict().items()}
         save_file(weights, directory / "vae.safetensors")
         (directory / "vae_config.json").write_text(json.dumps(asdict(self.config), indent=2) + "\n")
+
+
+def _by_length(lengths: Sequence[int]) -> list[list[int]]:
+    """Indices grouped by equal length, shortest first."""
+    return [[index for index, other in enumerate(lengths) if other == length] for length in sorted(set(lengths))]

@@ -1,4 +1,4 @@
-"""Reading weights and their configs: safetensors and JSON only, with errors that name the file and the tensors."""
+"""Reading weights and their configs from safetensors and JSON files, with errors that name the file and the tensors."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ def read_json(file: Path) -> dict[str, Any]:
     """The JSON object in ``file``.
 
     Raises:
-        CheckpointError: the file is missing or holds no JSON object.
+        CheckpointError: the file is missing or not a JSON object.
     """
     try:
         values: object = json.loads(file.read_text(encoding="utf-8"))
@@ -37,7 +37,7 @@ def read_json(file: Path) -> dict[str, Any]:
     except (OSError, ValueError) as error:
         raise CheckpointError(f"{file} cannot be read as JSON: {error}") from None
     if not isinstance(values, dict):
-        raise CheckpointError(f"{file} holds {type(values).__name__}, expected a JSON object")
+        raise CheckpointError(f"{file} contains {type(values).__name__}, expected a JSON object")
     return values
 
 
@@ -45,7 +45,7 @@ def read_weights(file: Path) -> dict[str, Tensor]:
     """All tensors of a safetensors file, on the CPU.
 
     Raises:
-        CheckpointError: the file is missing, truncated or no safetensors file.
+        CheckpointError: the file is missing, truncated or not a safetensors file.
     """
     with _readable(file):
         return load_file(file)
@@ -65,7 +65,7 @@ def load_weights(module: nn.Module, file: Path, optional: Collection[str] = ()) 
     """Fills ``module`` with float32 copies of the tensors of ``file``.
 
     Args:
-        optional: keys that the file may lack (tied weights).
+        optional: keys that may be missing from the file (tied weights).
 
     Raises:
         CheckpointError: keys are missing or unexpected, or shapes differ; the message names them.
@@ -74,7 +74,7 @@ def load_weights(module: nn.Module, file: Path, optional: Collection[str] = ()) 
 
 
 def fill(module: nn.Module, weights: dict[str, Tensor], source: str, optional: Collection[str] = ()) -> None:
-    """As ``load_weights``, from tensors in memory; ``source`` names them in errors."""
+    """As ``load_weights``, from tensors in memory; ``source`` is their name in errors."""
     expected = module.state_dict()
     missing = sorted(set(expected) - set(weights) - set(optional))
     unexpected = sorted(set(weights) - set(expected))
@@ -100,12 +100,12 @@ def _some(names: list[str], limit: int = 5) -> str:
 
 @contextmanager
 def _readable(file: Path) -> Generator[None]:
-    """Turns what goes wrong with a safetensors file into one clear error."""
+    """Converts the errors of reading a safetensors file into a CheckpointError."""
     if not file.is_file():
         raise CheckpointError(f"{file} is missing: is {file.parent} a model directory?")
     try:
         yield
     except (SafetensorError, OSError) as error:
         raise CheckpointError(
-            f"{file} is truncated or no safetensors file ({error}); download or build it again"
+            f"{file} is truncated or not a safetensors file ({error}); download or build it again"
         ) from None

@@ -1,4 +1,4 @@
-"""What the transformer is conditioned on: text tokens, a duration token, and a pooled text vector (section 2.2)."""
+"""The transformer's conditioning: text tokens, a duration token, and a pooled text vector (section 2.2)."""
 
 from __future__ import annotations
 
@@ -14,18 +14,18 @@ if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase, T5EncoderModel
 
 TRAINING_MAX_TOKENS = 64
-"""Captions are cut at this many tokens in training, as the published weights were trained."""
+"""Captions are cut to this many tokens in training, as for the published weights."""
 
 
 @dataclass(frozen=True)
 class TextStates:
-    """Encoded captions of a batch: rows of different length, padded to the longest.
+    """Encoded captions of a batch, padded to the longest.
 
     Attributes:
         states: (B, L, d) hidden states of the text encoder.
         token_mask: (B, L) true for real tokens; the pooled vector is their mean.
-        attend_mask: (B, L) true for the positions that the row would have alone; the transformer attends to these.
-            They differ for the unconditional "", which is padded to its prompt's length and whose pads count.
+        attend_mask: (B, L) true for the positions that the transformer attends to: those the row would have alone.
+            The masks differ for the unconditional "", whose padding to its prompt's length is attended to.
     """
 
     states: Tensor
@@ -38,7 +38,7 @@ class TextStates:
         return TextStates(self.states[index], self.token_mask[index], self.attend_mask[index])
 
     def replace(self, rows: Sequence[int], others: TextStates) -> TextStates:
-        """The same with ``rows`` replaced by the rows of ``others``, which are no wider."""
+        """A copy with ``rows`` replaced by the rows of ``others``, which must not be longer."""
         index = (torch.tensor(rows, device=self.states.device),)
         others = others.padded(self.states.shape[1])
         return TextStates(
@@ -48,7 +48,7 @@ class TextStates:
         )
 
     def padded(self, width: int) -> TextStates:
-        """The same in (B, width) with positions at the end that are not attended to."""
+        """A copy padded to (B, width) with positions that are not attended to."""
         short = width - self.states.shape[1]
         pad = torch.nn.functional.pad
         return TextStates(
@@ -56,12 +56,12 @@ class TextStates:
         )
 
     def to(self, device: torch.device | str) -> TextStates:
-        """The same on another device."""
+        """A copy on another device."""
         return TextStates(self.states.to(device), self.token_mask.to(device), self.attend_mask.to(device))
 
     @staticmethod
     def concat(parts: Sequence[TextStates]) -> TextStates:
-        """Rows of several batches of equal length L, one after the other."""
+        """The rows of several batches of equal length L."""
         return TextStates(
             torch.cat([part.states for part in parts]),
             torch.cat([part.token_mask for part in parts]),
@@ -81,7 +81,7 @@ def tokenize(
 
     Args:
         max_length: longer texts are cut to this many tokens, the end token included.
-        lengths: when given, text i is cut or padded to exactly ``lengths[i]`` tokens and its pads are attended to.
+        lengths: if given, text i is cut or padded to exactly ``lengths[i]`` tokens, and its padding is attended to.
     """
     limits = [max_length] * len(texts) if lengths is None else lengths
     rows: list[list[int]] = [
@@ -104,12 +104,12 @@ def count_tokens(tokenizer: PreTrainedTokenizerBase, text: str) -> int:
 
 
 def _encodable(text: str) -> str:
-    """Lone surrogates, which JSON can carry, have no UTF-8 form: they become replacement characters."""
+    """Replaces lone surrogates, which JSON can carry but UTF-8 cannot."""
     return text.encode("utf-8", "replace").decode("utf-8")
 
 
 def encode(encoder: T5EncoderModel, ids: Tensor, token_mask: Tensor, attend_mask: Tensor) -> TextStates:
-    """Runs the text encoder; each row's states are those that it would have alone."""
+    """Runs the text encoder; each row's states do not depend on the others."""
     device = encoder.device
     states = encoder(input_ids=ids.to(device), attention_mask=token_mask.to(device)).last_hidden_state
     return TextStates(states, token_mask.to(device), attend_mask.to(device))
@@ -130,7 +130,7 @@ class FourierFeatures(nn.Module):
 
 
 class DurationEmbedder(nn.Module):
-    """Seconds to one conditioning token (module names are those of the published state dict)."""
+    """Seconds to one conditioning token; module names are those of the published state dict."""
 
     def __init__(self, dim: int, max_duration_s: float, features: int = 256) -> None:
         super().__init__()
@@ -147,18 +147,18 @@ class DurationEmbedder(nn.Module):
 class SigmaEmbedding(nn.Module):
     """FLUX's embedding of timestep and pooled text, with sinusoids of a float32 sigma.
 
-    FLUX rounds the timestep to the precision of its activations, which in bf16 takes 0.999 for 1.
+    FLUX rounds the timestep to the precision of its activations, which in bf16 turns 0.999 into 1.
     """
 
     def __init__(self, embedding: Any) -> None:
-        """Takes over the parts of FLUX's own, a CombinedTimestepTextProjEmbeddings."""
+        """Uses the modules of FLUX's embedding, a CombinedTimestepTextProjEmbeddings."""
         super().__init__()
         self.time_proj = embedding.time_proj
         self.timestep_embedder = embedding.timestep_embedder
         self.text_embedder = embedding.text_embedder
 
     def forward(self, rounded_timestep: Tensor, sigma_and_pooled: tuple[Tensor, Tensor]) -> Tensor:
-        """(B,) sigma and (B, d) pooled text, which FLUX passes on untouched, to (B, width)."""
+        """(B,) sigma and (B, d) pooled text, which FLUX passes through, to (B, width)."""
         sigma, pooled = sigma_and_pooled
         sinusoids = self.time_proj(1000 * sigma.float())  # the timestep is 1000 times sigma
         return self.timestep_embedder(sinusoids.to(pooled.dtype)) + self.text_embedder(pooled)

@@ -1,7 +1,7 @@
 """The published directory layout: finding a model's directory, and reading and writing its policy.
 
 config.json            PolicyConfig
-tangoflux.safetensors  all of the policy, text encoder included (its tied input embedding left out)
+tangoflux.safetensors  the complete policy with its text encoder, without the tied input embedding
 vae.safetensors        AutoencoderOobleck
 text_encoder/          the text encoder's config and tokenizer; default: those of config.json's text_encoder_name
 vae_config.json        AutoencoderConfig; default: Stable Audio Open's
@@ -25,17 +25,17 @@ from tangoflux.model.policy import Policy, PolicyConfig
 from tangoflux.seeding import derive_seed
 
 EMBEDDED = {"miniature": Path(__file__).parents[1] / "miniature" / "policy"}
-"""Names of the weights that come with the package."""
+"""Models in the package, by name."""
 
 TIED_KEY = "text_encoder.encoder.embed_tokens.weight"
-"""The same tensor as ``text_encoder.shared.weight``; published files leave it out."""
+"""The same tensor as ``text_encoder.shared.weight``; published files omit it."""
 
 TRAINING_KEYS = ("ref_transformer.", "beta_dpo")
-"""What the published training code may leave in its files besides the policy: the reference, which is not needed."""
+"""Keys of the reference policy, which the published training code may save and which are ignored."""
 
 
 def num_frames(policy: PolicyConfig, codec: AutoencoderConfig, duration_s: float) -> int:
-    """Frames of latents that a policy samples, and is trained on, for ``duration_s`` seconds."""
+    """Frames of latents that are sampled, and trained on, for ``duration_s`` seconds."""
     if policy.latent_frames == "full":
         return policy.audio_seq_len
     return min(codec.frames_for(duration_s), policy.audio_seq_len)
@@ -45,7 +45,7 @@ def find_directory(name: str | Path) -> Path:
     """The local directory of a model: itself, an embedded one, or a snapshot from the hub.
 
     Raises:
-        CheckpointError: it is neither, or the hub cannot be reached.
+        CheckpointError: there is no such model, or the hub cannot be reached.
     """
     if str(name) in EMBEDDED:
         return EMBEDDED[str(name)]
@@ -54,17 +54,21 @@ def find_directory(name: str | Path) -> Path:
         return directory
     if directory.exists() or directory.is_absolute() or str(name).count("/") != 1:
         known = ", ".join(EMBEDDED)
-        raise CheckpointError(f"{name} is no model directory, no name on the hub (owner/name) and none of: {known}")
+        raise CheckpointError(
+            f"{name} is not a model directory, not a name on the hub (owner/name) and none of: {known}"
+        )
     try:
         return Path(snapshot_download(str(name)))
     except HUB_ERRORS as error:
-        raise CheckpointError(f"{name} is no local directory and cannot be downloaded from the hub: {error}") from error
+        raise CheckpointError(
+            f"{name} is not a local directory and cannot be downloaded from the hub: {error}"
+        ) from error
 
 
 def load_policy(directory: Path) -> Policy:
     """The policy of a published-layout directory, in evaluation mode with a frozen text encoder.
 
-    Where the directory is an adapter's, see ``adapter_files``, it is that of the base with the adapter merged in.
+    For an adapter's directory (see ``adapter_files``) it is the base's policy with the adapter merged in.
 
     Raises:
         CheckpointError: see ``TangoFlux.from_pretrained``.
@@ -81,7 +85,7 @@ def load_policy(directory: Path) -> Policy:
 
 
 def load_lora_policy(directory: Path, settings: LoraSettings) -> Policy:
-    """As ``load_policy``, but with an adapter to train: that of the directory, or a fresh one.
+    """As ``load_policy``, but with an adapter to train: the directory's, or a new one.
 
     Raises:
         ConfigError: the directory's adapter has other settings.
@@ -97,7 +101,7 @@ def load_lora_policy(directory: Path, settings: LoraSettings) -> Policy:
 
 
 def fresh_policy(directory: Path, seed: int) -> Policy:
-    """As ``load_policy``, but only the text encoder is that of the directory; all else has random weights.
+    """As ``load_policy``, but with random weights for all but the text encoder.
 
     Raises:
         CheckpointError: see ``TangoFlux.from_pretrained``.

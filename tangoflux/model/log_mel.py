@@ -1,4 +1,4 @@
-"""The log-mel features of transformers' `ClapFeatureExtractor` for whole batches, in torch and without chance."""
+"""The log-mel features of transformers' `ClapFeatureExtractor` in torch: batched and without random cropping."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ _FLOOR = 1e-10  # the extractor's smallest mel power; -100 dB
 
 @dataclass(frozen=True)
 class LogMelConfig:
-    """The analysis; lengths in samples, frequencies in Hz. `padding` is what follows audio below `max_samples`.
+    """The analysis; lengths in samples, frequencies in Hz. `padding` fills up audio shorter than `max_samples`.
 
     The bands are Slaney's of unit area, as in the extractor's "rand_trunc" mode, or HTK's of unit height, as in its
     "fusion" mode.
@@ -57,7 +57,7 @@ class LogMel(nn.Module):
         self.register_buffer("filters", torch.tensor(filters, dtype=torch.float32), persistent=False)
 
     def fit(self, waveform: Tensor) -> Tensor:
-        """Cut (from the start) or fill up a mono waveform (samples,) to `max_samples`; an empty one is silence."""
+        """Cut or pad a mono waveform (samples,) at its end to `max_samples`; an empty one becomes silence."""
         longest, samples = self.config.max_samples, waveform.shape[-1]
         if samples >= longest:
             return waveform[:longest]

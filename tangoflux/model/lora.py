@@ -1,4 +1,4 @@
-"""LoRA (Hu et al., 2021): the transformer's matrices stay as they are, and low-rank additions to them are trained.
+"""LoRA (Hu et al., 2021): the transformer's matrices are frozen, and low-rank additions to them are trained.
 
 An adapted matrix W acts as ``W + alpha / rank * B A``. A policy has one adapter, peft's "default"; its tensors have the
 names of the policy's parameters, such as ``transformer.transformer_blocks.0.attn.to_q.lora_A.default.weight``.
@@ -25,17 +25,17 @@ TARGETS = (
 )
 """The adapted modules of the transformer: all matrices of attention and MLP, which act on the tokens.
 
-The modulations, a quarter of all weights, see sigma and the pooled text alone; the other matrices are small.
+The modulations, a quarter of all weights, act on sigma and the pooled text only; the other matrices are small.
 """
 
 WHOLE = ("fc.", "duration_emebdder.")
-"""What is trained whole beside the adapter."""
+"""Modules that are fully trained in addition to the adapter."""
 
 A, B = ".lora_A.default.", ".lora_B.default."
-"""The factors' place in a tensor's name, between those of the module and of its ``weight``."""
+"""The factors' part of a tensor's name, between the module's name and ``weight``."""
 
 SEED = 0
-"""Of a fresh adapter's A, so that all ranks have the same; its B is 0."""
+"""Seed of a new adapter's A, so that all ranks have the same; its B is 0."""
 
 
 @dataclass(frozen=True)
@@ -43,7 +43,7 @@ class LoraSettings:
     """Rank and alpha of an adapter, whose additions are scaled by ``alpha / rank``.
 
     Raises:
-        ConfigError: one of them is not above 0.
+        ConfigError: one of them is not positive.
     """
 
     rank: int
@@ -57,16 +57,16 @@ class LoraSettings:
 
     @property
     def scale(self) -> float:
-        """What the product of B and A is multiplied by."""
+        """The factor of the product of B and A."""
         return self.alpha / self.rank
 
 
 def add_lora(policy: Policy, settings: LoraSettings) -> None:
-    """Puts a fresh adapter, which changes nothing yet, on the transformer, and freezes all of it but the adapter.
+    """Adds a new adapter, which has no effect yet, to the transformer, and freezes everything else in it.
 
-    ``fc`` and the duration embedder stay as they are: trained whole.
+    ``fc`` and the duration embedder stay trainable.
     """
-    # peft takes seconds to import, for which those who train no adapter need not wait.
+    # peft takes seconds to import and is needed only for adapters.
     import torch
     from peft import LoraConfig, inject_adapter_in_model
 
@@ -78,7 +78,7 @@ def add_lora(policy: Policy, settings: LoraSettings) -> None:
 
 
 def lora_of(policy: Policy) -> LoraSettings | None:
-    """The settings of a policy's adapter; None without one."""
+    """The settings of a policy's adapter, or None."""
     if not hasattr(policy.transformer, "peft_config"):
         return None
     config: Any = policy.transformer.peft_config["default"]
@@ -86,7 +86,7 @@ def lora_of(policy: Policy) -> LoraSettings | None:
 
 
 def merged_state(policy: Policy) -> dict[str, Tensor]:
-    """The policy's ``state_dict`` as it would be without an adapter, which is merged into the adapted matrices."""
+    """The policy's ``state_dict`` with its adapter, if any, merged into the adapted matrices."""
     settings, state = lora_of(policy), policy.state_dict()
     if settings is None:
         return state
@@ -98,12 +98,12 @@ def merged_state(policy: Policy) -> dict[str, Tensor]:
 def merge(
     base: Mapping[str, Tensor], trained: Mapping[str, Tensor], settings: LoraSettings, source: str
 ) -> dict[str, Tensor]:
-    """A policy's tensors with what LoRA trained: products added to the adapted matrices, all else replaced.
+    """A policy's tensors with LoRA's: the products are added to the adapted matrices, the other tensors replaced.
 
     Args:
-        base: by the names of a policy without an adapter; these tensors stay as they are.
-        trained: by the names of a policy with an adapter.
-        source: names ``trained`` in errors.
+        base: by the names in a policy without an adapter; not modified.
+        trained: by the names in a policy with an adapter.
+        source: name of ``trained`` in errors.
 
     Raises:
         CheckpointError: ``trained`` is not exactly what LoRA trains of ``base``.
@@ -113,7 +113,7 @@ def merge(
     for name, down in trained.items():
         if A in name:
             key, up = name.replace(A, "."), trained[name.replace(A, B)]
-            # In float64 no number of threads and no order of the sum changes the result.
+            # In float64 the float32 result does not depend on the number of threads or the order of the sum.
             merged[key] = (base[key].double() + settings.scale * (up.double() @ down.double())).float()
     return merged
 
@@ -121,7 +121,7 @@ def merge(
 def check_trained(
     shapes: Mapping[str, tuple[int, ...]], trained: Mapping[str, Tensor], settings: LoraSettings, source: str
 ) -> None:
-    """Whether ``trained`` goes with a base of these shapes, see ``merge``."""
+    """Checks that ``trained`` fits a base of these shapes, see ``merge``."""
     expected = trained_shapes(shapes, settings.rank)
     given = {name: tuple(value.shape) for name, value in trained.items()}
     wrong = sorted(name for name in {*expected, *given} if expected.get(name) != given.get(name))
@@ -131,7 +131,7 @@ def check_trained(
 
 
 def trained_shapes(shapes: Mapping[str, tuple[int, ...]], rank: int) -> dict[str, tuple[int, ...]]:
-    """The shapes of all that is trained with LoRA, from those of a policy's tensors without an adapter, by name."""
+    """The shapes of all tensors that LoRA trains, by name, from those of a policy without an adapter."""
     trained: dict[str, tuple[int, ...]] = {}
     for name, shape in shapes.items():
         if name.startswith(WHOLE):

@@ -1,7 +1,7 @@
 """A fixed log-mel front for small autoencoders: waveforms to log-mel frames, and back by Griffin-Lim.
 
-A waveform codec of a few million parameters does not become intelligible in minutes on a CPU; an Oobleck that codes
-log-mel frames does. Nothing here is learned, and equal frames always give equal waveforms.
+In minutes of training on a CPU, a waveform codec of a few million parameters does not become intelligible, but an
+Oobleck on log-mel frames does. Nothing here is learned, and equal frames always produce equal waveforms.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ _SHIFT, _SCALE = 1.0, 3.0  # brings log magnitudes to about [-1.3, 1.6]
 
 @dataclass(frozen=True)
 class MelFrontConfig:
-    """The front's analysis; lengths in samples."""
+    """The front's parameters; lengths in samples."""
 
     n_fft: int = 1024
     hop: int = 256
@@ -44,7 +44,7 @@ class MelFront(nn.Module):
         self.register_buffer("bank", bank, persistent=False)
 
     def analyse(self, waveform: Tensor) -> Tensor:
-        """(B, samples) to normalised log-mel frames (B, n_mels, samples // hop); samples a multiple of hop."""
+        """(B, samples) to normalised log-mel frames (B, n_mels, samples // hop); samples must be a multiple of hop."""
         mel = self.bank @ self._stft(waveform).abs()[..., :-1]
         return (mel.clamp(min=_FLOOR).log() - _SHIFT) / _SCALE
 
@@ -69,10 +69,10 @@ class MelFront(nn.Module):
     def _waveform(self, magnitude: Tensor) -> Tensor:
         """Fast Griffin-Lim (Perraudin et al., 2013): spectra (B, bins, n + 1) to waveforms (B, n * hop).
 
-        Rounding stays rounding: 1e-6 on the latents of 100 scenes was at most -105 dB in the waveform, where
-        torchaudio's, from zero phases, made it up to -19 dB. Two things do this: every row starts from the same
-        scattered phases, since from zeros much nearly cancels; and a bin that nearly cancels gets a small magnitude
-        and not an arbitrary phase.
+        Rounding errors stay small: 1e-6 on the latents of 100 scenes became at most -105 dB in the waveform, with
+        torchaudio's version, from zero phases, up to -19 dB. There are two reasons: every row starts from the same
+        scattered phases, since from zeros many bins nearly cancel; and a bin that nearly cancels gets a small magnitude
+        instead of an arbitrary phase.
         """
         floor = (_SOFTNESS * magnitude).square() + _EPSILON**2
         wanted = (1 + _SOFTNESS**2) ** 0.5 * magnitude
@@ -80,13 +80,13 @@ class MelFront(nn.Module):
         for _ in range(self.config.iterations):
             rebuilt = self._stft(self._istft(spectrum))
             target = rebuilt - _MOMENTUM / (1 + _MOMENTUM) * previous
-            # Several times as fast as abs() of a complex tensor, and as a complex division.
+            # Several times as fast as abs() of a complex tensor and a complex division.
             spectrum = target * (wanted * (target.real.square() + target.imag.square() + floor).rsqrt())
             previous = rebuilt
         return self._istft(spectrum)
 
     def _first_phase(self, magnitude: Tensor) -> Tensor:
-        """Phases (bins, n + 1) that depend on nothing but the length."""
+        """Phases (bins, n + 1) that depend on the length only."""
         turns = torch.rand(magnitude.shape[1:], generator=torch.Generator().manual_seed(0)).to(magnitude.device)
         return torch.polar(torch.ones_like(turns), 2 * torch.pi * turns)
 

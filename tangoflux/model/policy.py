@@ -39,10 +39,10 @@ class PolicyConfig:
 
     @classmethod
     def from_dict(cls, values: dict[str, Any]) -> PolicyConfig:
-        """Builds the config from ``config.json``'s values; keys of the published file that we do not use are ignored.
+        """Builds the config from ``config.json``'s values; unused keys are ignored.
 
         Raises:
-            CheckpointError: sizes that do not fit together.
+            CheckpointError: sizes do not match.
         """
         known = {field.name for field in fields(cls)}
         values = {key: value for key, value in values.items() if key in known}
@@ -68,7 +68,7 @@ class Policy(nn.Module):
     """
 
     def __init__(self, config: PolicyConfig, text_config: T5Config, tokenizer: PreTrainedTokenizerBase) -> None:
-        # These imports take seconds, for which the driver of a job, with no policy of its own, need not wait.
+        # These imports take seconds, and a job's driver, which has no policy, does not need them.
         from diffusers.models.transformers.transformer_flux import FluxTransformer2DModel
         from transformers import T5EncoderModel
 
@@ -94,11 +94,11 @@ class Policy(nn.Module):
 
     @property
     def device(self) -> torch.device:
-        """Where the weights are."""
+        """The device of the weights."""
         return next(self.fc.parameters()).device
 
     def freeze_text_encoder(self) -> None:
-        """Fixes the text encoder: no gradients and no dropout, also after ``train()``."""
+        """Freezes the text encoder: no gradients and no dropout, even after ``train()``."""
         self.text_encoder.requires_grad_(False)
         self.train(self.training)
 
@@ -110,27 +110,27 @@ class Policy(nn.Module):
         return self
 
     def trainable_parameters(self) -> Iterator[nn.Parameter]:
-        """What is not frozen: in alignment the transformer, ``fc`` and the duration embedder."""
+        """Parameters that are not frozen: in alignment the transformer, ``fc`` and the duration embedder."""
         return (parameter for parameter in self.parameters() if parameter.requires_grad)
 
     def encode_text(self, texts: Sequence[str], max_length: int | None = None) -> TextStates:
-        """Encodes captions, each as it would be alone.
+        """Encodes captions independently of each other.
 
         Args:
-            texts: B captions, any Unicode, the empty one included.
-            max_length: longest caption in tokens, default the tokenizer's maximum; longer ones are cut with a warning.
+            texts: B captions of any Unicode text, which may be empty.
+            max_length: most tokens per caption, default the tokenizer's maximum; longer ones are cut with a warning.
         """
         limit = max_length or self.tokenizer.model_max_length
         self._warn_of_cut_texts(texts, limit)
         return encode(self.text_encoder, *tokenize(self.tokenizer, texts, limit))
 
     def encode_unconditional(self, negatives: Sequence[str], text: TextStates) -> TextStates:
-        """Encodes each row's negative prompt ("" by default), padded or cut to the length of its own prompt."""
+        """Encodes each row's negative prompt ("" by default), padded or cut to its prompt's length."""
         lengths = text.attend_mask.sum(dim=1).tolist()
         return encode(self.text_encoder, *tokenize(self.tokenizer, negatives, max(lengths), lengths))
 
     def drop_captions(self, text: TextStates, rows: Sequence[int]) -> TextStates:
-        """Makes ``rows`` of the captions what guidance later reads in their place, see ``encode_unconditional``."""
+        """Replaces ``rows`` by the unconditional states that guidance uses, see ``encode_unconditional``."""
         return text.replace(rows, self.encode_unconditional([""] * len(rows), text.select(rows))) if rows else text
 
     def forward(
@@ -143,7 +143,7 @@ class Policy(nn.Module):
             sigma: (B,) in [0, 1].
             text: B encoded captions.
             duration_s: (B,) seconds.
-            frame_mask: (B, frames), true for a row's own frames; the others are neither attended to nor meaningful.
+            frame_mask: (B, frames), true for valid frames; the others are not attended to, and have no meaning.
 
         Returns:
             (B, frames, channels).
@@ -154,11 +154,11 @@ class Policy(nn.Module):
         return self.transformer(
             hidden_states=noisy_latents.to(dtype),
             timestep=sigma,
-            pooled_projections=(sigma, self.fc(text.pooled().to(dtype))),  # as SigmaEmbedding takes them
+            pooled_projections=(sigma, self.fc(text.pooled().to(dtype))),  # for SigmaEmbedding
             encoder_hidden_states=tokens,
             txt_ids=torch.zeros(tokens.shape[1], 3, device=tokens.device),
             img_ids=torch.arange(noisy_latents.shape[1], device=tokens.device).float()[:, None].expand(-1, 3),
-            # Without padding no mask is passed, so that the attention keeps its fastest kernel.
+            # Without padding, no mask: attention can then use its fastest kernel.
             joint_attention_kwargs=None if bool(mask.all()) else {"attention_mask": mask[:, None, None]},
             return_dict=False,
         )[0]
@@ -167,5 +167,5 @@ class Policy(nn.Module):
         # A token holds at least one byte, so most texts need no second tokenization.
         for text in texts:
             if len(text.encode("utf-8", "replace")) >= limit and count_tokens(self.tokenizer, text) > limit:
-                # Not quoted: it may be somebody's request.
+                # Not quoted: it may be a user's private request.
                 logger.warning("a prompt of %d characters is cut to its first %d tokens", len(text), limit)

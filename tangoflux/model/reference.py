@@ -1,4 +1,4 @@
-"""The reference: the policy as it is at an iteration's start, frozen whole."""
+"""The reference: a frozen copy of the policy at an iteration's start."""
 
 from __future__ import annotations
 
@@ -15,16 +15,16 @@ from tangoflux.model.policy import Policy, PolicyConfig
 
 
 class Reference(Protocol):
-    """What the losses need of a reference; see ``Policy``."""
+    """The methods of a reference that the losses use; see ``Policy``."""
 
     @property
     def config(self) -> PolicyConfig:
-        """The policy's."""
+        """The policy's config."""
         ...
 
     @property
     def device(self) -> torch.device:
-        """Where the weights are."""
+        """The device of the weights."""
         ...
 
     def encode_text(self, texts: Sequence[str], max_length: int | None = None) -> TextStates:
@@ -41,17 +41,17 @@ class Reference(Protocol):
 def make_reference(policy: Policy) -> Reference:
     """The reference of a policy that is about to be trained, on its device and in its precision.
 
-    It is a whole copy, or for a policy with an adapter one that shares what is not trained.
+    It is a full copy or, for a policy with an adapter, one that shares the frozen weights.
     """
     return AdapterReference(policy) if lora_of(policy) else copy.deepcopy(policy).requires_grad_(False)
 
 
 class AdapterReference:
-    """A policy's own modules run with frozen copies of all that is trained: adapter, ``fc``, duration embedder.
+    """Runs a policy's modules with frozen copies of all trained tensors: adapter, ``fc``, duration embedder.
 
-    The base weights are there once. The copies only stand in for the trained tensors while a call lasts; nothing of
-    the policy is switched, so that a call may come between its forward and its backward pass. At the first iteration's
-    start the frozen adapter is one that changes nothing: policy and reference still run the same kernels.
+    The base weights exist once. The copies replace the trained tensors only during a call, and no state of the policy
+    changes, so that a call may come between its forward and backward pass. At the start of the first iteration the
+    frozen adapter has no effect, but policy and reference run the same kernels.
     """
 
     def __init__(self, policy: Policy) -> None:
@@ -60,12 +60,12 @@ class AdapterReference:
 
     @property
     def config(self) -> PolicyConfig:
-        """The policy's."""
+        """The policy's config."""
         return self._policy.config
 
     @property
     def device(self) -> torch.device:
-        """Where the weights are."""
+        """The device of the weights."""
         return self._policy.device
 
     def encode_text(self, texts: Sequence[str], max_length: int | None = None) -> TextStates:
@@ -75,7 +75,7 @@ class AdapterReference:
     def __call__(
         self, noisy_latents: Tensor, sigma: Tensor, text: TextStates, duration_s: Tensor, frame_mask: Tensor
     ) -> Tensor:
-        """See ``Policy.forward``; without a gradient."""
+        """See ``Policy.forward``; computes no gradient."""
         with torch.no_grad():
             return torch.func.functional_call(
                 self._policy, self._frozen, (noisy_latents, sigma, text, duration_s, frame_mask)

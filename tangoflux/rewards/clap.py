@@ -16,15 +16,15 @@ INT16_MAX = 32767
 class ClapReward(EmbeddingReward):
     """A directory in transformers' layout, or a ``.pt`` checkpoint of laion_clap.
 
-    A directory holds config, weights, feature extractor and tokenizer. Beside a ``.pt`` file, or in ``tokenizer/``
-    there, is the tokenizer of ``roberta-base``; without one it is taken from the local Hugging Face cache.
+    A directory has config, weights, feature extractor and tokenizer. A ``.pt`` file needs the tokenizer of
+    ``roberta-base`` next to it or in ``tokenizer/``, or in the local Hugging Face cache.
     """
 
     def __init__(self, path: Path, name: str, windows: bool = False) -> None:
         """Loads the model.
 
         Args:
-            windows: whether all windows of long audio are heard instead of the first.
+            windows: whether all windows of long audio are scored instead of the first.
 
         Raises:
             CheckpointError: a file is missing, truncated or of another model.
@@ -54,12 +54,12 @@ class ClapReward(EmbeddingReward):
         features = parts.log_mel(_quantised(waveforms) if parts.quantise else waveforms)[:, None]
         if not parts.fusion:
             return parts.model.get_audio_features(input_features=features).pooler_output
-        # The extractor would call one short waveform of a batch longer than it is, drawn at random.
+        # The extractor would mark a random short waveform of the batch as longer.
         short = torch.zeros(len(windows), 1, dtype=torch.bool, device=features.device)
         features = features.expand(-1, 4, -1, -1)
         return parts.model.get_audio_features(input_features=features, is_longer=short).pooler_output
 
 
 def _quantised(waveforms: Tensor) -> Tensor:
-    """What laion_clap hears: 16-bit integers, rounded towards zero."""
+    """As laion_clap does it: to 16-bit integers, rounded towards zero."""
     return (waveforms.clamp(-1.0, 1.0) * INT16_MAX).trunc() / INT16_MAX

@@ -1,4 +1,4 @@
-"""Reading what a transformers ClapModel needs, from its own layout or from a checkpoint of laion_clap."""
+"""Reading a transformers ClapModel and its inputs' preparation, from its own layout or a checkpoint of laion_clap."""
 
 from __future__ import annotations
 
@@ -19,10 +19,10 @@ if TYPE_CHECKING:
     from transformers import ClapModel
 
 TOKENIZER_FILES = ("tokenizer.json", "vocab.json")
-"""One of them must be there: without any, transformers makes an empty tokenizer, to which all texts are alike."""
+"""One of them must exist: otherwise transformers creates an empty tokenizer, for which all texts are equal."""
 
 LAION_MAX_TOKENS = 77
-"""What laion_clap cuts texts to."""
+"""laion_clap's maximum length of texts."""
 
 LOG_MEL_KEYS = {
     "sample_rate_hz": "sampling_rate",
@@ -33,21 +33,21 @@ LOG_MEL_KEYS = {
     "max_hz": "frequency_max",
     "padding": "padding",
 }
-"""Our names of what stands in ``preprocessor_config.json``."""
+"""Our names of the keys in ``preprocessor_config.json``."""
 
 
 @dataclass(frozen=True)
 class ClapParts:
-    """A model and what prepares its inputs.
+    """A model and the preparation of its inputs.
 
     Attributes:
         model: the ClapModel.
-        log_mel: its audio features.
-        tokenizer: that of its text encoder.
-        max_tokens: what texts are cut to.
-        fusion: whether it wants four mels of each waveform, and to know whether it is longer than the window.
-        quantise: whether waveforms become 16-bit integers first.
-        weights: the file that the weights are from.
+        log_mel: computes its audio features.
+        tokenizer: the text encoder's.
+        max_tokens: texts are cut to this length.
+        fusion: whether its input is four mels per waveform, and whether each is longer than the window.
+        quantise: whether waveforms are quantised to 16-bit integers first.
+        weights: the file of the weights.
     """
 
     model: Any
@@ -75,7 +75,7 @@ def read_directory(directory: Path) -> ClapParts:
 
 
 def read_laion_file(file: Path) -> ClapParts:
-    """A ``.pt`` checkpoint of laion_clap, with the features and the tokens that laion_clap makes.
+    """A ``.pt`` checkpoint of laion_clap, with the features and tokens of laion_clap.
 
     Raises:
         CheckpointError: the file is missing, truncated or of another model, or there is no tokenizer.
@@ -96,7 +96,7 @@ def _read_model(config_file: Path) -> ClapModel:
 
 
 def _empty_model(config: ClapConfig, source: Path) -> ClapModel:
-    # Takes seconds to import, for which the driver of a job need not wait.
+    # Takes seconds to import, and a job's driver does not need it.
     from transformers import ClapModel
 
     audio: Any = config.audio_config
@@ -107,7 +107,7 @@ def _empty_model(config: ClapConfig, source: Path) -> ClapModel:
 
 def _load_tokenizer(directory: Path) -> Any:
     if not any((directory / name).is_file() for name in TOKENIZER_FILES):
-        raise CheckpointError(f"{directory} holds no tokenizer: {' or '.join(TOKENIZER_FILES)} is missing")
+        raise CheckpointError(f"{directory} has no tokenizer: {' or '.join(TOKENIZER_FILES)} is missing")
     try:
         tokenizer: Any = AutoTokenizer.from_pretrained(str(directory), local_files_only=True)
     except Exception as error:  # the tokenizers library raises nothing more specific
@@ -116,14 +116,14 @@ def _load_tokenizer(directory: Path) -> Any:
 
 
 def _max_tokens(tokenizer: Any, model: Any) -> int:
-    """A tokenizer may know no maximum; positions are counted from the one after the padding's number."""
+    """The tokenizer's maximum, if it has one, limited by the positions, which start after the padding's index."""
     text = model.config.text_config
     positions: int = text.max_position_embeddings - text.pad_token_id - 1
     return min(tokenizer.model_max_length, positions)
 
 
 def _buffers(model: ClapModel) -> list[str]:
-    """Constants such as index tables, which a saved model may or may not hold."""
+    """Constants such as index tables, which a saved model may or may not include."""
     return [name for name, _ in model.named_buffers() if "running" not in name]
 
 
@@ -134,7 +134,9 @@ def _log_mel_config(file: Path) -> LogMelConfig:
     if values.get("padding") not in get_args(Padding):
         wrong.append("padding")
     if wrong:
-        raise CheckpointError(f"{file} is not that of a ClapFeatureExtractor: it has no usable {', '.join(wrong)}")
+        raise CheckpointError(
+            f"{file} is not the config of a ClapFeatureExtractor: it has no usable {', '.join(wrong)}"
+        )
     samples = round(values["max_length_s"] * values["sampling_rate"])
     return LogMelConfig(
         max_samples=samples,
@@ -144,7 +146,7 @@ def _log_mel_config(file: Path) -> LogMelConfig:
 
 
 def _laion_log_mel(laion: LaionCheckpoint) -> LogMelConfig:
-    """The same in all configurations of laion_clap, but for the bands."""
+    """The same in all configurations of laion_clap, except for the mel scale."""
     return LogMelConfig(
         sample_rate_hz=48_000,
         n_fft=1024,

@@ -1,4 +1,4 @@
-"""The sound world's truth as a reward: is what is heard exactly what the caption says?"""
+"""A reward for the sound world: do the detected events match the caption?"""
 
 from __future__ import annotations
 
@@ -18,10 +18,10 @@ Measure = Literal["exact", "recall"]
 
 
 class DetectorReward:
-    """Reads the events from the waveform and compares them with the caption.
+    """Detects the events in the waveform and compares them with the caption.
 
-    exact: 1 when kinds, counts, order and overlap are all right, else 0. recall: the share of the caption's kinds that
-    are heard. NaN for a prompt that is no sentence of the sound world, as for a waveform that is not finite.
+    exact: 1 if kinds, counts, order and overlap are all right, else 0. recall: the share of the caption's kinds that
+    are detected. NaN for a prompt that is not a sentence of the sound world, or a waveform that is not finite.
     """
 
     def __init__(self, directory: Path, name: str, measure: Measure = "exact") -> None:

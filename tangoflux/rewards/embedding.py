@@ -1,4 +1,4 @@
-"""Scores from embeddings: the cosine similarity of a waveform's and its prompt's, whichever model computes them."""
+"""Scores from embeddings: the cosine similarity of a waveform and its prompt, for any backend."""
 
 from __future__ import annotations
 
@@ -14,23 +14,23 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 BATCH = 16
-"""Waveforms that go through the model at once."""
+"""Windows per call of the model."""
 
 SHORTEST_LAST_WINDOW = 0.1
-"""As a share of a window: a shorter rest would, repeated to fill its window, be a buzz that nobody hears."""
+"""As a share of a window: a shorter rest would be repeated to fill its window, which turns it into a buzz."""
 
 
 class EmbeddingReward(ABC):
-    """What all CLAP models have in common, of whatever backend.
+    """The common part of all CLAP backends.
 
     Channels are averaged and audio is resampled to the model's rate. Of audio longer than the model's window (10 s for
-    the published models) the first window is heard; or, with ``windows``, consecutive windows, whose unit embeddings
-    are averaged. The last window is padded as any short audio is, and left out below a tenth of a window. Nothing is
-    random, so a score does not depend on what else is scored.
+    the published models) the first window is scored; or, with ``windows``, all consecutive windows, whose unit
+    embeddings are averaged. The last window is padded like any short audio, and skipped below a tenth of a window.
+    Nothing is random, so a score does not depend on what else is scored.
     """
 
     def __init__(self, name: str, checkpoint: str, sample_rate_hz: int, window: int, windows: bool) -> None:
-        """Takes the model's facts; ``window`` is in samples."""
+        """Sets the model's properties; ``window`` is in samples."""
         self.name = name
         self.checkpoint = checkpoint
         self._rate = sample_rate_hz
@@ -52,19 +52,19 @@ class EmbeddingReward(ABC):
         return scores
 
     def embed_text(self, texts: Sequence[str]) -> Tensor:
-        """Unit vectors (n, d); texts are cut to what the model can read."""
+        """Unit vectors (n, d); texts are cut to the model's maximum length."""
         return _unit(self._encode_text([text.encode("utf-8", "replace").decode("utf-8") for text in texts]))
 
     def embed_audio(self, waveforms: Sequence[NDArray[np.float32]], sample_rate_hz: int) -> Tensor:
         """Unit vectors (n, d)."""
-        heard = [self._heard(waveform, sample_rate_hz) for waveform in waveforms]
-        windows = [window for each in heard for window in each]
+        waves = [self._windows_of(waveform, sample_rate_hz) for waveform in waveforms]
+        windows = [window for each in waves for window in each]
         batches = [windows[start : start + BATCH] for start in range(0, len(windows), BATCH)]
         vectors = _unit(torch.cat([self._encode_audio(batch) for batch in batches]))
-        return _unit(torch.stack([part.mean(dim=0) for part in vectors.split([len(each) for each in heard])]))
+        return _unit(torch.stack([part.mean(dim=0) for part in vectors.split([len(each) for each in waves])]))
 
-    def _heard(self, waveform: NDArray[np.float32], sample_rate_hz: int) -> list[Tensor]:
-        """The windows that count, at the model's rate; each (samples,), the last one may be short."""
+    def _windows_of(self, waveform: NDArray[np.float32], sample_rate_hz: int) -> list[Tensor]:
+        """The windows to score, at the model's rate; each (samples,), the last one may be short."""
         mono = torch.from_numpy(np.ascontiguousarray(waveform, dtype=np.float32)).mean(dim=0)
         if sample_rate_hz != self._rate:
             mono = AF.resample(mono, sample_rate_hz, self._rate)
@@ -79,7 +79,7 @@ class EmbeddingReward(ABC):
 
     @abstractmethod
     def _encode_audio(self, windows: list[Tensor]) -> Tensor:
-        """Vectors (n, d) of mono windows (samples,), none of them empty or longer than the model's."""
+        """Vectors (n, d) of mono windows (samples,), not empty and not longer than the model's."""
 
 
 def file_sha256(file: Path) -> str:
@@ -89,7 +89,7 @@ def file_sha256(file: Path) -> str:
 
 
 def is_usable(waveform: NDArray[np.float32]) -> bool:
-    """Whether a waveform can have a score: it has samples, and all of them are finite."""
+    """Whether a waveform can be scored: it has samples, and all are finite."""
     return waveform.size > 0 and bool(np.isfinite(waveform).all())
 
 

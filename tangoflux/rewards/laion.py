@@ -1,4 +1,4 @@
-"""CLAP as a reward, run by laion_clap itself: the reference that ClapReward is compared with, and slower to start."""
+"""CLAP as a reward, run by laion_clap itself: the reference for ClapReward, and slower to start."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ MODELS = {96: "HTSAT-tiny", 128: "HTSAT-base", 256: "HTSAT-large"}
 """laion_clap's names of its audio encoders, by the channels of their patch embeddings."""
 
 HUB_NAME = "roberta-base"
-"""What laion_clap calls it."""
+"""laion_clap's name for it."""
 
 FIX = f"run: hf download {HUB_NAME}, or put that directory, with config and weights, into the working directory"
 
@@ -35,15 +35,15 @@ FIX = f"run: hf download {HUB_NAME}, or put that directory, with config and weig
 class LaionReward(EmbeddingReward):
     """A ``.pt`` checkpoint in laion_clap's own model; it needs the extra ``laion``.
 
-    laion_clap builds its text encoder from ``roberta-base``, before the checkpoint's weights replace it: a directory of
-    this name in the working directory, or the local Hugging Face cache. Nothing is downloaded, unpickled or random.
+    laion_clap builds its text encoder from ``roberta-base``, in the working directory or the local Hugging Face cache,
+    before the checkpoint's weights replace it. Nothing is downloaded, unpickled or random.
     """
 
     def __init__(self, file: Path, name: str, windows: bool = False) -> None:
         """Loads the model.
 
         Args:
-            windows: whether all windows of long audio are heard instead of the first.
+            windows: whether all windows of long audio are scored instead of the first.
 
         Raises:
             ConfigError: laion_clap is not installed.
@@ -54,7 +54,7 @@ class LaionReward(EmbeddingReward):
         checkpoint = read_laion_checkpoint(file)
         self._module = _module(checkpoint, file)
         check_vocabulary(self._module.tokenize, checkpoint.vocabulary, HUB_NAME, FIX)
-        # transformers computes these numbers since 4.31.
+        # transformers has computed these constants itself since 4.31.
         state = {key: value for key, value in checkpoint.state.items() if not key.endswith(".position_ids")}
         fill(self._module.model, state, str(file))
         self._module.eval().requires_grad_(False)
@@ -73,7 +73,7 @@ class LaionReward(EmbeddingReward):
 
 
 def check_laion_installed() -> None:
-    """Whether laion_clap can be imported, without importing it.
+    """Checks that laion_clap is installed, without importing it.
 
     Raises:
         ConfigError: it is not installed.
@@ -90,7 +90,7 @@ def _module(checkpoint: LaionCheckpoint, file: Path) -> Any:
         raise CheckpointError(f"{file}: laion_clap has no HTSAT of width {checkpoint.audio_width}, only {MODELS}")
     try:
         with _offline():
-            # Imports much, and builds tokenizers. By name, for it cannot be installed everywhere.
+            # By name, since it cannot be installed everywhere; here, since it imports much and builds tokenizers.
             module = importlib.import_module("laion_clap").CLAP_Module
             amodel = MODELS[checkpoint.audio_width]
             return module(enable_fusion=checkpoint.fusion, device="cpu", amodel=amodel, tmodel="roberta")
@@ -102,7 +102,7 @@ def _module(checkpoint: LaionCheckpoint, file: Path) -> Any:
 
 @contextmanager
 def _offline() -> Generator[None]:
-    """laion_clap asks the hub for three tokenizers, of which one is used; without a network it retries for minutes."""
+    """Keeps laion_clap off the hub, from which it requests three tokenizers, with minutes of retries if offline."""
     before = constants.HF_HUB_OFFLINE
     constants.HF_HUB_OFFLINE = True
     try:

@@ -17,7 +17,7 @@ from transformers import ClapConfig
 from tangoflux.errors import CheckpointError
 
 SCALAR: Any = np.float64(0).__reduce__()[0]
-"""The function that a pickled numpy scalar is rebuilt by."""
+"""The function that rebuilds a pickled numpy scalar."""
 
 NUMPY_TYPES: list[Any] = [
     (SCALAR, "numpy.core.multiarray.scalar"),
@@ -27,7 +27,7 @@ NUMPY_TYPES: list[Any] = [
     np.dtypes.Float32DType,
     np.dtypes.Int64DType,
 ]
-"""What training scores in a checkpoint are made of: besides torch's own types, nothing else is let in."""
+"""Types of the training scores in a checkpoint; only these and torch's own may be unpickled."""
 
 RENAMES = (
     (r"^text_branch\.", "text_model."),
@@ -72,7 +72,7 @@ class LaionCheckpoint:
 
     @property
     def vocabulary(self) -> int:
-        """Tokens that the text encoder knows."""
+        """The text encoder's number of tokens."""
         return self._shape("text_branch.embeddings.word_embeddings.weight")[0]
 
     def config(self) -> ClapConfig:
@@ -81,7 +81,7 @@ class LaionCheckpoint:
         return ClapConfig(text_config=self._text_config(), audio_config=self._audio_config(), projection_dim=width)
 
     def transformers_state(self) -> dict[str, Tensor]:
-        """The tensors by the names of transformers' ClapModel; what it has no use for is left out."""
+        """The tensors by the names of transformers' ClapModel; unused ones are left out."""
         renamed: dict[str, Tensor] = {}
         for key, value in self.state.items():
             if not UNUSED.search(key):
@@ -124,15 +124,15 @@ class LaionCheckpoint:
 
 
 def read_laion_checkpoint(file: Path) -> LaionCheckpoint:
-    """Reads the tensors of a checkpoint of laion_clap; optimiser state and scores in it are passed over.
+    """Reads the tensors of a checkpoint of laion_clap; optimiser state and scores are ignored.
 
     Raises:
-        CheckpointError: the file is missing, truncated, holds what would have to be unpickled, or another model.
+        CheckpointError: the file is missing, truncated, needs unpickling of other types, or has another model.
     """
     content = _load(file)
     state = content.get("state_dict", content) if isinstance(content, dict) else None
     if not isinstance(state, dict) or not all(isinstance(value, Tensor) for value in state.values()):
-        raise CheckpointError(f"{file} is no checkpoint of laion_clap: it holds no dictionary of tensors")
+        raise CheckpointError(f"{file} is not a checkpoint of laion_clap: it has no dictionary of tensors")
     checkpoint = LaionCheckpoint({key.removeprefix("module."): value for key, value in state.items()})
     _check(checkpoint, file)
     return checkpoint
@@ -143,20 +143,20 @@ def _load(file: Path) -> Any:
         raise CheckpointError(f"{file} is missing: download the checkpoint, or correct the path")
     try:
         with torch.serialization.safe_globals(NUMPY_TYPES):
-            # Mapped, so that the optimiser's state, twice as large as the model, is not read.
+            # Memory-mapped, so that the optimiser's state, twice as large as the model, is not read.
             return torch.load(file, map_location="cpu", weights_only=True, mmap=zipfile.is_zipfile(file))
     except pickle.UnpicklingError as error:
-        reason = next((line for line in str(error).splitlines() if "GLOBAL" in line), "it is no file of torch.save")
+        reason = next((line for line in str(error).splitlines() if "GLOBAL" in line), "it is not a file of torch.save")
         raise CheckpointError(f"{file} cannot be read without running code from it: {reason.strip()}") from error
     except (OSError, EOFError, RuntimeError, ValueError, KeyError) as error:
-        raise CheckpointError(f"{file} is truncated or no file of torch.save; download it again") from error
+        raise CheckpointError(f"{file} is truncated or not a file of torch.save; download it again") from error
 
 
 def _check(checkpoint: LaionCheckpoint, file: Path) -> None:
     try:
         checkpoint.config()
     except KeyError as error:
-        raise CheckpointError(f"{file} is no checkpoint of laion_clap with HTSAT and RoBERTa: no {error}") from error
+        raise CheckpointError(f"{file} is not a checkpoint of laion_clap with HTSAT and RoBERTa: no {error}") from error
 
 
 def _renamed(key: str) -> str:
@@ -166,7 +166,7 @@ def _renamed(key: str) -> str:
 
 
 def _split(key: str, value: Tensor) -> dict[str, Tensor]:
-    """Query, key and value stand one above the other in laion_clap; all else stays whole."""
+    """Splits laion_clap's stacked query, key and value; returns other tensors as they are."""
     if ".qkv." not in key:
         return {key: value}
     names = ("query", "key", "value")

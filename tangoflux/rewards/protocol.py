@@ -1,4 +1,4 @@
-"""What every reward model is to the rest of the system."""
+"""The interface of all reward models."""
 
 from __future__ import annotations
 
@@ -11,11 +11,11 @@ from numpy.typing import NDArray
 
 @runtime_checkable
 class Reward(Protocol):
-    """Scores waveforms against prompts. A class of your own needs these three and a constructor without arguments.
+    """Scores waveforms against prompts. Your own class needs these members and a constructor without arguments.
 
     Attributes:
-        name: what rows and reports call it.
-        checkpoint: which weights it has, so that scores of different ones are never mixed up.
+        name: its name in rows and reports.
+        checkpoint: identifies its weights, so that scores of different weights are never mixed.
     """
 
     name: str
@@ -32,6 +32,6 @@ class Reward(Protocol):
             sample_rate_hz: of all waveforms.
 
         Returns:
-            (n,) scores; NaN where there is none, which is never taken for a low score.
+            (n,) scores; NaN if there is none, which never counts as a low score.
         """
         ...

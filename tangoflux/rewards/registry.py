@@ -1,4 +1,4 @@
-"""Reward models by name: the embedded ones, CLAP models on disk, classes of the user's own, and weighted sums of these.
+"""Reward models by name: the embedded ones, CLAP models on disk, users' own classes, and weighted sums of these.
 
 A name is one of
 
@@ -8,7 +8,7 @@ A name is one of
     DIRECTORY           a transformers ClapModel
     FILE.pt             a checkpoint of laion_clap, run by transformers
     laion:FILE.pt       the same, run by laion_clap itself; also laion:630k-audioset-best
-    windows:CLAP        any of the CLAP models above, which then hears all of long audio
+    windows:CLAP        any of the CLAP models above, averaged over all windows of long audio
     module:Class        a class with a constructor without arguments
     0.7*NAME+0.3*NAME   their weighted sum
 """
@@ -38,12 +38,12 @@ _WINDOWS, _LAION = "windows:", "laion:"
 
 
 def check_reward(name: str) -> None:
-    """Whether ``load_reward`` knows what to load, without loading it.
+    """Checks that ``load_reward`` can load a reward, without loading it.
 
-    Published checkpoints are fetched from the hub, and modules of the user's are imported.
+    Published checkpoints are downloaded from the hub, and users' modules are imported.
 
     Raises:
-        ConfigError: it does not; the message names what there is.
+        ConfigError: there is no such reward; the message lists the known ones.
         CheckpointError: a published checkpoint cannot be downloaded.
     """
     for term in _terms(name):
@@ -55,10 +55,10 @@ def check_reward(name: str) -> None:
 
 
 def load_reward(name: str, device: torch.device | str = "cpu") -> Reward:
-    """Loads a reward model, or a weighted sum of several; this module's docstring says how they are written.
+    """Loads a reward model or a weighted sum of several; this module's docstring has the syntax.
 
     Args:
-        device: where CLAP models compute; a class of the user's own with a method ``to`` is moved there as well.
+        device: device of CLAP models; a user's own class with a method ``to`` is moved there too.
 
     Raises:
         ConfigError: there is no such reward.
@@ -80,7 +80,7 @@ def _on(device: torch.device | str, reward: Reward) -> Reward:
 
 
 def _terms(name: str) -> list[Term]:
-    # A path that exists is itself, whatever characters are in it.
+    # An existing path may contain + and *.
     path = name.removeprefix(_WINDOWS).removeprefix(_LAION)
     return [Term(1.0, name)] if path and Path(path).exists() else parse_terms(name)
 
@@ -108,17 +108,17 @@ def _check_prefixed(name: str) -> None:
     inner = name.removeprefix(_WINDOWS)
     if inner.startswith(_LAION):
         if not _is_checkpoint(inner.removeprefix(_LAION)):
-            raise ConfigError(f"reward {name!r}: after laion: there must be a .pt file that exists")
+            raise ConfigError(f"reward {name!r}: laion: must be followed by an existing .pt file")
         check_laion_installed()
     elif not _is_clap(inner):
-        raise ConfigError(f"reward {name!r}: {inner!r} is no CLAP model, and only these hear windows")
+        raise ConfigError(f"reward {name!r}: {inner!r} is not a CLAP model, and windows: needs one")
 
 
 def _check_module(name: str) -> None:
     module, _, attribute = name.partition(":")
     if not attribute:
         known = ", ".join([*_CLAPS, *_DETECTORS, *CHECKPOINTS])
-        raise ConfigError(f"reward {name!r} is none of {known}, no directory, no .pt file and no module:Class")
+        raise ConfigError(f"reward {name!r} is none of {known}, and not a directory, a .pt file or module:Class")
     if module not in sys.modules and not _is_importable(module):
         raise ConfigError(f"reward {name!r}: there is no module {module} to import; is its folder on PYTHONPATH?")
     check_own(name)
@@ -137,9 +137,9 @@ def _load_clap(name: str, windows: bool) -> Reward:
     label = _WINDOWS if windows else ""
     if name in _CLAPS:
         return ClapReward(_CLAPS[name], label + name, windows)
-    place = name.removeprefix(_LAION)
-    path = fetch_checkpoint(place) if place in CHECKPOINTS else Path(place)
-    shown = place if place in CHECKPOINTS else path.resolve().name
+    source = name.removeprefix(_LAION)
+    path = fetch_checkpoint(source) if source in CHECKPOINTS else Path(source)
+    shown = source if source in CHECKPOINTS else path.resolve().name
     if name.startswith(_LAION):
         return LaionReward(path, label + _LAION + shown, windows)
     return ClapReward(path, label + shown, windows)

@@ -1,4 +1,4 @@
-"""Several rewards at once: their weighted sum, and how it is written."""
+"""Weighted sums of rewards, and their syntax."""
 
 from __future__ import annotations
 
@@ -16,23 +16,23 @@ from tangoflux.rewards.scoring import score
 
 @dataclass(frozen=True)
 class Term:
-    """One part of a sum: its weight, and the name of a reward or the reward itself."""
+    """One term of a sum: its weight and the name of a reward."""
 
     weight: float
     name: str
 
 
 class WeightedReward:
-    """The weighted sum of rewards' scores; NaN where any of them is, whatever its weight.
+    """The weighted sum of rewards' scores; NaN if any of them is, whatever its weight.
 
-    Its name is the sum of the parts' names, its checkpoint that of the parts' checkpoints, each with its weight.
+    Its name and checkpoint are the weighted sums of its parts' names and checkpoints, as text.
     """
 
     def __init__(self, weights: Sequence[float], rewards: Sequence[Reward]) -> None:
-        """Takes as many finite weights as rewards."""
+        """Needs a finite weight for each reward."""
         self._parts = list(zip(weights, rewards, strict=True))
-        self.name = _written([(weight, reward.name) for weight, reward in self._parts])
-        self.checkpoint = _written([(weight, reward.checkpoint) for weight, reward in self._parts])
+        self.name = _formatted([(weight, reward.name) for weight, reward in self._parts])
+        self.checkpoint = _formatted([(weight, reward.checkpoint) for weight, reward in self._parts])
 
     def __call__(
         self, prompts: Sequence[str], waveforms: Sequence[NDArray[np.float32]], sample_rate_hz: int
@@ -49,26 +49,26 @@ class WeightedReward:
 
 
 def parse_terms(name: str) -> list[Term]:
-    """Reads ``0.7*a+0.3*b``; a name without a weight has weight 1.
+    """Parses ``0.7*a+0.3*b``; a name without a weight has weight 1.
 
     Raises:
-        ConfigError: a weight is no finite number, or a name is missing.
+        ConfigError: a weight is not a finite number, or a name is missing.
     """
     return [_parse_term(term, name) for term in name.split("+")]
 
 
-def _parse_term(term: str, whole: str) -> Term:
+def _parse_term(term: str, text: str) -> Term:
     weight, star, name = term.rpartition("*")
     if not name.strip():
-        raise ConfigError(f"reward {whole!r}: {term!r} names no reward; write a sum as 0.7*first+0.3*second")
+        raise ConfigError(f"reward {text!r}: {term!r} names no reward; write a sum as 0.7*first+0.3*second")
     try:
         value = float(weight) if star else 1.0
     except ValueError:
         value = math.nan
     if not math.isfinite(value):
-        raise ConfigError(f"reward {whole!r}: weight {weight!r} is not a finite number; write 0.7*first+0.3*second")
+        raise ConfigError(f"reward {text!r}: weight {weight!r} is not a finite number; write 0.7*first+0.3*second")
     return Term(value, name.strip())
 
 
-def _written(parts: Sequence[tuple[float, str]]) -> str:
-    return "+".join(f"{weight!r}*{text}" for weight, text in parts)
+def _formatted(parts: Sequence[tuple[float, str]]) -> str:
+    return "+".join(f"{weight!r}*{name}" for weight, name in parts)

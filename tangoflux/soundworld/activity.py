@@ -1,4 +1,4 @@
-"""Which kinds are heard when: units as activity over frames of 32 ms, and activity read as a scene's content."""
+"""Activity of the kinds over time: from units to frames of 32 ms, and from frames to a scene's content."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ _SHARED = 0.5  # kinds that are heard together for this share of the shorter one
 
 
 def activity_of(units: Sequence[Unit]) -> NDArray[np.float32]:
-    """(FRAMES, kinds) of 0 and 1: whether a kind is heard at each frame's time."""
+    """(FRAMES, kinds) of 0 and 1: whether a kind is audible in each frame."""
     time = np.arange(FRAMES) * FRAME_S
     activity = np.zeros((FRAMES, len(KINDS)), dtype=np.float32)
     for unit in units:
@@ -32,10 +32,10 @@ def activity_of(units: Sequence[Unit]) -> NDArray[np.float32]:
 
 
 def read_activity(probability: NDArray[np.float32]) -> SceneContent:
-    """The content that a probability (frames, kinds) of being heard says.
+    """The content of activity probabilities (frames, kinds).
 
-    Segments of one kind are its units; those of one kind in a row are an event; kinds that mostly sound together are
-    at the same time. What is heard may be no content that a scene can have (four barks), and is then said as it is.
+    Segments of a kind are its units; consecutive units of a kind are an event; kinds that mostly sound together
+    overlap. The result may be impossible for a scene (four barks).
     """
     segments = [(start, end, kind) for kind in range(len(KINDS)) for start, end in _segments(probability[:, kind])]
     segments.sort()

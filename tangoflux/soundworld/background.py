@@ -1,4 +1,4 @@
-"""What recordings from the web have in them beside what their captions say: a rumble or a hiss behind it all."""
+"""Background noise of recordings from the web that their captions do not mention: a rumble or a hiss."""
 
 from __future__ import annotations
 
@@ -7,13 +7,13 @@ import numpy as np
 from tangoflux.soundworld.events import SAMPLE_RATE_HZ, Samples, synthesise
 
 BACKGROUNDS = ("hiss", "rumble")
-"""Kinds of sound that lie behind a recording, whether its caption names them or not."""
+"""Kinds of sound that serve as a background."""
 
 _LEVEL = (0.15, 0.4)
 
 
 def add_background(waveform: Samples, rng: np.random.Generator, share: float) -> Samples:
-    """With probability ``share`` the waveform with a background from its start to its end, else as it is.
+    """The waveform, with probability ``share`` with a background from start to end.
 
     The background's peak is 15 to 40 hundredths of the waveform's.
     """

@@ -15,7 +15,7 @@ _MAX_REDRAWS = 49
 def bank(split: Split, n: int, seed: int) -> list[Prompt]:
     """The first `n` prompts of a split for a seed; a larger bank begins with the smaller one.
 
-    No two prompts have the same caption and duration, unless a split is all but used up.
+    No two prompts have the same caption and duration, unless a split is nearly exhausted.
     """
     rng = np.random.default_rng([seed, _SPLITS.index(split)])
     seen: set[tuple[str, float]] = set()

@@ -1,4 +1,4 @@
-"""Captions of scenes: exact ones, noisy ones, and the way back from a caption to what it says."""
+"""Captions of scenes: exact ones, noisy ones, and parsing a caption."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ Corruption = Literal["drop", "swap", "replace", "count", "relation"]
 
 @dataclass(frozen=True)
 class _Words:
-    """How a kind is put into words: clauses that can be counted, clauses that cannot, a noun and its plural."""
+    """The words for a kind: clauses that can be counted, clauses that cannot, a noun and its plural."""
 
     clauses: tuple[str, ...]
     lasting: tuple[str, ...]
@@ -95,7 +95,7 @@ def _templates(content: SceneContent) -> tuple[str, ...]:
 
 
 def caption(scene: Scene | SceneContent, rng: np.random.Generator) -> str:
-    """A sentence, in lower case, that says exactly what is heard in the scene."""
+    """A sentence, in lower case, that describes the scene exactly."""
     content = scene.content if isinstance(scene, Scene) else scene
     templates = _templates(content)
     events = list(content.events)
@@ -119,7 +119,7 @@ def _readings(as_noun: bool) -> dict[str, Event]:
 
 @cache
 def _patterns() -> tuple[tuple[re.Pattern[str], bool], ...]:
-    """Each template as an expression over all readings of its events, with whether its events are at once."""
+    """Each template as a regular expression over all readings of its events, and whether the events overlap."""
     clauses, nouns = ("|".join(map(re.escape, _readings(as_noun))) for as_noun in (False, True))
     patterns: list[tuple[re.Pattern[str], bool]] = []
     for templates, overlap in ((_SINGLE, False), (_THEN, False), (_OVERLAP, True), (_THREE, False)):
@@ -133,9 +133,9 @@ def _patterns() -> tuple[tuple[re.Pattern[str], bool], ...]:
 
 
 def parse(text: str) -> SceneContent | None:
-    """What a caption says, or None when it is not a sentence of the sound world.
+    """The content of a caption, or None if it is not a sentence of the sound world.
 
-    Upper case, surrounding space and a full stop at the end make no difference.
+    Case, surrounding space and a final full stop are ignored.
     """
     sentence = text.strip().lower().removesuffix(".")
     for pattern, overlap in _patterns():
@@ -148,7 +148,7 @@ def parse(text: str) -> SceneContent | None:
 
 
 def possible_corruptions(content: SceneContent) -> tuple[Corruption, ...]:
-    """The ways in which a caption of this content can be made wrong."""
+    """The ways to make a caption of this content wrong."""
     if len(content.events) == 1:
         return ("replace", "count")
     if len(content.events) == 2:
@@ -161,12 +161,12 @@ def possible_corruptions(content: SceneContent) -> tuple[Corruption, ...]:
 
 
 def corrupt(content: SceneContent, corruption: Corruption, rng: np.random.Generator) -> SceneContent:
-    """A content that differs in one respect and brings in no held-out combination that was not there.
+    """A content that differs in one respect and adds no held-out combination.
 
     Args:
-        content: what is heard.
+        content: the true content.
         corruption: one of `possible_corruptions(content)`.
-        rng: decides which event is concerned.
+        rng: picks the event to change.
     """
     events = list(content.events)
     index = int(rng.integers(len(events)))
@@ -195,7 +195,7 @@ def _other_kind(kinds: tuple[str, ...], index: int, rng: np.random.Generator) ->
 def noisy_caption(scene: Scene, rng: np.random.Generator, noise: float) -> str:
     """A caption that with probability `noise` is wrong in one respect, as captions from the web are.
 
-    It drops an event, swaps the order, names another kind, or tells a wrong count.
+    It omits an event, swaps the order, names another kind, or has a wrong count.
     """
     content = scene.content
     if rng.uniform() >= noise:

@@ -1,4 +1,4 @@
-"""The event detector: which events are heard in a waveform, how often, and in which order."""
+"""The event detector: the events in a waveform, their counts and their order."""
 
 from __future__ import annotations
 
@@ -21,14 +21,14 @@ from tangoflux.soundworld.activity import read_activity
 from tangoflux.soundworld.events import KINDS
 from tangoflux.soundworld.scenes import SceneContent
 
-_RANGE_DB = 60.0  # what is further below the loudest band counts as silence
+_RANGE_DB = 60.0  # anything further below the loudest band counts as silence
 _SILENCE_DB = -60.0  # a clip whose loudest band is below this is silent
 _BATCH = 32
 
 
 @dataclass(frozen=True)
 class DetectorConfig:
-    """The detector's sizes; a dilation for each of its blocks."""
+    """The detector's sizes, with a dilation per block."""
 
     channels: int = 16
     width: int = 128
@@ -50,10 +50,10 @@ class _Block(nn.Module):
 
 
 class EventDetector(nn.Module):
-    """Log-mel frames to the activity of every kind over time, by convolutions that see a bit more than a second.
+    """Log-mel frames to the activity of every kind over time, by convolutions with a context of just over a second.
 
-    It knows nothing of scenes, so no combination, order or count is likelier to it than another; the scene is read
-    from the activity by rule.
+    It has no notion of scenes, so it prefers no combination, order or count; a rule derives the scene from the
+    activity.
     """
 
     def __init__(self, config: DetectorConfig | None = None) -> None:
@@ -77,26 +77,26 @@ class EventDetector(nn.Module):
         self.head = nn.Sequential(nn.LayerNorm(width), nn.Linear(width, len(KINDS)))
 
     def forward(self, log_mel: Tensor) -> Tensor:
-        """Logits (B, 126, kinds) from log-mel frames (B, 251, 64) in dB; the clip's loudness makes no difference."""
+        """Logits (B, 126, kinds) from log-mel frames (B, 251, 64) in dB; the clip's loudness has no effect."""
         loudest = log_mel.amax((1, 2), keepdim=True).clamp(min=_SILENCE_DB)
         image = ((log_mel - loudest) / _RANGE_DB).clamp(min=-1.0) + 0.5
         frames = self.stem(image[:, None]).permute(0, 2, 1, 3).flatten(2)
         return self.head(self.blocks(self.project(frames)))
 
     def read(self, log_mel: Tensor) -> list[SceneContent]:
-        """What is heard in log-mel frames (B, 251, 64)."""
+        """The contents of log-mel frames (B, 251, 64)."""
         return [read_activity(row) for row in self(log_mel).float().sigmoid().numpy()]
 
     @torch.no_grad()
     def detect(self, waveforms: Sequence[NDArray[np.float32]], sample_rate_hz: int) -> list[SceneContent]:
-        """What is heard in each waveform.
+        """The content of each waveform.
 
         Args:
-            waveforms: (samples,) or (channels, samples) each; channels are averaged, only the first 4 s are heard.
+            waveforms: (samples,) or (channels, samples) each; channels are averaged, only the first 4 s are used.
             sample_rate_hz: of all of them.
 
         Returns:
-            A content for each waveform; without events where nothing is heard.
+            A content for each waveform; it has no events if nothing is detected.
         """
         prepared = [self._prepare(waveform, sample_rate_hz) for waveform in waveforms]
         contents: list[SceneContent] = []

@@ -43,9 +43,9 @@ class Event:
 
 @dataclass(frozen=True)
 class SceneContent:
-    """What a caption says and a listener hears: the events, in order or (`overlap`) at the same time.
+    """The content of a scene and its caption: the events, in order or (`overlap`) at the same time.
 
-    Events at the same time have no order: they are held in the canonical order of the kinds.
+    Overlapping events have no order: they are stored in the canonical order of the kinds.
     """
 
     events: tuple[Event, ...]
@@ -73,7 +73,7 @@ class Unit:
 
 @dataclass(frozen=True)
 class Scene:
-    """A content with the length in seconds (a multiple of 0.5, from 1 to 4) in which it happens."""
+    """A content with a length in seconds (a multiple of 0.5, from 1 to 4)."""
 
     events: tuple[Event, ...]
     overlap: bool
@@ -89,7 +89,7 @@ class Scene:
 def _held_out_pairs() -> dict[frozenset[str], Split]:
     """The pairs of kinds kept for "dev" and "test".
 
-    Each round takes every kind once, so the held-out pairs, and with them the training pairs, are spread evenly.
+    Each round uses every kind once, so that the held-out pairs, and thus the training pairs, are spread evenly.
     """
     rng = np.random.default_rng(_SPLIT_SEED)
     held_out: dict[frozenset[str], Split] = {}
@@ -104,7 +104,7 @@ def _held_out_pairs() -> dict[frozenset[str], Split]:
 
 
 def split_of(kinds: Iterable[str]) -> Split | None:
-    """The split to which a combination of kinds belongs: "train", "dev", "test", or None (in none of them)."""
+    """The split of a combination of kinds: "train", "dev", "test", or None (not used)."""
     held_out = _held_out_pairs()
     found = {held_out.get(frozenset(pair), "train") for pair in combinations(kinds, 2)}
     if found <= {"train"}:
@@ -118,7 +118,7 @@ def split_of(kinds: Iterable[str]) -> Split | None:
 def combinations_of(split: Split, size: int) -> tuple[tuple[str, ...], ...]:
     """All unordered combinations of `size` different kinds that belong to a split.
 
-    "crpo" uses those of "train"; "all" has every combination, for the models that only measure.
+    "crpo" uses those of "train"; "all" has every combination, for models that only measure.
     """
     wanted = "train" if split == "crpo" else split
     return tuple(kinds for kinds in combinations(KINDS, size) if split == "all" or split_of(kinds) == wanted)
@@ -131,7 +131,7 @@ def _shape(rng: np.random.Generator, split: Split) -> Shape:
 
 
 def _shortest_s(content: SceneContent) -> float:
-    """The shortest length on the grid of half seconds in which every unit and gap has its time."""
+    """The shortest multiple of half a second with room for every unit and gap."""
     counts = [event.count for event in content.events]
     units = max(counts) if content.overlap else sum(counts)
     needed = units * _PLANNED_UNIT_S + (units - 1) * _REPEAT_GAP_S[1] + 2 * _MARGIN_S[1]
@@ -187,7 +187,7 @@ def render(scene: Scene, rng: np.random.Generator) -> Samples:
 
 
 def render_with_units(scene: Scene, rng: np.random.Generator) -> tuple[Samples, list[Unit]]:
-    """Synthesise a scene as `render` does, and say when each of its units is heard."""
+    """Synthesise a scene as `render` does, and return when each of its units is audible."""
     waveform = np.zeros(round(scene.duration_s * SAMPLE_RATE_HZ), dtype=np.float32)
     if scene.overlap:
         layout = [_lay_out((event,), scene.duration_s, rng)[0] for event in scene.events]

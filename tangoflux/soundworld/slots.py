@@ -1,4 +1,4 @@
-"""Scene contents as tensors: a kind and a count for each of three slots, and whether the events are at once."""
+"""Scene contents as tensors: a kind and a count for each of three slots, and whether the events overlap."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ SLOT_LOGITS = _KIND_LOGITS + _COUNT_LOGITS + 1
 
 
 class SlotTargets(NamedTuple):
-    """Kinds (B, 3) with `NO_EVENT` where there is none, counts minus one (B, 3), overlap (B,) of 0 and 1."""
+    """Kinds (B, 3) with `NO_EVENT` for empty slots, counts minus one (B, 3), overlap (B,) of 0 and 1."""
 
     kinds: Tensor
     counts: Tensor
@@ -49,7 +49,7 @@ def slot_targets(contents: Sequence[SceneContent]) -> SlotTargets:
 
 
 def split_logits(logits: Tensor) -> SlotLogits:
-    """(B, SLOT_LOGITS) as logits of kinds, counts and overlap."""
+    """Splits (B, SLOT_LOGITS) into logits of kinds, counts and overlap."""
     kinds, counts, overlap = logits.split([_KIND_LOGITS, _COUNT_LOGITS, 1], dim=-1)
     return SlotLogits(
         kinds.unflatten(-1, (MAX_EVENTS, len(KINDS) + 1)), counts.unflatten(-1, (MAX_EVENTS, MAX_COUNT)), overlap[:, 0]

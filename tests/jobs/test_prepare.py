@@ -145,7 +145,7 @@ def test_what_was_prepared_stays_when_too_much_is_quarantined(
     ("more", "error", "message"),
     [
         (("--audio-dir", "nowhere"), DataError, "12 of the 12 audio files .* are missing, such as .*nowhere/0.wav"),
-        (("--policy", "nowhere"), CheckpointError, "nowhere is no model directory"),
+        (("--policy", "nowhere"), CheckpointError, "nowhere is not a model directory"),
         (("--manifest", "nowhere.csv"), DataError, "nowhere.csv: no such manifest"),
         (("--format", "audiocaps"), DataError, "has the columns audio, caption, id; expected youtube_id and"),
         (("--format", "mp3"), ConfigError, "--format is mp3: it must be one of auto, manifest, audiocaps, wavcaps"),

@@ -84,7 +84,7 @@ def test_the_shipped_configs_are_found_by_name(name: str, tmp_path: Path) -> Non
         (["--warmup-steps", "99"], "--warmup-steps 99 is not below the 30 steps of the training"),
         (["--zero-stage", "3"], "--zero-stage is 3: it must be a whole number from 0 to 2"),
         (["--caption-dropout", "1.5"], "--caption-dropout is 1.5: it must be a number from 0 to 1"),
-        (["--init-policy", "no/such/policy"], "no/such/policy is no model directory"),
+        (["--init-policy", "no/such/policy"], "no/such/policy is not a model directory"),
     ],
 )
 def test_what_cannot_be_trained_is_refused_before_anything_starts(

@@ -123,7 +123,7 @@ def test_other_options_for_the_same_directory_are_refused(finished: Path, tiny_p
     [
         (["--rollouts", "nowhere"], DataError, r"--rollouts nowhere holds no shards: is it what a run, jobs/rollout"),
         (["--reward", "best-clap"], ConfigError, "reward 'best-clap' is none of"),
-        (["--policy", "nowhere"], CheckpointError, "nowhere is no model directory"),
+        (["--policy", "nowhere"], CheckpointError, "nowhere is not a model directory"),
     ],
 )
 def test_bad_input_is_refused_before_anything_is_written(

@@ -148,7 +148,7 @@ def test_a_training_that_fails_leaves_nothing(tiny_policy_dir: Path, tmp_path: P
         (["--preferences", "a", "--pairs", "b"], ConfigError, "give either"),
         (["--preferences", "nowhere"], DataError, "--preferences nowhere holds no shards"),
         (["--pairs", "nowhere.jsonl"], DataError, "nowhere.jsonl: no such manifest of pairs"),
-        (["--init-policy", "nowhere", "--pairs", "x"], CheckpointError, "nowhere is no model directory"),
+        (["--init-policy", "nowhere", "--pairs", "x"], CheckpointError, "nowhere is not a model directory"),
     ],
 )
 def test_bad_input_is_refused(

@@ -92,7 +92,7 @@ def test_a_duration_out_of_range_is_refused(duration: float) -> None:
 
 
 @pytest.mark.parametrize(
-    ("name", "message"), [("no/such/dir", "no model directory"), ("/nowhere", "no model directory")]
+    ("name", "message"), [("no/such/dir", "not a model directory"), ("/nowhere", "not a model directory")]
 )
 def test_a_name_that_is_nothing_is_refused(name: str, message: str) -> None:
     with pytest.raises(CheckpointError, match=message):

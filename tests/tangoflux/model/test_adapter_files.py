@@ -78,14 +78,14 @@ def test_any_training_may_start_from_whole_weights_and_one_of_all_weights_from_a
 
 def test_an_adapter_without_its_base_is_refused(adapter_dir: Path) -> None:
     shutil.rmtree(adapter_dir.parent / "base")
-    with pytest.raises(CheckpointError, match=r"base\.json names '\.\./base', which is no model directory"):
+    with pytest.raises(CheckpointError, match=r"base\.json refers to '\.\./base', which is not a model directory"):
         TangoFlux.from_pretrained(adapter_dir)
 
 
 @pytest.mark.parametrize("name", [None, 3, "../adapter"])
 def test_a_base_that_is_none_is_refused(adapter_dir: Path, name: object) -> None:
     (adapter_dir / "base.json").write_text(json.dumps({"base": name}))
-    with pytest.raises(CheckpointError, match=r"base\.json names"):
+    with pytest.raises(CheckpointError, match=r"base\.json refers to"):
         load_policy(adapter_dir)
 
 

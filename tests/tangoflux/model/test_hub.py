@@ -74,6 +74,6 @@ def test_a_name_that_the_hub_lacks_is_one_clear_line(hub: LocalHub, tmp_path: Pa
     with hub.running() as address:
         result = load("declare-lab/Unknown", address, tmp_path / "home")
     assert result.returncode == 2
-    assert "declare-lab/Unknown is no local directory and cannot be downloaded from the hub" in result.stderr
+    assert "declare-lab/Unknown is not a local directory and cannot be downloaded from the hub" in result.stderr
     assert "Traceback" not in result.stderr
     assert len(result.stderr.strip().splitlines()) == 1

@@ -123,7 +123,7 @@ def test_a_file_that_is_none_is_refused_in_one_line(directory: Path, state: dict
         "text": "text.pt cannot be read",
         "empty": "truncated",
         "half": "half.pt",
-        "list": "holds no dictionary of tensors",
+        "list": "has no dictionary of tensors",
         "other": "no 'text_branch.embeddings.word_embeddings.weight'",
     }
     for name, message in messages.items():

@@ -91,12 +91,12 @@ def test_a_directory_that_holds_something_else_is_refused(tmp_path: Path) -> Non
     [
         (
             "miniature-clapp",
-            "'miniature-clapp' is none of miniature-clap, .*, no directory, no .pt file and no module:Class",
+            "'miniature-clapp' is none of miniature-clap, .*, and not a directory, a .pt file or module:Class",
         ),
         ("/no/such/place", "'/no/such/place' is none of"),
         ("/no/such/clap.pt", "there is no such file"),
-        ("laion:/no/such/clap.pt", "after laion: there must be a .pt file that exists"),
-        ("laion:", "after laion: there must be a .pt file that exists"),
+        ("laion:/no/such/clap.pt", "laion: must be followed by an existing .pt file"),
+        ("laion:", "laion: must be followed by an existing .pt file"),
         (__file__, "is none of"),
         ("no_such_module:Reward", "there is no module no_such_module to import; is its folder on PYTHONPATH"),
         ("no_such.package:Reward", "there is no module no_such.package"),
@@ -117,7 +117,7 @@ def test_a_name_that_is_nothing_is_refused_in_one_line(name: str, message: str) 
     [
         ("Missing", "has no class Missing"),
         ("CONSTANT", "has no class CONSTANT"),
-        ("Mute", "lacks name, checkpoint or __call__"),
+        ("Mute", "has no name, checkpoint or __call__"),
         ("Needy", "Needy needs arguments; its constructor must have none"),
         ("Deaf", r"cannot be called with \(prompts, waveforms, sample_rate_hz\)"),
     ],
@@ -131,7 +131,7 @@ def test_a_class_that_is_no_reward_is_refused_before_one_is_made(attribute: str,
 @pytest.mark.parametrize(
     ("attribute", "message"),
     [
-        ("Nameless", "lacks name, checkpoint or __call__"),
+        ("Nameless", "has no name, checkpoint or __call__"),
         ("Numbered", "its name and checkpoint must be strings"),
         ("Unlicensed", r"Unlicensed\(\) failed: RuntimeError: no licence$"),
     ],
