@@ -6,7 +6,6 @@ import io
 import logging
 import math
 import os
-import sys
 import threading
 from collections.abc import Mapping, Sequence
 from contextlib import redirect_stdout, suppress
@@ -39,10 +38,10 @@ def main(argv: Sequence[str] | None = None) -> int:
         health = serve.run(deployment, name="tangoflux").health.remote().result()
         catch_sigterm()
         _say(options, health)
-        with suppress(KeyboardInterrupt):  # which is how it is meant to end
+        with suppress(KeyboardInterrupt):  # the usual end
             threading.Event().wait()
     finally:
-        with redirect_stdout(io.StringIO()):  # where Ray reports the calls that its own shutdown cuts off
+        with redirect_stdout(io.StringIO()):  # Ray reports the calls that its shutdown cancels there
             serve.shutdown()
             ray.shutdown()
     print("stopped", flush=True)
@@ -50,23 +49,23 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _say(options: ServeOptions, health: Mapping[str, Any]) -> None:
-    """What is served where.
+    """Prints what is served, and where.
 
     Raises:
-        CheckpointError: the only model that there is cannot be served.
+        CheckpointError: ``--policy`` cannot be served.
     """
     refused = "; ".join(f"{name}: {reason}" for name, reason in health["refused"].items())
     if refused and options.run_dir is None:
         raise CheckpointError(f"--policy {options.policy} cannot be served: {refused}")
-    served = health["version"] or f"no policy yet ({refused or health['problem'] or 'it will come with the run'})"
+    served = health["version"] or f"no policy yet ({refused or health['problem'] or 'waiting for the run'})"
     print(f"serving {options.run_dir or options.policy}, {served}, on http://{options.host}:{options.port}", flush=True)
 
 
 def _start_ray(options: ServeOptions) -> None:
-    """Joins the cluster, or starts Ray on this machine, where replicas take turns if the cores are too few.
+    """Joins the cluster of $RAY_ADDRESS, or starts Ray on this machine, with more replicas than cores if need be.
 
     Raises:
-        ResourceError: the cluster cannot be joined, or this machine has not the GPUs that a replica asks for.
+        ResourceError: the cluster cannot be joined, or this machine has fewer GPUs than a replica requests.
     """
     import ray
     import torch
@@ -75,13 +74,13 @@ def _start_ray(options: ServeOptions) -> None:
 
     if address := os.environ.get("RAY_ADDRESS"):
         return join_cluster(address)
-    replica, there = options.replica, torch.cuda.device_count()
-    if replica.num_gpus > there:
-        raise ResourceError(f"--num-gpus {replica.num_gpus:g}: this machine has {there}")
+    replica, gpus = options.replica, torch.cuda.device_count()
+    if replica.num_gpus > gpus:
+        raise ResourceError(f"--num-gpus {replica.num_gpus:g}: this machine has {gpus}")
     cpus = max(os.cpu_count() or 1, math.ceil(replica.num_cpus * replica.replicas.most))
     port: dict[str, Any] = {"_metrics_export_port": options.metrics_port} if options.metrics_port else {}
     ray.init(num_cpus=cpus, include_dashboard=False, log_to_driver=False, logging_level=logging.ERROR, **port)
 
 
 if __name__ == "__main__":
-    sys.exit(run_main(main))
+    run_main(main)

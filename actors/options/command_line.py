@@ -68,9 +68,8 @@ def _parse(
     model: type[Options], command: Command, argv: Sequence[str] | None, config: bool = True
 ) -> tuple[dict[str, Any], list[str]]:
     """The arguments by key, and those that are unknown; ``config``: whether ``--config`` is known."""
-    parser, has_positional = _parser(model, command, config)
-    parse = parser.parse_known_intermixed_args if has_positional else parser.parse_known_args
-    namespace, unknown = parse(sys.argv[1:] if argv is None else argv)
+    parser = _parser(model, command, config)
+    namespace, unknown = parser.parse_known_intermixed_args(sys.argv[1:] if argv is None else argv)
     return vars(namespace), unknown
 
 
@@ -87,13 +86,8 @@ class _Parser(argparse.ArgumentParser):
         raise ConfigError(f"{message.removeprefix('argument ')}; see --help")
 
 
-def _parser(model: type[Options], command: Command, config: bool) -> tuple[_Parser, bool]:
-    """The parser, and whether it has positional arguments."""
-    positional = [
-        option.flag if option.field.is_required() else f"[{option.flag}]"
-        for option in option_fields(model)
-        if option.extra("positional")
-    ]
+def _parser(model: type[Options], command: Command, config: bool) -> _Parser:
+    positional = [_usage(option) for option in option_fields(model) if option.extra("positional")]
     parser = _Parser(
         prog=command.program,
         usage=" ".join([command.program, *positional, *["[--config NAME]"] * config, "[--option value ...]"]),
@@ -110,12 +104,18 @@ def _parser(model: type[Options], command: Command, config: bool) -> tuple[_Pars
     for name, section in sections(model).items():
         groups[name] = parser.add_argument_group(name, section.__doc__)
     for option in option_fields(model):
-        how = _how_to_split(option, bool(positional)) | {"help": option.help.replace("%", "%%")}
+        how: dict[str, Any] = _how_to_split(option, bool(positional)) | {"help": option.help.replace("%", "%%")}
         if option.extra("positional"):
-            groups[""].add_argument(option.key, **how)
+            parser.add_argument(option.key, **how)
         else:
             groups[option.section].add_argument(option.flag, dest=option.key, **how)
-    return parser, bool(positional)
+    return parser
+
+
+def _usage(option: OptionField) -> str:
+    if Ellipsis in get_args(option.type):
+        return f"{option.flag} ..."
+    return option.flag if option.field.is_required() else f"[{option.flag}]"
 
 
 def _how_to_split(option: OptionField, has_positional: bool) -> dict[str, Any]:
@@ -129,7 +129,12 @@ def _how_to_split(option: OptionField, has_positional: bool) -> dict[str, Any]:
     if option.type is bool:
         return {"nargs": "?", "const": True, "type": _as_bool, "metavar": "true"}
     if get_origin(option.type) is tuple:
-        return {"nargs": "+" if Ellipsis in kinds else len(kinds), "metavar": _metavar(kinds[0])}
+        metavar = _metavar(kinds[0])
+        return (
+            {"nargs": "+", "metavar": (metavar, "...")}
+            if Ellipsis in kinds
+            else {"nargs": len(kinds), "metavar": metavar}
+        )
     return {"metavar": _metavar(option.type)}
 
 

@@ -1,4 +1,4 @@
-"""How many actors a pool has: a fixed number, or as many as its work needs within a range."""
+"""The size of a pool: a fixed number of workers, or a range that follows the work."""
 
 from __future__ import annotations
 
@@ -8,17 +8,17 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True)
 class PoolSize:
-    """Numbers of actors: at least ``least``, at most ``most``; both are 1 or more."""
+    """Bounds of a pool's number of workers, both at least 1."""
 
     least: int
     most: int
 
     @classmethod
     def parse(cls, value: object) -> PoolSize:
-        """From a number, ``"4"`` or ``"1:16"``.
+        """Parses a number, ``"4"`` or ``"1:16"``.
 
         Raises:
-            ValueError: it is none of these.
+            ValueError: the value is none of these.
         """
         if isinstance(value, PoolSize):
             return value
@@ -29,7 +29,7 @@ class PoolSize:
         return size
 
     def nearest(self, number: int) -> int:
-        """The number of the range that is nearest."""
+        """Clamps a number to the range."""
         return min(max(number, self.least), self.most)
 
     def __str__(self) -> str:

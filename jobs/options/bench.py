@@ -56,7 +56,7 @@ ratios are taken within a round, so that they hold on a busy machine too. The pu
 time, in float32, with VAE and text encoder in every training step. Each side's operation count is also given as a share
 of the fastest matrix product measured on this machine.
 
-Needs torch, diffusers, transformers, pyarrow and pydantic, but neither Ray nor DeepSpeed, so that it runs in the
+Needs torch, diffusers, transformers, pyarrow, pydantic and obstore, but neither Ray nor DeepSpeed, so it runs in the
 environment of the published code: from a source tree, PYTHONPATH=. python jobs/bench.py.
 Sizes: tiny (a trial of seconds), mid (11M parameters, minutes on a CPU), full (the paper's 517M, for a GPU).""",
     """\

@@ -40,7 +40,9 @@ class CompareOptions(Options):
 
     model_config = ConfigDict(arbitrary_types_allowed=True)
 
-    run_dirs: tuple[RunDir, ...] = option(REQUIRED, "directories or URIs of runs of jobs/crpo.py", positional=True)
+    run_dirs: tuple[RunDir, ...] = option(
+        REQUIRED, "directories or URIs of runs of jobs/crpo.py", flag="run", positional=True
+    )
 
 
 COMPARE = Command(

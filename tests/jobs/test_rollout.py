@@ -168,7 +168,7 @@ def test_a_directory_of_something_else_is_left_alone(tmp_path: Path, tiny_policy
 @pytest.mark.parametrize(
     ("job", "said"),
     [
-        ("rollout", "error: --output is required: directory that gets the shards"),
+        ("rollout", "error: --output is required: directory to write the shards to"),
         ("score", "error: --rollouts is required: "),
         ("train", "error: --output is required: "),
     ],
