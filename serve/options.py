@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any
 
-from pydantic import BeforeValidator, ConfigDict, PlainSerializer
+from pydantic import BeforeValidator, PlainSerializer
 
 from actors.options.command_line import Command
 from actors.options.pool_size import PoolSize
@@ -83,8 +83,6 @@ class ReplicaOptions(Options):
 
 class ServeOptions(Options):
     """All options of the endpoint."""
-
-    model_config = ConfigDict(arbitrary_types_allowed=True)
 
     run_dir: RunDir = option(
         None,

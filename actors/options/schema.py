@@ -22,7 +22,7 @@ from tangoflux.errors import ConfigError
 class Options(BaseModel):
     """Base of a command's options and of their sections: immutable; unknown keys are refused."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False, arbitrary_types_allowed=True)
     flag_prefix: ClassVar = ""
 
     def to_yaml(self, leave_out: Sequence[str] = ()) -> str:
@@ -80,16 +80,8 @@ def option(
         prefixed: the flag begins with the section's ``flag_prefix``.
         limits: ``ge``, ``gt``, ``le``, ``lt``, ``min_length`` as in ``pydantic.Field``.
     """
-    extra: dict[str, Any] = {
-        "unit": unit,
-        "flag": flag,
-        "why": why,
-        "allowed": allowed,
-        "may_change": may_change,
-        "text": default_text,
-        "positional": positional,
-        "prefixed": prefixed,
-    }
+    extra: dict[str, Any] = {"unit": unit, "flag": flag, "why": why, "allowed": allowed, "may_change": may_change}
+    extra |= {"text": default_text, "positional": positional, "prefixed": prefixed}
     default_or_factory: dict[str, Any] = {"default_factory": default} if callable(default) else {"default": default}
     return Field(**default_or_factory, description=description, json_schema_extra=extra, **limits)
 

@@ -8,7 +8,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, ClassVar, Literal
 
-from pydantic import ConfigDict, model_validator
+from pydantic import model_validator
 
 from actors.learner.schedule import check_warmup, num_heldout, num_steps
 from actors.options.command_line import Command, load_options
@@ -61,8 +61,6 @@ def _new_run_dir() -> Path:
 
 class RunConfig(Options):
     """All options of a CRPO run."""
-
-    model_config = ConfigDict(arbitrary_types_allowed=True)
 
     run_dir: RunDir = option(
         _new_run_dir,

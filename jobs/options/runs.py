@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Annotated
 
-from pydantic import BeforeValidator, ConfigDict
+from pydantic import BeforeValidator
 
 from actors.options.command_line import Command
 from actors.options.pool_size import ALLOWED, PoolSize
@@ -16,8 +16,6 @@ ExistingRunDir = Annotated[RunDir, option(REQUIRED, "directory or URI of a run o
 
 class ReportOptions(Options):
     """Options of `python jobs/report.py`."""
-
-    model_config = ConfigDict(arbitrary_types_allowed=True)
 
     run_dir: ExistingRunDir
 
@@ -37,8 +35,6 @@ examples:
 
 class CompareOptions(Options):
     """Options of `python jobs/compare.py`."""
-
-    model_config = ConfigDict(arbitrary_types_allowed=True)
 
     run_dirs: tuple[RunDir, ...] = option(
         REQUIRED, "directories or URIs of runs of jobs/crpo.py", flag="run", positional=True
@@ -72,8 +68,6 @@ Resize = Annotated[
 
 class ScaleOptions(Options):
     """Options of `python jobs/scale.py`."""
-
-    model_config = ConfigDict(arbitrary_types_allowed=True)
 
     run_dir: ExistingRunDir
     rollout_workers: Resize = None
