@@ -34,12 +34,12 @@ SECONDS, STEPS, SHORT, LONG_CLIENTS, BATCH = 3.0, 50, 4, 8, 16
 MIXED_STEPS, MIXED_SECONDS = (8, 12, 25, 50), (1.0, 2.0, 3.0, 4.0)
 START_TIMEOUT_S = 120.0
 OPEN_SHARE = 0.7
-"""Of what 16 clients got, as the rate of the open loop."""
+"""Rate of the open loop, as a share of the throughput of 16 clients."""
 
 
 @dataclass(frozen=True)
 class Load:
-    """What clients saw in a while."""
+    """What clients measured under a load."""
 
     seconds: float
     latencies: list[float]
@@ -48,7 +48,7 @@ class Load:
 
     @property
     def throughput(self) -> float:
-        """Answers a second."""
+        """Answers per second."""
         return len(self.latencies) / self.seconds
 
     def __str__(self) -> str:
@@ -104,7 +104,7 @@ def _mixed(draw: random.Random) -> tuple[int, float]:
 
 
 async def _ask(client: httpx.AsyncClient, steps: int, seconds: float) -> tuple[float, float] | None:
-    """Seconds until the answer, and of these in the queue; None where it was refused for want of room."""
+    """Seconds until the answer, and those in the queue; None if the endpoint was overloaded (503)."""
     start = time.perf_counter()
     body = {"input": PROMPT, "audio_length": seconds, "num_inference_steps": steps, "guidance_scale": 3.0}
     answer = await client.post("/v1/audio/generate", json=body)
@@ -126,22 +126,22 @@ async def _latencies(url: str, count: int) -> list[float]:
     return [answer[0] for answer in answers if answer]
 
 
-async def _closed(url: str, clients: int, seconds: float, wish: Callable[[random.Random], tuple[int, float]]) -> Load:
-    """So many clients, each of which asks again as soon as it is answered."""
+async def _closed(url: str, clients: int, seconds: float, work: Callable[[random.Random], tuple[int, float]]) -> Load:
+    """Concurrent clients, each of which sends its next request when the last one is answered."""
     start, answers = time.perf_counter(), list[tuple[float, float] | None]()
 
-    async def work(number: int) -> None:
+    async def run_client(number: int) -> None:
         draw = random.Random(number)
         while time.perf_counter() - start < seconds:
-            answers.append(await _ask(client, *wish(draw)))
+            answers.append(await _ask(client, *work(draw)))
 
     async with _client(url) as client:
-        await asyncio.gather(*(work(number) for number in range(clients)))
+        await asyncio.gather(*(run_client(number) for number in range(clients)))
     return _load(time.perf_counter() - start, answers)
 
 
 async def _open(url: str, rate: float, seconds: float) -> Load:
-    """Requests that come at random moments, whether or not earlier ones are answered."""
+    """Requests at random times, whether or not earlier ones are answered."""
     draw, start = random.Random(0), time.perf_counter()
     tasks: list[Awaitable[tuple[float, float] | None]] = []
     async with _client(url) as client:
@@ -153,7 +153,7 @@ async def _open(url: str, rate: float, seconds: float) -> Load:
 
 
 async def _short_among_long(url: str) -> tuple[float, float]:
-    """Seconds of a short request that is sent while long ones run, and the median of theirs."""
+    """Seconds of a short request that is sent while long ones run, and the median of the long ones."""
     async with _client(url) as client:
         long = [asyncio.create_task(_ask(client, STEPS, SECONDS)) for _ in range(LONG_CLIENTS)]
         await asyncio.sleep(0.3)
@@ -164,19 +164,19 @@ async def _short_among_long(url: str) -> tuple[float, float]:
 
 
 async def _same_seed_ratios(url: str) -> list[float]:
-    """Signal to noise in dB of requests that run alone against the same ones all at once, with mixed wishes."""
+    """Signal-to-noise ratios in dB of requests that run alone, against the same ones all at once."""
     draw = random.Random(0)
-    wishes = [(_mixed(draw), seed) for seed in range(BATCH)]
+    requests = [(_mixed(draw), seed) for seed in range(BATCH)]
     async with _client(url) as client:
-        alone = [await _audio(client, *wish) for wish in wishes]
-        together = await asyncio.gather(*(_audio(client, *wish) for wish in wishes))
-    # What rounds to the same 16 bits everywhere is told as the noise of that rounding.
+        alone = [await _audio(client, *request) for request in requests]
+        together = await asyncio.gather(*(_audio(client, *request) for request in requests))
+    # Audio that is equal in all 16 bits counts with the noise of the rounding.
     noise = [max(np.square(one - other).mean(), 1 / 12) for one, other in zip(alone, together, strict=True)]
     return [float(10 * np.log10(np.square(one).mean() / power)) for one, power in zip(alone, noise, strict=True)]
 
 
-async def _audio(client: httpx.AsyncClient, wish: tuple[int, float], seed: int) -> NDArray[np.float64]:
-    steps, seconds = wish
+async def _audio(client: httpx.AsyncClient, work: tuple[int, float], seed: int) -> NDArray[np.float64]:
+    steps, seconds = work
     body = {"input": PROMPT, "audio_length": seconds, "num_inference_steps": steps, "seed": seed}
     answer = (await client.post("/v1/audio/generate", json=body)).raise_for_status()
     samples, _ = soundfile.read(io.BytesIO(answer.content), dtype="int16")
@@ -204,7 +204,7 @@ async def _wait_until_healthy(url: str) -> None:
 
 @contextmanager
 def _endpoint(options: LoadOptions) -> Generator[str]:
-    """The endpoint that was named, or one that is started for the while."""
+    """The endpoint of ``--url``, or one that is started for the measurement."""
     if options.url:
         yield options.url
         return
