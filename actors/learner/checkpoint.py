@@ -1,12 +1,12 @@
-"""The state of a training on disk: whoever goes on from it takes the same steps as without an interruption.
+"""The stored state of a training, from which it resumes with the same steps as without an interruption.
 
     step-00000200/
-      weights.safetensors             float32 masters of what is trained
-      average.safetensors             their moving average, where one is kept
-      optimizer-00000.safetensors     AdamW's moments, each rank its part or rank 0 all of them
-      state.json                      written last: the step, what was measured before, and all events so far
+      weights.safetensors             float32 masters of the trained weights
+      average.safetensors             their moving average, if there is one
+      optimizer-00000.safetensors     AdamW's moments, a part from each rank or all of them from rank 0
+      state.json                      written last: the step, the initial metrics, and all events so far
 
-The order of the data and all noise follow from seed, epoch and step, so that no generator has a state.
+The order of the data and all noise follow from seed, epoch and step, so that no generator state is stored.
 """
 
 from __future__ import annotations
@@ -25,22 +25,22 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from actors.storage.atomic import atomic_write
-from actors.storage.object_store import ObjectStorePath
+from actors.storage.object_store import Location, ObjectStorePath
 from actors.storage.paths import local_file, remove_below
 from tangoflux.model.checkpoint import read_json, read_weights
 
 STATE = "state.json"
 
 
-def latest_checkpoint(directory: Path | ObjectStorePath) -> Path | ObjectStorePath | None:
-    """The checkpoint of the highest step that is whole; None without one."""
+def latest_checkpoint(directory: Location) -> Location | None:
+    """The complete checkpoint of the highest step; None without one."""
     last = max((name for name in _names(directory) if re.fullmatch(rf"step-\d+/{STATE}", name)), default=None)
     return directory / last.partition("/")[0] if last else None
 
 
 @contextmanager
-def local_checkpoint(checkpoint: Path | ObjectStorePath | None) -> Generator[Path | None]:
-    """A checkpoint as a local directory as long as the block lasts.
+def local_checkpoint(checkpoint: Location | None) -> Generator[Path | None]:
+    """A checkpoint as a local directory until the block ends.
 
     Raises:
         ResourceError: the store does not answer, or the disk is full.
@@ -56,11 +56,11 @@ def local_checkpoint(checkpoint: Path | ObjectStorePath | None) -> Generator[Pat
 
 @dataclass(frozen=True)
 class Progress:
-    """How far a training is.
+    """How far a training has come.
 
     Attributes:
-        step: optimiser steps that are done.
-        initial_metrics: what was measured on the policy at the training's start.
+        step: optimiser steps done.
+        initial_metrics: metrics of the policy at the training's start.
         events: of all steps so far.
     """
 
@@ -69,8 +69,8 @@ class Progress:
     events: list[dict[str, Any]] = field(default_factory=list[dict[str, Any]])
 
 
-def checkpoint_progress(checkpoint: Path | ObjectStorePath | None) -> Progress:
-    """What is done at a checkpoint; nothing without one."""
+def checkpoint_progress(checkpoint: Location | None) -> Progress:
+    """The progress that a checkpoint stores; that of a new training without one."""
     if checkpoint is None:
         return Progress()
     with local_file(checkpoint / STATE) as file:
@@ -78,21 +78,21 @@ def checkpoint_progress(checkpoint: Path | ObjectStorePath | None) -> Progress:
 
 
 def checkpoint_weights(checkpoint: Path) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
-    """The masters and their average (empty where none was kept)."""
+    """The master weights and their average, which is empty if there is none."""
     average = checkpoint / "average.safetensors"
     return read_weights(checkpoint / "weights.safetensors"), read_weights(average) if average.exists() else {}
 
 
 def checkpoint_moments(checkpoint: Path) -> list[dict[str, Tensor]]:
-    """AdamW's moments as ``learner_moments.all_moments`` takes them, the parts in order."""
+    """AdamW's moments for ``moments.set_moments``, the parts in the order of the ranks."""
     return [read_weights(file) for file in sorted(checkpoint.glob("optimizer-*.safetensors"))]
 
 
-def load_tensors(file: Path | ObjectStorePath) -> dict[str, Tensor]:
+def load_tensors(file: Location) -> dict[str, Tensor]:
     """The tensors of a safetensors file.
 
     Raises:
-        CheckpointError: it is not there, or truncated.
+        CheckpointError: the file is missing or truncated.
         ResourceError: the store does not answer.
     """
     with local_file(file) as local:
@@ -100,18 +100,18 @@ def load_tensors(file: Path | ObjectStorePath) -> dict[str, Tensor]:
 
 
 def save_checkpoint(
-    directory: Path | ObjectStorePath,
+    directory: Location,
     progress: Progress,
     rank: int,
     moments: Mapping[str, Tensor],
     weights: Mapping[str, Tensor],
     average: Mapping[str, Tensor],
 ) -> None:
-    """Writes a checkpoint and then removes those before it. Every rank calls it.
+    """Writes a checkpoint, then removes the earlier ones. Every rank calls it.
 
     Args:
-        moments: this rank's part; empty where another rank writes it.
-        weights, average: on rank 0 all of them, elsewhere empty.
+        moments: this rank's part; empty if another rank writes it.
+        weights, average: complete on rank 0, empty on the others.
 
     Raises:
         ResourceError: the disk is full, or the directory or store cannot be written.
@@ -133,12 +133,12 @@ def save_checkpoint(
                 remove_below(directory / old)
 
 
-def _save(tensors: Mapping[str, Tensor], file: Path | ObjectStorePath) -> None:
+def _save(tensors: Mapping[str, Tensor], file: Location) -> None:
     with atomic_write(file) as temporary:
         save_file(dict(tensors), temporary)
 
 
-def _names(directory: Path | ObjectStorePath) -> list[str]:
+def _names(directory: Location) -> list[str]:
     if isinstance(directory, ObjectStorePath):
         return list(directory.sizes())
     return [path.relative_to(directory).as_posix() for path in directory.glob("step-*/*")]

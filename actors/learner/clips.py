@@ -1,4 +1,4 @@
-"""The clips of a preparation, as pretraining sees them: in what order, and with what noise, caption and latents."""
+"""Prepared clips for pretraining: their order in an epoch, and each clip's noise, caption and latents."""
 
 from __future__ import annotations
 
@@ -21,10 +21,10 @@ from tangoflux.flow import logit_normal_sigma
 from tangoflux.seeding import seeded_generator
 
 COLUMNS = ("id", "captions", "duration_s", "num_frames")
-"""What is kept in memory of all clips; ``mean`` and ``scale`` stay on disk until a batch needs them."""
+"""The columns kept in memory for all clips; ``mean`` and ``scale`` stay on disk until a batch needs them."""
 
 WINDOW_BYTES = 512_000_000
-"""Shards of about this size are in memory together, and their clips mixed."""
+"""Size of a window: shards that are in memory together and whose clips are shuffled together."""
 
 
 @dataclass(frozen=True)
@@ -32,11 +32,11 @@ class ClipBatch:
     """B clips, padded to the frames F of the longest.
 
     Attributes:
-        captions: of each clip one.
-        dropped: the rows that are trained without their caption.
+        captions: one per clip.
+        dropped: indices of the clips that are trained without their caption.
         duration_s: (B,) seconds.
         latents, noise: (B, F, C); sigma: (B,).
-        frame_mask: (B, F), true for a clip's own frames.
+        frame_mask: (B, F), true for a clip's frames, false for padding.
     """
 
     captions: list[str]
@@ -48,14 +48,14 @@ class ClipBatch:
     frame_mask: Tensor
 
     def to(self, device: torch.device) -> ClipBatch:
-        """The same on another device."""
+        """A copy on another device."""
         tensors = (self.duration_s, self.latents, self.noise, self.sigma, self.frame_mask)
         return ClipBatch(self.captions, self.dropped, *(tensor.to(device) for tensor in tensors))
 
 
 @dataclass(frozen=True)
 class Draw:
-    """What chance decides for a clip in an epoch."""
+    """What is drawn at random for a clip in an epoch."""
 
     sigma: Tensor
     noise: Tensor
@@ -68,18 +68,18 @@ class ClipData:
     """Shards of ``records.latent_schema``: captions in memory, the latents of one window of shards at a time."""
 
     def __init__(self, directory: Path, window_bytes: int = WINDOW_BYTES) -> None:
-        """Reads all but the latents.
+        """Reads everything but the latents.
 
         Raises:
-            DataError: there are no clips, or an id twice.
+            DataError: there are no clips, or two with the same id.
         """
         self._shards = ShardWriter(directory)
         self._by_part = self._shards.shards()
         tables = {part: self._shards.read_shard(shard, COLUMNS) for part, shard in self._by_part.items()}
-        self._places = [(part, row) for part, table in tables.items() for row in range(len(table))]
+        self._locations = [(part, row) for part, table in tables.items() for row in range(len(table))]
         rows = [row for table in tables.values() for row in table.to_pylist()]
         if not rows:
-            raise DataError(f"{directory} holds no clips: nothing can be learnt from it")
+            raise DataError(f"{directory} holds no clips to train on")
         self.ids = [row["id"] for row in rows]
         if len(set(self.ids)) < len(self.ids):
             raise DataError(f"{directory} holds clips with the same id: prepare them again")
@@ -95,24 +95,24 @@ class ClipData:
 
     @property
     def channels(self) -> int:
-        """Of the latents."""
+        """Channels of the latents."""
         return self._latents(0)[0].shape[1]
 
     def order(self, rows: Collection[int], key: NoiseKey) -> list[int]:
-        """The order in which an epoch sees ``rows``: shards at random, and the rows of a window of them at random."""
+        """The order in which an epoch sees ``rows``: shards are shuffled, then the rows of each window of shards."""
         by_shard: dict[int, list[int]] = {}
         for row in sorted(rows):
-            by_shard.setdefault(self._places[row][0], []).append(row)
+            by_shard.setdefault(self._locations[row][0], []).append(row)
         shards = epoch_order(list(by_shard), (*key[:2], f"shards {key[2]}"))
         order: list[int] = []
         for start in range(0, len(shards), self._window):
             window = shards[start : start + self._window]
-            mixed = [row for part in window for row in by_shard[part]]
-            order += epoch_order(mixed, (*key[:2], f"window {window[0]} {key[2]}"))
+            window_rows = [row for part in window for row in by_shard[part]]
+            order += epoch_order(window_rows, (*key[:2], f"window {window[0]} {key[2]}"))
         return order
 
     def batch(self, rows: Sequence[int], draws: Sequence[Draw]) -> ClipBatch:
-        """The clips at ``rows``, each with what was drawn for it."""
+        """The clips at ``rows`` with their draws."""
         frames = torch.tensor([self.num_frames[row] for row in rows])
         latents = [self._sample(row, draw) for row, draw in zip(rows, draws, strict=True)]
         return ClipBatch(
@@ -126,7 +126,7 @@ class ClipData:
         )
 
     def draw(self, row: int, key: NoiseKey, caption_dropout: float, sample_posterior: bool) -> Draw:
-        """What an epoch draws for a clip; it follows from the key and the clip's id alone."""
+        """The draw of a clip in an epoch, which depends on the key and the clip's id only."""
         source = seeded_generator("pretraining noise", *key, self.ids[row])
         shape = (self.num_frames[row], self.channels)
         sigma, noise = logit_normal_sigma(1, source), torch.randn(shape, generator=source)
@@ -135,7 +135,7 @@ class ClipData:
         return Draw(sigma, noise, posterior, caption, bool(torch.rand((), generator=source) < caption_dropout))
 
     def fixed_draw(self, row: int, sigma: float, name: str) -> Draw:
-        """The draw of a measurement: a sigma, a noise that depends on ``name`` and the clip, the posterior's mean."""
+        """The draw of a validation: a given sigma, noise that depends on ``name`` and the clip, the posterior's mean."""
         shape = (self.num_frames[row], self.channels)
         noise = torch.randn(shape, generator=seeded_generator("pretraining measurement", name, self.ids[row]))
         return Draw(torch.tensor([sigma]), noise, torch.zeros(shape), 0, False)
@@ -146,9 +146,9 @@ class ClipData:
 
     def _latents(self, row: int) -> tuple[NDArray[Any], NDArray[Any]]:
         """Mean and scale (frames, channels) of a clip."""
-        part, index = self._places[row]
+        part, index = self._locations[row]
         if part not in self._loaded:
-            # A batch may still take rows of the window before.
+            # A batch may still contain rows of the previous window.
             while len(self._loaded) >= 2 * self._window:
                 self._loaded.popitem(last=False)
             table = self._shards.read_shard(self._by_part[part], ("mean", "scale")).combine_chunks()

@@ -1,4 +1,4 @@
-"""DeepSpeed as the learner uses it. The only file that imports it, and only inside a rank."""
+"""The learner's use of DeepSpeed. The only file that imports it, and only in a rank."""
 
 from __future__ import annotations
 
@@ -15,20 +15,20 @@ from tangoflux.model.policy import Policy
 
 
 def start_deepspeed(policy: Policy, masters: dict[str, Tensor], settings: LearnerSettings) -> Any:
-    """A DeepSpeed engine with AdamW over what alignment trains; Ray Train has made the process group.
+    """A DeepSpeed engine with AdamW over the trainable weights; the process group must exist.
 
     Args:
         policy: on its device and in the precision of the training.
-        masters: the float32 weights of what is trained, by parameter name, where ``policy`` has rounded them.
+        masters: the float32 weights by parameter name, if ``policy`` holds rounded ones; otherwise empty.
     """
     os.environ["DS_ACCELERATOR"] = "cuda" if settings.num_gpus else "cpu"
-    # For ZeRO DeepSpeed imports an optimiser that we do not use, whose torch.compile would import all of inductor.
+    # With ZeRO, DeepSpeed imports an unused optimiser whose torch.compile would import all of inductor.
     os.environ.setdefault("TORCHDYNAMO_DISABLE", "1")
     import deepspeed
 
     logging.getLogger("DeepSpeed").setLevel(logging.WARNING)
-    # On a CPU DeepSpeed would first compile a shared-memory all-reduce for inference, which training never calls.
-    # Without it neither a compiler nor that minute is needed.
+    # On a CPU DeepSpeed would first compile a shared-memory all-reduce for inference, which training never calls: that
+    # takes a minute and needs a compiler.
     deepspeed.ops.__compatible_ops__ = {}  # pyright: ignore[reportAttributeAccessIssue]
     parameters = list(policy.trainable_parameters())
     optimizer = torch.optim.AdamW(
@@ -37,7 +37,7 @@ def start_deepspeed(policy: Policy, masters: dict[str, Tensor], settings: Learne
     config = deepspeed_config(settings, sum(parameter.numel() for parameter in parameters))
     policy.train()
     engine = deepspeed.initialize(model=policy, optimizer=optimizer, config=config)[0]
-    # DeepSpeed made its masters from the policy's own weights.
+    # DeepSpeed copied its masters from the policy's rounded weights.
     for name, parameter in policy.named_parameters():
         if name in masters:
             deepspeed.utils.safe_set_full_fp32_param(parameter, masters[name].to(parameter.device))
@@ -54,7 +54,7 @@ def deepspeed_config(settings: LearnerSettings, trainable: int) -> dict[str, Any
         "data_types": {"grad_accum_dtype": "fp32"},
         "zero_optimization": {
             "stage": settings.zero_stage,
-            # The default bucket would take gigabytes for a small policy.
+            # The default buckets would use gigabytes for a small policy.
             "reduce_bucket_size": min(trainable, 500_000_000),
             "allgather_bucket_size": min(trainable, 500_000_000),
             "overlap_comm": False,
@@ -65,7 +65,7 @@ def deepspeed_config(settings: LearnerSettings, trainable: int) -> dict[str, Any
 
 
 def update(engine: Any) -> float:
-    """Takes the optimiser step whose gradients are complete; returns their norm over all ranks, before clipping."""
+    """Takes an optimiser step; returns the norm of the gradients over all ranks before clipping."""
     norm = None if engine.zero_optimization() else _grad_norm(engine.module)
     engine.step()
     return float(engine.get_global_grad_norm() if norm is None else norm)
@@ -77,9 +77,9 @@ def _grad_norm(policy: Policy) -> Tensor:
 
 
 def master_weights(policy: Policy, keep: bool) -> dict[str, Tensor]:
-    """The float32 master weights of what is trained, on the CPU.
+    """The float32 master weights of the trained parameters, on the CPU; empty unless ``keep``.
 
-    Every rank must call it, as each may hold a part; where ``keep`` is false the answer is empty.
+    Every rank must call it, as each may hold a part.
     """
     from deepspeed.utils import safe_get_full_fp32_param
 
@@ -87,7 +87,7 @@ def master_weights(policy: Policy, keep: bool) -> dict[str, Tensor]:
     for name, parameter in policy.named_parameters():
         if not parameter.requires_grad:
             continue
-        # Without ZeRO in float32 the parameters are the masters.
+        # In float32 without ZeRO the parameters are the masters.
         master = safe_get_full_fp32_param(parameter)
         if keep:
             weights[name] = (parameter if master is None else master).detach().to("cpu", torch.float32, copy=True)
@@ -95,7 +95,7 @@ def master_weights(policy: Policy, keep: bool) -> dict[str, Tensor]:
 
 
 def gather_state(policy: Policy, key: str) -> Tensor:
-    """A state of the optimiser over all that is trained, as one row on the CPU, where ZeRO stage 3 shards it.
+    """An optimiser state that ZeRO stage 3 shards, for all trained parameters, as one row on the CPU.
 
     Every rank must call it.
     """
@@ -106,7 +106,7 @@ def gather_state(policy: Policy, key: str) -> Tensor:
 
 
 def scatter_state(policy: Policy, key: str, row: Tensor) -> None:
-    """The reverse of ``gather_state``."""
+    """The inverse of ``gather_state``."""
     from deepspeed.utils import safe_set_full_optimizer_state
 
     parameters: list[Any] = list(policy.trainable_parameters())

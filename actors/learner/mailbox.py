@@ -1,4 +1,4 @@
-"""How the ranks' events reach the driver: through Ray, so that no disk is shared, and each in its order."""
+"""Sends the ranks' events to the driver, in order, through an actor, so that no shared disk is needed."""
 
 from __future__ import annotations
 
@@ -10,14 +10,14 @@ Event = dict[str, Any]
 
 
 class Mailbox:
-    """Events that wait for the driver, and the ranks, which the driver ends when none comes for too long."""
+    """Events that the driver has not read yet, and the ranks, which it kills if there are no events for too long."""
 
     def __init__(self) -> None:
         self._events: list[Event] = []
         self._ranks: list[Any] = []
 
     def enrol(self, rank: Any) -> None:
-        """Takes a rank's actor handle."""
+        """Adds a rank's actor handle."""
         self._ranks.append(rank)
 
     def put(self, events: list[Event]) -> None:
@@ -25,7 +25,7 @@ class Mailbox:
         self._events += events
 
     def take(self) -> tuple[list[Event], list[Any]]:
-        """The events since the last call, and the ranks that have begun."""
+        """The events since the last call, and the ranks that have started."""
         events, self._events = self._events, []
         return events, self._ranks
 
@@ -34,19 +34,23 @@ MailboxActor = ray.remote(Mailbox)
 
 
 class EventLog:
-    """All events of a training; a checkpoint keeps them, so that none is lost with a driver that had not read it."""
+    """All events of a training. Checkpoints store them, so that none is lost if the driver dies before reading them."""
 
     def __init__(self, mailbox: Any = None) -> None:
-        """Takes a mailbox's handle, or None where nobody reads on the way."""
+        """Starts an empty log.
+
+        Args:
+            mailbox: handle of the actor that receives the events; None: they are only kept here.
+        """
         self.events: list[Event] = []
         self._mailbox = mailbox
         self._receipt: Any = None
 
     def write(self, *events: Event) -> None:
-        """Adds events; waits for those before them.
+        """Adds events, once the mailbox has the earlier ones.
 
         Raises:
-            ray.exceptions.RayActorError: the mailbox is gone, and with it whoever wanted to know.
+            ray.exceptions.RayActorError: the mailbox is gone, and so is the driver.
         """
         self.flush()
         self.events += events

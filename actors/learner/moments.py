@@ -1,7 +1,7 @@
-"""AdamW's moments, however ZeRO shards them: as rows over all that is trained, in the parameters' order.
+"""AdamW's moments independently of how ZeRO shards them: rows over all trained weights, in the parameters' order.
 
-Ranks that hold a part of the row each store and read it without the others; a row that was stored by any number of
-ranks and in any stage can be read by any other.
+Each rank stores the part of a row that it holds. A row stored by any number of ranks in any ZeRO stage can be read by
+any other number in any other stage.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ MOMENTS = ("exp_avg", "exp_avg_sq")
 
 
 def own_moments(engine: Any, policy: Policy, settings: LearnerSettings, rank: int) -> dict[str, Tensor]:
-    """This rank's part of each row, and the number of steps; empty where another rank has it. Every rank calls it."""
+    """This rank's part of each row, and the number of steps; empty if another rank stores it. Every rank calls it."""
     if settings.zero_stage == 3:
         rows = {key: gather_state(policy, key) for key in MOMENTS}
         return {**rows, "step": _step(engine.basic_optimizer)} if rank == 0 else {}
@@ -45,11 +45,11 @@ def own_moments(engine: Any, policy: Policy, settings: LearnerSettings, rank: in
 def set_moments(
     engine: Any, policy: Policy, settings: LearnerSettings, rank: int, parts: Sequence[dict[str, Tensor]]
 ) -> None:
-    """Gives AdamW the moments that ranks stored, whose parts come in their order. Every rank calls it."""
+    """Sets AdamW's moments from stored ``parts``, in the order of the ranks. Every rank calls it."""
     step = parts[0]["step"]
     rows = {key: torch.cat([part[key] for part in parts]) for key in MOMENTS}
     if settings.zero_stage == 3:
-        # AdamW makes its state in its first step, which would be too late.
+        # AdamW creates its state in its first step, which would be too late.
         for flat in engine.optimizer.fp32_partitioned_groups_flat:
             zeros = {key: torch.zeros_like(flat) for key in MOMENTS}
             engine.basic_optimizer.state[flat] = {"step": step.clone(), **zeros}
@@ -58,7 +58,7 @@ def set_moments(
         return
     parameters = engine.basic_optimizer.param_groups[0]["params"]
     sizes = [parameter.numel() for parameter in parameters]
-    # In stages 1 and 2 the optimiser's only parameter is this rank's part, the last one padded.
+    # In stages 1 and 2 the optimiser's only parameter is this rank's part; that of the last rank is padded.
     first = rank * sum(sizes) if settings.zero_stage else 0
     for key, row in rows.items():
         mine = row[first : first + sum(sizes)]

@@ -1,4 +1,4 @@
-"""What each rank of the learner runs inside Ray Train: the optimiser steps of a task."""
+"""One rank of the learner: the optimiser steps of a training task."""
 
 from __future__ import annotations
 
@@ -62,7 +62,7 @@ def load_data(job: LearnerJob) -> PairData | ClipData:
 
 
 class Rank:
-    """One process of the training; all of them run the same steps, in a process group that exists already."""
+    """One process of the training; all ranks run the same steps. The process group must exist."""
 
     def __init__(
         self, job: LearnerJob, data: PairData | ClipData, rank: int, device: torch.device, log: EventLog
@@ -78,15 +78,15 @@ class Rank:
         with local_checkpoint(self.checkpoint) as checkpoint:
             weights, average = checkpoint_weights(checkpoint) if checkpoint else (_copy_trained(policy), {})
         self.masters = weights if self.dtype == torch.bfloat16 else {}
-        # Rank 0 keeps the average of all ranks' weights.
+        # Rank 0 holds the average of all weights.
         self.average = (average or dict(weights)) if self.settings.ema_decay and rank == 0 else {}
         self.policy = policy.to(self.device, self.dtype)
-        # The reference is the policy at the training's start, wherever the training goes on from.
+        # The reference is the policy at the training's start, even if the training resumes from a checkpoint.
         self.task = self._make_task(data)
         fill_trained(self.policy, weights)
 
     def run(self) -> dict[str, Any] | None:
-        """Trains; on rank 0 writes events and weights and returns the measurements."""
+        """Trains; on rank 0 also writes events and weights, and returns the metrics."""
         if self.rank == 0 and self.checkpoint is None:
             self.progress = Progress(initial_metrics=self.task.initial_metrics(self.policy))
         self.log.write(*self.progress.events)
@@ -109,7 +109,7 @@ class Rank:
         }
 
     def _load_policy(self) -> Policy:
-        """The policy at the start of the training, what is not trained frozen."""
+        """The policy at the start of the training, with everything frozen that is not trained."""
         settings = self.settings
         pretrains = isinstance(settings, PretrainingSettings)
         if pretrains and settings.from_scratch:
@@ -124,7 +124,7 @@ class Rank:
         return policy
 
     def _stored_policy(self, weights: dict[str, Tensor]) -> Policy:
-        """The new policy as anyone who loads it would see it."""
+        """The new policy as it is stored."""
         policy = self._load_policy()
         fill_trained(policy, weights)
         return policy.to(self.device, self.dtype)
@@ -166,14 +166,14 @@ class Rank:
         """One optimiser step on a global batch; returns global means."""
         for group in engine.optimizer.param_groups:
             group["lr"] = rate
-        # Rows of similar length share a micro-step, so that little of it is padding.
+        # Rows of similar length share a micro-step, to reduce padding.
         rows = sorted(rows, key=self.task.num_frames)
         shares = rank_share(rows, self.settings, self.rank)
-        # DeepSpeed divides by micro-steps and ranks; the gradient is to be that of the mean over the global batch.
+        # DeepSpeed divides by micro-steps and ranks; the gradient must be that of the mean over the global batch.
         scale = len(shares) * self.settings.workers / len(rows)
         total: Tensor | None = None
         for micro_step, share in enumerate(shares):
-            # A rank without a row still takes part in the reduction, with a gradient and sums of zero.
+            # A rank without rows still takes part in the reduction, with zero gradients and sums.
             loss, sums = self.task.losses(engine, share or rows[:1], key)
             engine.backward(loss.sum() * (scale if share else 0.0))
             sums = sums.cpu() * (1 if share else 0)
@@ -188,7 +188,7 @@ class Rank:
         return {**values, "learning_rate": rate, "grad_norm": grad_norm}
 
     def _update_average(self, step: int) -> None:
-        """Every rank takes part in gathering the weights; rank 0 keeps their average."""
+        """Gathers the weights from all ranks; rank 0 updates their average."""
         decay = self.settings.average_decay(step)
         for name, value in master_weights(self.policy, keep=self.rank == 0).items():
             self.average[name].lerp_(value, 1 - decay)

@@ -1,4 +1,4 @@
-"""What the learner needs to know of a training: alignment and pretraining are each a task for the same ranks."""
+"""The interface between the ranks and what they train: alignment or pretraining."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ class TrainingTask(Protocol):
     """Rows of data, and the loss on them."""
 
     rows: list[int]
-    """What is trained on."""
+    """The rows to train on."""
 
     def order(self, key: NoiseKey) -> list[int]:
         """The order in which an epoch sees ``rows``."""
@@ -29,17 +29,17 @@ class TrainingTask(Protocol):
         ...
 
     def losses(self, policy: Velocity, rows: Sequence[int], key: NoiseKey) -> tuple[Tensor, Tensor]:
-        """The loss (B,) of some rows with the noise of ``key``, and sums over them for ``means``."""
+        """The loss (B,) of ``rows`` with the noise of ``key``, and sums over them for ``means``."""
         ...
 
     def means(self, sums: Tensor) -> dict[str, float]:
-        """Sums, added over batches and ranks, as named means; one of them is ``loss``."""
+        """Named means from sums that were added over batches and ranks; one of them is ``loss``."""
         ...
 
     def initial_metrics(self, policy: Policy) -> dict[str, Any]:
-        """What is measured on rank 0 before the training."""
+        """Metrics before the training, on rank 0."""
         ...
 
     def final_metrics(self, load_new: Callable[[], Policy]) -> dict[str, Any]:
-        """What is measured on rank 0 with the new policy as it is stored, which ``load_new`` loads."""
+        """Metrics after the training, on rank 0, of the stored policy, which ``load_new`` loads."""
         ...

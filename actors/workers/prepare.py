@@ -1,7 +1,7 @@
-"""Clips of a manifest to latents, with Ray Data: tasks decode the audio, and beside them actors encode it.
+"""Encodes the clips of a manifest with Ray Data: tasks decode the audio while actors encode it.
 
-The unit of work is a batch: some clips that follow each other in the manifest. It is decoded by one task and encoded by
-one actor, so that the latents do not depend on how many there are of either.
+The unit of work is a batch of consecutive clips of the manifest. One task decodes it and one actor encodes it, so the
+latents do not depend on the number of either.
 """
 
 from __future__ import annotations
@@ -35,30 +35,30 @@ from tangoflux.model.layout import num_frames
 from tangoflux.model.policy import PolicyConfig
 
 EXTRA_COLUMNS = [("row", pa.int64()), ("reason", pa.string()), ("detail", pa.string())]
-"""What encoded clips have beside ``latent_schema``: the row of the manifest, and why there are no latents, if so."""
+"""Columns of encoded clips in addition to ``latent_schema``: row in the manifest, and why there are no latents."""
 
 DECODING_CPUS = 1
 
 
 @dataclass(frozen=True)
 class CodecFacts:
-    """What decides the shape of a clip's latents."""
+    """The configurations that determine the shape of a clip's latents."""
 
     policy: PolicyConfig
     codec: AutoencoderConfig
 
     @property
     def clip_bytes(self) -> int:
-        """The largest waveform."""
+        """Size of the longest waveform."""
         return round(4 * self.policy.max_duration * self.codec.sampling_rate * self.codec.audio_channels)
 
 
 @dataclass(frozen=True)
 class Encoding:
-    """How clips are encoded; the first three do not change the latents.
+    """How clips are encoded; the first three attributes do not change the latents.
 
     Attributes:
-        workers, num_cpus, num_gpus: actors, and what each asks of Ray.
+        workers, num_cpus, num_gpus: number of actors, and what each requests from Ray.
         threads: CPU threads of an actor.
         batch_clips: clips of a batch.
         dtype: of the latents.
@@ -75,13 +75,13 @@ class Encoding:
 def encoded_clips(
     shards: Sequence[Sequence[tuple[int, Clip]]], policy_dir: Path, facts: CodecFacts, encoding: Encoding
 ) -> Iterator[pa.Table]:
-    """Decodes and encodes clips, and gives them as they are done, some at a time; Ray must be running.
+    """Decodes and encodes clips, and yields tables of them as they are done; Ray must be running.
 
     Args:
-        shards: clips with their rows in the manifest; no batch has clips of two shards.
-        policy_dir: holds the codec, whose sizes are ``facts``.
+        shards: clips with their rows in the manifest; no batch spans two shards.
+        policy_dir: contains the codec that ``facts`` describes.
 
-    Returns:
+    Yields:
         tables of ``latent_schema`` and ``EXTRA_COLUMNS``; clips without latents have a ``reason``.
 
     Raises:
@@ -101,13 +101,13 @@ def encoded_clips(
 
 
 def decode(batch: pa.Table, *, facts: CodecFacts) -> pa.Table:
-    """A task: reads the audio of one batch.
+    """Reads the audio of one batch, in a task.
 
     Args:
         batch: one row with ``clips``, a JSON list.
 
     Returns:
-        one row with ``clips``, in which each clip now has all columns but the latents, and ``waveforms``, float32.
+        one row with ``clips``, in which each clip now has all columns but the latents, and float32 ``waveforms``.
     """
     clips: list[dict[str, Any]] = []
     waveforms: list[bytes] = []
@@ -120,13 +120,13 @@ def decode(batch: pa.Table, *, facts: CodecFacts) -> pa.Table:
 
 
 class ClipEncoder:
-    """An actor that encodes batches; rows of equal length go through the codec together."""
+    """An actor that encodes batches; waveforms of equal length go through the codec together."""
 
     def __init__(self, policy_dir: Path, facts: CodecFacts, encoding: Encoding) -> None:
         """Loads the codec.
 
         Raises:
-            CheckpointError: ``policy_dir`` holds none.
+            CheckpointError: ``policy_dir`` contains none.
         """
         torch.set_num_threads(encoding.threads)
         self._codec = Autoencoder.load(policy_dir).to("cuda" if encoding.num_gpus else "cpu")
@@ -136,7 +136,7 @@ class ClipEncoder:
         self._none = np.zeros((0, channels), np.float32)
 
     def __call__(self, batch: pa.Table) -> pa.Table:
-        """The clips of what ``decode`` made, in their order."""
+        """The encoded clips of a batch from ``decode``, in their order."""
         clips: list[dict[str, Any]] = json.loads(batch["clips"][0].as_py())
         posteriors = {"mean": [self._none] * len(clips), "scale": [self._none] * len(clips)}
         usable = [index for index, clip in enumerate(clips) if not clip["reason"]]
@@ -156,13 +156,13 @@ def _dataset(
 ) -> ray.data.Dataset:
     blocks: list[Any] = [ray.put(_batches(shard, encoding.batch_clips)) for shard in shards]
     dataset = ray.data.from_arrow_refs(blocks)
-    _settle(dataset.context, facts)
+    _configure(dataset.context, facts)
     decoded = dataset.map_batches(
         partial(decode, facts=facts),
         batch_size=1,
         batch_format="pyarrow",
         num_cpus=DECODING_CPUS,
-        # Before and after resampling, and as bytes. Stages that ask for the same would be made into one.
+        # Before and after resampling, and as bytes. Ray Data would fuse stages that request the same resources.
         memory=3 * encoding.batch_clips * facts.clip_bytes,
     )
     return decoded.map_batches(
@@ -177,13 +177,13 @@ def _dataset(
 
 
 def _batches(shard: Sequence[tuple[int, Clip]], size: int) -> pa.Table:
-    """The batches of a shard, a row each."""
+    """The batches of a shard, one per row."""
     rows = [{"row": row, **asdict(clip)} for row, clip in shard]
     return pa.table({"clips": [json.dumps(rows[start : start + size]) for start in range(0, len(rows), size)]})
 
 
 def _decoded(clip: dict[str, Any], facts: CodecFacts) -> tuple[dict[str, Any], bytes]:
-    """A clip's columns but the latents, and its waveform as the codec takes it."""
+    """A clip's columns without the latents, and the waveform for the codec."""
     found = {name: clip[name] for name in ("row", "id", "captions", "source", "start_s")}
     found |= {"duration_s": 0.0, "num_frames": 0, "reason": None, "detail": None}
     reason, detail = clip["problem"] or (None, None)
@@ -203,7 +203,7 @@ def _decoded(clip: dict[str, Any], facts: CodecFacts) -> tuple[dict[str, Any], b
 
 
 def _check_resources(encoding: Encoding) -> None:
-    """Ray Data would wait without a word and without an end for actors, or for a processor to decode on."""
+    """Checks that actors and one decoder fit on the cluster, as Ray Data would wait forever without a message."""
     if has_opaque_autoscaler():
         return
     needs = {"CPU": encoding.num_cpus, "GPU": encoding.num_gpus}
@@ -214,17 +214,17 @@ def _check_resources(encoding: Encoding) -> None:
         raise ResourceError(f"{error}; see --codec-workers, --codec-num-cpus, --codec-num-gpus") from None
 
 
-def _settle(context: ray.data.DataContext, facts: CodecFacts) -> None:
+def _configure(context: ray.data.DataContext, facts: CodecFacts) -> None:
     context.enable_progress_bars = False
     context.print_on_execution_start = False
-    # Batches are handed on one by one, and only short clips in larger pieces.
+    # Each batch is passed on alone; only batches of short clips are combined.
     context.target_max_block_size = facts.clip_bytes
     logging.getLogger("ray.data").setLevel(logging.CRITICAL)
 
 
 @contextmanager
 def _quiet_start() -> Generator[None]:
-    """Ray writes a warning of its own about Ray Data's own actors past Python to stderr, every time they start."""
+    """Hides Ray's warning about Ray Data's actors, which bypasses Python and is written to stderr at every start."""
     kept = os.dup(2)
     with open(os.devnull, "wb") as nowhere:
         os.dup2(nowhere.fileno(), 2)

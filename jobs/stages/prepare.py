@@ -1,4 +1,4 @@
-"""Prepares for ``jobs/prepare.py``: a manifest to shards of latents."""
+"""The work of ``jobs/prepare.py``: encodes the clips of a manifest into shards of latents."""
 
 from __future__ import annotations
 
@@ -30,12 +30,12 @@ from tangoflux.model.checkpoint import read_json
 from tangoflux.model.layout import find_directory
 from tangoflux.model.policy import PolicyConfig
 
-DISK_ADVICE = "choose another --output, or take --latents-dtype float16"
+DISK_ADVICE = "choose another --output, or use --latents-dtype float16"
 
 
 @dataclass(frozen=True)
 class Inputs:
-    """What the job works on: clips cut into shards, and what the latents depend on."""
+    """What the job works on: the clips, grouped into shards, and the settings that the latents depend on."""
 
     policy_dir: Path
     facts: CodecFacts
@@ -44,13 +44,13 @@ class Inputs:
 
     @property
     def count(self) -> int:
-        """Clips of the manifest."""
+        """Number of clips in the manifest."""
         return sum(map(len, self.shards))
 
 
 @dataclass(frozen=True)
 class Decoding:
-    """What decoding needs at least, beside the codec workers."""
+    """The least that decoding needs in addition to the codec workers."""
 
     workers: int = 1
     num_cpus: float = DECODING_CPUS
@@ -58,7 +58,7 @@ class Decoding:
 
 
 def run(config: PrepareJob) -> None:
-    """Checks what can be checked, then encodes the clips that no shard holds yet."""
+    """Checks the input, then encodes the clips of the missing shards."""
     check_writable(config.output, FLAG)
     inputs = read_inputs(config)
     check_settings(config.output, inputs.settings)
@@ -79,10 +79,10 @@ def run(config: PrepareJob) -> None:
 
 
 def read_inputs(config: PrepareJob) -> Inputs:
-    """Looks at the codec and reads the manifest.
+    """Reads the manifest and checks the codec.
 
     Raises:
-        TangoFluxError: one of them cannot be used, or too many of the files are missing.
+        TangoFluxError: manifest or codec cannot be used, or too many audio files are missing.
     """
     policy_dir = find_directory(config.policy)
     facts = CodecFacts(
@@ -90,7 +90,7 @@ def read_inputs(config: PrepareJob) -> Inputs:
     )
     clips = list(enumerate(load_manifest(config.manifest, config.audio_dir, config.format)))
     check_files(config, [clip for _, clip in clips])
-    # A codec that cannot be loaded is better found here than by every worker.
+    # Better to fail here than in every worker.
     Autoencoder.load(policy_dir)
     size = config.shard_clips
     shards = [clips[start : start + size] for start in range(0, len(clips), size)]
@@ -98,7 +98,7 @@ def read_inputs(config: PrepareJob) -> Inputs:
 
 
 def check_files(config: PrepareJob, clips: Sequence[Clip]) -> None:
-    """Whether enough of the local files are there; a mistyped directory is found at once.
+    """Checks that enough of the local audio files exist, so that a mistyped directory is reported at once.
 
     Raises:
         DataError: more are missing than may be quarantined.
@@ -107,13 +107,13 @@ def check_files(config: PrepareJob, clips: Sequence[Clip]) -> None:
     if len(missing) > config.max_quarantined_share * len(clips):
         raise DataError(
             f"{len(missing)} of the {len(clips)} audio files that {config.manifest} names are missing, such as "
-            f"{missing[0].location}; say with --audio-dir where they are, or raise --max-quarantined-share "
+            f"{missing[0].location}; give their directory with --audio-dir, or raise --max-quarantined-share "
             f"{config.max_quarantined_share:g}"
         )
 
 
 def bytes_of(inputs: Inputs, parts: Sequence[int]) -> int:
-    """What the shards take on disk."""
+    """Disk space of the shards ``parts``."""
     number = 2 if inputs.settings["latents_dtype"] == "float16" else 4
     row = 2 * number * inputs.settings["max_frames"] * inputs.settings["channels"] + ROW_BYTES
     return sum(len(inputs.shards[part]) for part in parts) * row + len(parts) * SHARD_BYTES
@@ -127,10 +127,10 @@ def prepare(
     quarantine: Quarantine,
     display: Display,
 ) -> None:
-    """Encodes the clips of some shards and writes each shard as soon as all of its clips are done.
+    """Encodes the clips of the shards ``parts`` and writes each shard as soon as its clips are done.
 
     Raises:
-        DataError: too large a share is quarantined.
+        DataError: the share of quarantined clips is too large.
     """
     waiting: dict[int, list[pa.Table]] = {part: [] for part in parts}
     done = inputs.count - sum(len(inputs.shards[part]) for part in parts)
@@ -149,7 +149,7 @@ def prepare(
 
 
 def encoding_of(config: PrepareJob) -> Encoding:
-    """The options as the workers take them."""
+    """The options in the workers' form."""
     codec = config.codec
     return Encoding(
         codec.workers, codec.num_cpus, codec.num_gpus, codec.threads, config.batch_clips, config.latents_dtype
@@ -157,13 +157,13 @@ def encoding_of(config: PrepareJob) -> Encoding:
 
 
 def by_part(table: pa.Table, shard_clips: int) -> list[tuple[int, pa.Table]]:
-    """Encoded clips by the shard that they belong to."""
+    """Splits encoded clips by shard."""
     parts = [row // shard_clips for row in table["row"].to_pylist()]
     return [(part, table.filter(pa.array([other == part for other in parts]))) for part in sorted(set(parts))]
 
 
 def write(part: int, table: pa.Table, shards: ShardWriter, quarantine: Quarantine) -> None:
-    """Writes a shard in the manifest's order, and before it what is quarantined of it."""
+    """Writes a shard in the manifest's order, after the rows of its quarantined clips."""
     table = table.sort_by("row")
     is_usable = [reason is None for reason in table["reason"].to_pylist()]
     bad = table.filter(pa.array([not usable for usable in is_usable]))
@@ -174,14 +174,14 @@ def write(part: int, table: pa.Table, shards: ShardWriter, quarantine: Quarantin
 
 
 def finish(output: Path, settings: Mapping[str, Any], shards: ShardWriter, quarantine: Quarantine) -> dict[str, Any]:
-    """Writes ``prepared.json`` and gives what is in it.
+    """Writes ``prepared.json`` and returns its content.
 
     Raises:
-        DataError: no clip is left.
+        DataError: every clip is quarantined.
     """
     durations = shards.read(["duration_s"])["duration_s"].to_numpy()
     if not len(durations):
-        raise DataError(f"none of the clips can be used, see {quarantine.file}; mend them and choose another {FLAG}")
+        raise DataError(f"none of the clips can be used, see {quarantine.file}; fix them and choose another {FLAG}")
     counts = {"clips": len(durations), "hours": float(durations.sum()) / 3600, "quarantined": dict(quarantine.reasons)}
     prepared = {**settings, **counts}
     write_json(output / PREPARED_FILE, prepared)
@@ -189,7 +189,7 @@ def finish(output: Path, settings: Mapping[str, Any], shards: ShardWriter, quara
 
 
 def summary(output: Path, prepared: Mapping[str, Any], spent: Mapping[str, float]) -> str:
-    """What there is now, and where."""
+    """The results, and where to find them."""
     bad: Mapping[str, int] = prepared["quarantined"]
     size = sum(file.stat().st_size for file in output.rglob("*") if file.is_file())
     pace = "".join(f" · {format_seconds(seconds)}" for seconds in spent.values())

@@ -1,4 +1,4 @@
-"""What prepared latents depend on: a preparation goes on only where all of it is as it was."""
+"""The settings that prepared latents depend on: a preparation resumes only with the same ones."""
 
 from __future__ import annotations
 
@@ -17,13 +17,13 @@ from tangoflux.model.adapter_files import base_directory
 from tangoflux.model.checkpoint import read_json
 
 SETTINGS_FILE = ".settings.json"
-"""What the latents depend on, from the start; ``PREPARED_FILE`` has it too, and is there at the end only."""
+"""The settings, written at the start; ``PREPARED_FILE``, written at the end, contains them too."""
 
 PREPARED_FILE = "prepared.json"
 
 
 def settings_of(config: PrepareJob, policy_dir: Path, facts: CodecFacts) -> dict[str, Any]:
-    """What the latents depend on."""
+    """The settings that the latents depend on."""
     return {
         "manifest_sha256": _sha256(config.manifest),
         "format": config.format,
@@ -42,17 +42,17 @@ def settings_of(config: PrepareJob, policy_dir: Path, facts: CodecFacts) -> dict
 
 
 def codec_hashes(policy_dir: Path) -> dict[str, str | None]:
-    """What tells a policy's codec from another."""
+    """Hashes that identify a policy's codec."""
     policy_dir = base_directory(policy_dir)
     weights, config = policy_dir / "vae.safetensors", policy_dir / "vae_config.json"
     return {"codec_sha256": _sha256(weights), "codec_config_sha256": _sha256(config) if config.exists() else None}
 
 
 def check_settings(output: Path, settings: Mapping[str, Any]) -> None:
-    """Whether the output directory is new, or one that was begun with the same settings.
+    """Checks that the output directory is new or was started with the same settings.
 
     Raises:
-        ConfigError: it is not; says why.
+        ConfigError: it holds something else, or other settings, which the error names.
     """
     if not (output / SETTINGS_FILE).is_file():
         return check_new(output)
@@ -64,12 +64,12 @@ def check_settings(output: Path, settings: Mapping[str, Any]) -> None:
     ]
     if different:
         raise ConfigError(
-            f"{FLAG} {output} was begun with other settings: {'; '.join(different)}; choose another {FLAG}"
+            f"{FLAG} {output} was started with other settings: {'; '.join(different)}; choose another {FLAG}"
         )
 
 
 def write_json(file: Path, values: Mapping[str, Any]) -> None:
-    """Writes a JSON object, whole or not at all."""
+    """Writes a JSON object atomically."""
     with atomic_write(file) as temporary:
         temporary.write_text(json.dumps(values, indent=2) + "\n", encoding="utf-8")
 

@@ -1,4 +1,4 @@
-"""The clips that a preparation could not use, each with its reason: a file of one JSON object a line."""
+"""The file of clips that a preparation could not use: one JSON object per line, with the reason."""
 
 from __future__ import annotations
 
@@ -12,21 +12,21 @@ from actors.storage.atomic import atomic_write
 from actors.storage.json_lines import JsonLines, read_json_lines
 from tangoflux.errors import DataError
 
-DECIDING = 100
-"""Of so many clips the share is judged first, or of all where there are fewer."""
+MIN_CHECKED = 100
+"""The share is first checked after this many clips, or after all of them if there are fewer."""
 
 
 class Quarantine:
     """Rows of ``id``, ``source``, ``reason`` (a word or two), ``detail``, ``row`` of the manifest and ``part``."""
 
     def __init__(self, file: Path, parts: Collection[int]) -> None:
-        """Takes what is there of the shards ``parts``: of others, a crash left the rows without the shard."""
+        """Reads the rows of the shards ``parts`` and drops others, whose shards a crash prevented."""
         self.file = file
         self.rows = [row for row in read_json_lines(file) if row["part"] in parts]
         self._rewrite()
 
     def add(self, rows: Sequence[Mapping[str, Any]]) -> None:
-        """Enters rows, before their shard is written.
+        """Adds rows, before their shard is written.
 
         Raises:
             ResourceError: the disk is full.
@@ -35,30 +35,30 @@ class Quarantine:
         self.rows += [lines.append(row) for row in rows]
 
     def check(self, done: int, total: int, max_share: float) -> None:
-        """Stops a preparation whose input is mostly bad.
+        """Stops a preparation if too many of its clips are unusable.
 
         Args:
-            done: clips that were looked at, of ``total``.
+            done: clips processed so far, of ``total``.
 
         Raises:
-            DataError: more than ``max_share`` of them are here.
+            DataError: more than ``max_share`` of them are quarantined.
         """
-        if done < min(DECIDING, total) or len(self.rows) <= max_share * done:
+        if done < min(MIN_CHECKED, total) or len(self.rows) <= max_share * done:
             return
         reason, count = self.reasons.most_common(1)[0]
         raise DataError(
             f"{len(self.rows)} of {done} clips are quarantined, more than --max-quarantined-share {max_share:g}; most "
-            f"often ({count}): {reason}, see {self.file}; mend the manifest or its files and choose another --output, "
+            f"often ({count}): {reason}, see {self.file}; fix the manifest or its files and choose another --output, "
             "or raise the share"
         )
 
     @property
     def reasons(self) -> Counter[str]:
-        """How many clips have each reason."""
+        """Number of clips by reason."""
         return Counter(row["reason"] for row in self.rows)
 
     def sort(self) -> None:
-        """Brings the rows into the manifest's order."""
+        """Sorts the rows into the manifest's order."""
         self.rows.sort(key=lambda row: row["row"])
         self._rewrite()
 
