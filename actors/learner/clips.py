@@ -135,7 +135,7 @@ class ClipData:
         return Draw(sigma, noise, posterior, caption, bool(torch.rand((), generator=source) < caption_dropout))
 
     def fixed_draw(self, row: int, sigma: float, name: str) -> Draw:
-        """The draw of a validation: a given sigma, noise that depends on ``name`` and the clip, the posterior's mean."""
+        """The draw of a validation: the sigma, the posterior's mean, and noise that depends on ``name`` and clip."""
         shape = (self.num_frames[row], self.channels)
         noise = torch.randn(shape, generator=seeded_generator("pretraining measurement", name, self.ids[row]))
         return Draw(torch.tensor([sigma]), noise, torch.zeros(shape), 0, False)
