@@ -1,4 +1,4 @@
-"""``samples/``: audio of the same held-out prompts at every iteration, for people to listen to."""
+"""``samples/``: audio of the same held-out prompts at every iteration, for listening."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ class Sample:
 
 
 class SampleFolder:
-    """Writes audio as 16-bit FLAC under ``samples/i0000/`` and enters it in ``samples.jsonl``."""
+    """Writes audio as 16-bit FLAC under ``samples/i0000/`` and records it in ``samples.jsonl``."""
 
     def __init__(self, directory: Path) -> None:
         self.directory = directory
@@ -44,8 +44,8 @@ class SampleFolder:
         """Stores one sample and returns its file.
 
         Args:
-            flac: a FLAC file, as ``tangoflux.data.flac`` makes it.
-            figures: reward, judge and exact of this audio, as far as they were measured; None or not finite: missing.
+            flac: a FLAC file, as ``tangoflux.data.flac`` writes it.
+            figures: reward, judge and exact of this audio; None or a non-finite value means not measured.
 
         Raises:
             ResourceError: the disk is full or the directory cannot be written.
@@ -58,14 +58,14 @@ class SampleFolder:
 
 
 def read_samples(directory: Path) -> list[Sample]:
-    """The samples in ``directory`` by iteration and in the order of writing; of each prompt, the last one counts."""
+    """The samples in ``directory`` by iteration and in the order of writing; the last one of a prompt counts."""
     rows = [Sample(**row) for row in read_json_lines(directory / INDEX)]
     latest = {(sample.iteration, sample.prompt_id): sample for sample in rows}
     return sorted(latest.values(), key=lambda sample: sample.iteration)
 
 
 def _file_stem(prompt_id: str) -> str:
-    """The prompt's id where every file system takes it as a name, else a readable part of it and its hash."""
+    """The prompt's id if it is a valid file name everywhere, else a readable part of it and its hash."""
     if re.fullmatch(r"[A-Za-z0-9_-][A-Za-z0-9._-]{0,79}", prompt_id):
         return prompt_id
     readable = re.sub(r"[^A-Za-z0-9_-]+", "-", prompt_id)[:40].strip("-")

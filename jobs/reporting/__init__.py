@@ -1,1 +1,1 @@
-"""What people see: the terminal's display, reports, charts, audio, trackers."""
+"""Output of jobs: terminal display, tables, trackers, audio samples and HTML reports."""

@@ -1,4 +1,4 @@
-"""Numbers as people read them, the same in the terminal and in the report."""
+"""Formatting of numbers, the same in the terminal and in the reports."""
 
 from __future__ import annotations
 
@@ -11,12 +11,12 @@ TIMES = "\N{MULTIPLICATION SIGN}"
 
 
 def with_minus_signs(text: str) -> str:
-    """``text`` with proper minus signs."""
+    """``text`` with minus signs for hyphens."""
     return text.replace("-", MINUS)
 
 
 def format_number(value: float | None, digits: int = 3) -> str:
-    """``0.312``; very small and very large values in powers of ten; a dash for what was not measured."""
+    """``0.312``; very small and very large values in scientific notation; a dash for None."""
     if value is None:
         return MISSING
     if value != 0 and not 10**-digits <= abs(value) < 1e6:
@@ -25,7 +25,7 @@ def format_number(value: float | None, digits: int = 3) -> str:
 
 
 def format_signed(value: float | None, digits: int = 3) -> str:
-    """A change: ``+0.047``, or with a minus sign."""
+    """``+0.047``, or with a minus sign."""
     if value is None:
         return MISSING
     text = f"{abs(value):.{digits}f}"
@@ -33,7 +33,7 @@ def format_signed(value: float | None, digits: int = 3) -> str:
 
 
 def format_with_error(value: float | None, error: float | None, digits: int = 3, sign: bool = False) -> str:
-    """``0.312 ± 0.011``, without the error where there is none; ``sign`` shows that the value is a change."""
+    """``0.312 ± 0.011``, without the error if it is None; ``sign`` also shows a plus sign."""
     if value is None:
         return MISSING
     text = format_signed(value, digits) if sign else with_minus_signs(f"{value:.{digits}f}")
@@ -41,12 +41,12 @@ def format_with_error(value: float | None, error: float | None, digits: int = 3,
 
 
 def format_mean(entry: Mapping[str, Any]) -> str:
-    """A held-out figure's mean and standard error."""
+    """The mean of a held-out figure and its standard error."""
     return format_with_error(entry.get("mean"), entry.get("se"))
 
 
 def format_delta(entry: Mapping[str, Any]) -> str:
-    """A held-out figure's paired change from the base policy and its standard error."""
+    """The paired change of a held-out figure from the base policy and its standard error."""
     return format_with_error(entry.get("delta"), entry.get("delta_se"), sign=True)
 
 
@@ -61,7 +61,7 @@ def format_seconds(value: float | None) -> str:
 
 
 def format_bytes(size: float) -> str:
-    """A number of bytes as people write it, in powers of 1000."""
+    """``1.5 GB``, in powers of 1000."""
     for unit in ("B", "kB", "MB", "GB"):
         if size < 999.5:
             return f"{size:.3g} {unit}"

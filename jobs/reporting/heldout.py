@@ -1,4 +1,4 @@
-"""Held-out prompts: their scores at every iteration, and the paired change from the base policy."""
+"""Scores of the held-out prompts at every iteration, and their paired change from the base policy."""
 
 from __future__ import annotations
 
@@ -16,12 +16,12 @@ from actors.storage.shards import shards_at
 from tangoflux.data.prompts import Prompt
 
 Scores = Mapping[str, NDArray[np.float64]]
-"""For each role (reward, judge, exact) a score a held-out prompt, in the prompts' order; NaN where there is none."""
+"""The scores of the held-out prompts, in order, for each role (reward, judge, exact); NaN without a score."""
 
 Figure = dict[str, float | None]
 
 FACTS = ["iteration", "prompt_id", "prompt", "duration_s"]
-"""The columns of a held-out table that are no scores."""
+"""The columns of a held-out table that are not scores."""
 
 
 class HeldoutScores:
@@ -32,7 +32,7 @@ class HeldoutScores:
         self._prompts = prompts
 
     def write(self, iteration: int, by_prompt: Mapping[str, Mapping[str, float]]) -> None:
-        """Stores ``{prompt id: {role: score}}`` of an iteration; a prompt that has none gets NaN."""
+        """Stores ``{prompt id: {role: score}}`` of an iteration; a prompt without a score gets NaN."""
         columns: dict[str, Any] = {
             "iteration": [iteration] * len(self._prompts),
             "prompt_id": [prompt.id for prompt in self._prompts],
@@ -54,9 +54,9 @@ def scores_of(table: pa.Table) -> Scores:
 
 
 def heldout_figures(scores: Scores, base: Scores) -> dict[str, Figure]:
-    """``{role: {mean, se, delta, delta_se}}``; None where too few prompts have a score.
+    """``{role: {mean, se, delta, delta_se}}``; None if too few prompts have a score.
 
-    ``delta`` is the mean change of the same prompts, sampled with the same noise, from ``base``.
+    ``delta`` is the mean change from ``base`` of the same prompts, sampled with the same noise.
     """
     return {
         role: {

@@ -1,4 +1,4 @@
-"""Facts of the machine and the libraries, so that a figure can be read with what it was measured on."""
+"""The machine and the library versions that measurements were made with."""
 
 from __future__ import annotations
 

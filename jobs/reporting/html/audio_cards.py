@@ -1,4 +1,4 @@
-"""The listening part of the report: the same prompts before and after, as sound and as picture."""
+"""Audio cards of a report: the same prompts before and after training, with sound and spectrogram."""
 
 from __future__ import annotations
 
@@ -17,12 +17,12 @@ from jobs.reporting.html.spectrogram import spectrogram_png
 
 MOST_PROMPTS = 12
 BUDGET_BYTES = 10_000_000
-"""For all sounds of a report before base64, which makes four bytes of three."""
+"""Limit for all audio of a report, before base64 turns three bytes into four."""
 
 
 @dataclass(frozen=True)
 class Clip:
-    """A sample with its sound and picture as data URIs."""
+    """A sample with its audio and its spectrogram as data URIs."""
 
     sample: Sample
     audio: str
@@ -32,7 +32,7 @@ class Clip:
 
 @dataclass(frozen=True)
 class Card:
-    """A prompt, its sample by the base policy (if there is one) and by the policy of each later iteration."""
+    """A prompt with the sample of the base policy, if any, and those of the later policies."""
 
     prompt: str
     before: Clip | None
@@ -42,10 +42,10 @@ class Card:
 def audio_cards(
     directory: Path, samples: Sequence[Sample], budget_bytes: int = BUDGET_BYTES
 ) -> tuple[list[Card], float]:
-    """Up to a dozen prompts in the run's order, and the pitch in Hz at the top of every picture.
+    """Cards of up to a dozen prompts in the run's order, and the frequency in Hz at the top of every spectrogram.
 
-    As FLAC with every iteration if that fits the budget; else only the first and the last iteration, as MP3 if it
-    must be.
+    If FLAC of every iteration exceeds the budget, only the first and the last iteration are included; if these exceed
+    it too, they are converted to MP3.
     """
     samples = [sample for sample in samples if (directory / sample.file).exists()]
     prompts = list(dict.fromkeys(sample.prompt_id for sample in samples))[:MOST_PROMPTS]

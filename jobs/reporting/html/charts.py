@@ -1,4 +1,4 @@
-"""Line charts as inline SVG and stacked bars. Colours and fonts come from the page's style sheet by class name."""
+"""Line charts as inline SVG, and stacked bars. The page's style sheet sets colours and fonts by class name."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ LEFT, RIGHT, TOP, BOTTOM = 50, 12, 12, 36
 
 @dataclass(frozen=True)
 class Line:
-    """One line of a chart: ``(x, y)`` points, each with the half-height of its error band where it has one."""
+    """One line of a chart: ``(x, y)`` points and, optionally, the half-height of the error band at each point."""
 
     label: str
     points: Sequence[tuple[float, float]]
@@ -25,12 +25,12 @@ class Line:
     colour: str = "a"
     faint: bool = False
     breaks: Sequence[float] = ()
-    """Places on the x axis that the line does not cross."""
+    """x values at which the line is interrupted."""
 
 
 @dataclass(frozen=True)
 class Chart:
-    """A drawn chart with what a reader who cannot see it needs."""
+    """A drawn chart with its heading, note and legend."""
 
     title: str
     note: str
@@ -40,7 +40,7 @@ class Chart:
 
 @dataclass(frozen=True)
 class Bar:
-    """A row's label, its total, and of each part the colour, the length in percent of the longest bar and words."""
+    """A row's label, its total, and the parts: colour, length in percent of the longest bar, and description."""
 
     label: str
     total: str
@@ -49,7 +49,7 @@ class Bar:
 
 @dataclass(frozen=True)
 class Bars:
-    """Stacked bars, which the page lays out itself so that their words keep their size."""
+    """Stacked bars, laid out by the page in HTML so that the text keeps its size."""
 
     title: str
     note: str
@@ -67,11 +67,11 @@ def line_chart(
     borders: Sequence[tuple[float, str]] = (),
     whiskers: Sequence[float] = (),
 ) -> Chart | None:
-    """Lines over a numeric axis, or None if no line has a point.
+    """Draws lines over a numeric axis; returns None if no line has a point.
 
     Args:
         baseline: a value marked by a dashed line across the chart.
-        borders: places on the x axis marked by a vertical line and a word.
+        borders: x values marked by a vertical line and a label.
         whiskers: a second half-height of error at each point of the first line.
     """
     lines = [line for line in lines if line.points]
@@ -79,9 +79,8 @@ def line_chart(
         return None
     xs = [x for line in lines for x, _ in line.points]
     axes = _Axes.around((min(xs), max(xs)), _y_range(lines, whiskers, baseline))
-    whole = all(float(x).is_integer() for x in xs)
-    parts = [axes.grid(x_label, whole)]
-    parts += [axes.border(x, word) for x, word in borders]
+    parts = [axes.grid(x_label, integers=all(float(x).is_integer() for x in xs))]
+    parts += [axes.border(x, label) for x, label in borders]
     if baseline is not None:
         y = axes.y(baseline)
         parts.append(f'<line class="baseline" x1="{LEFT}" x2="{WIDTH - RIGHT}" y1="{y:.1f}" y2="{y:.1f}"/>')
@@ -93,7 +92,7 @@ def line_chart(
 
 
 def stacked_bars(title: str, rows: Mapping[str, Mapping[str, float]], *, note: str, unit: str = "") -> Bars | None:
-    """One horizontal bar for each row, cut into its named parts; None if there is nothing to show."""
+    """One horizontal bar per row, divided into its named parts; None if all are empty."""
     fullest_first = sorted(rows.values(), key=len, reverse=True)
     names = list(dict.fromkeys(name for parts in fullest_first for name in parts))
     longest = max((sum(parts.values()) for parts in rows.values()), default=0.0)
@@ -134,7 +133,7 @@ class _Axes:
         low, high = self.y_range
         return TOP + (high - value) / (high - low) * (HEIGHT - TOP - BOTTOM)
 
-    def grid(self, x_label: str, whole: bool) -> str:
+    def grid(self, x_label: str, integers: bool) -> str:
         digits = max(0, -math.floor(math.log10(self.y_ticks[1] - self.y_ticks[0]) + 1e-9))
         out: list[str] = []
         for tick in self.y_ticks:
@@ -145,7 +144,7 @@ class _Axes:
                 f'<text class="tick" x="{LEFT - 7}" y="{y + 4:.1f}" text-anchor="end">{with_minus_signs(text)}</text>'
             )
         low, high = self.x_range
-        for tick in _ticks(low, high, 6, 1.0 if whole else 0.0):
+        for tick in _ticks(low, high, 6, 1.0 if integers else 0.0):
             if low <= tick <= high:
                 y = HEIGHT - BOTTOM + 16
                 out.append(f'<text class="tick" x="{self.x(tick):.1f}" y="{y}" text-anchor="middle">{tick:g}</text>')
@@ -153,11 +152,11 @@ class _Axes:
         out.append(f'<text class="axis" x="{x:.0f}" y="{y}" text-anchor="middle">{escape(x_label)}</text>')
         return "".join(out)
 
-    def border(self, x: float, word: str) -> str:
-        place = self.x(x)
+    def border(self, x: float, label: str) -> str:
+        position = self.x(x)
         return (
-            f'<line class="border" x1="{place:.1f}" x2="{place:.1f}" y1="{TOP}" y2="{HEIGHT - BOTTOM}"/>'
-            f'<text class="axis" x="{place + 4:.1f}" y="{TOP + 9}">{escape(word)}</text>'
+            f'<line class="border" x1="{position:.1f}" x2="{position:.1f}" y1="{TOP}" y2="{HEIGHT - BOTTOM}"/>'
+            f'<text class="axis" x="{position + 4:.1f}" y="{TOP + 9}">{escape(label)}</text>'
         )
 
     def band(self, line: Line) -> str:
@@ -169,8 +168,8 @@ class _Axes:
         return f'<polygon class="band {line.colour}" points="{self._points(upper + lower)}"/>'
 
     def whisker(self, x: float, y: float, error: float) -> str:
-        place, low, high = self.x(x), self.y(y - error), self.y(y + error)
-        return f'<path class="whisker" d="M{place:.1f} {low:.1f}V{high:.1f}m-3 0h6M{place - 3:.1f} {low:.1f}h6"/>'
+        position, low, high = self.x(x), self.y(y - error), self.y(y + error)
+        return f'<path class="whisker" d="M{position:.1f} {low:.1f}V{high:.1f}m-3 0h6M{position - 3:.1f} {low:.1f}h6"/>'
 
     def line(self, line: Line) -> str:
         style = f"{'faint ' if line.faint else ''}{line.colour}"
@@ -203,7 +202,7 @@ def _y_range(lines: Sequence[Line], whiskers: Sequence[float], baseline: float |
 
 
 def _ticks(low: float, high: float, count: int = 4, smallest: float = 0.0) -> list[float]:
-    """Round values from at or below ``low`` to at or above ``high``, about ``count`` of them."""
+    """About ``count`` round values that enclose ``low`` and ``high``."""
     rough = (high - low) / count
     power = 10.0 ** math.floor(math.log10(rough))
     step = max(smallest, next(m * power for m in (1, 2, 5, 10) if m * power >= rough * 0.999))

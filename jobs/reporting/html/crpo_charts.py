@@ -1,8 +1,9 @@
-"""The charts of the report, from a run's history."""
+"""The charts of a CRPO run's report, from its history."""
 
 from __future__ import annotations
 
 import math
+from collections import Counter
 from collections.abc import Iterable, Sequence
 from itertools import groupby
 from typing import Any
@@ -14,18 +15,18 @@ from jobs.reporting.html.charts import Bars, Chart, Line, line_chart, stacked_ba
 HELDOUT = {
     "reward": ("Reward", "what the run optimises"),
     "judge": ("Judge", "an independent model, never trained against"),
-    "exact": ("Exact scenes", "share of prompts whose events the detector hears in order"),
+    "exact": ("Exact scenes", "share of prompts whose events the detector finds in order"),
 }
 MOST_POINTS = 400
 
 
 def heldout_curves(history: History) -> list[Chart]:
-    """Reward, judge and exact rate of the held-out prompts over iterations, as far as they were measured."""
+    """Reward, judge and exact rate of the held-out prompts over the iterations; those without a value are left out."""
     return _drawn(_heldout_curve(history.iterations, name) for name in HELDOUT)
 
 
 def learning_curves(history: History) -> list[Chart]:
-    """What the learner saw at every step of every iteration."""
+    """The learner's measurements at every step of every iteration."""
     steps, rows = history.steps, history.iterations
     return _drawn(
         [
@@ -33,13 +34,13 @@ def learning_curves(history: History) -> list[Chart]:
                 steps,
                 "Loss of winner and loser",
                 {"winner_loss": "winner", "loser_loss": "loser"},
-                "Squared velocity error of the chosen and the rejected sample at the same noise.",
+                "Squared velocity error of the chosen and the rejected sample with the same noise.",
             ),
             _step_chart(
                 steps,
                 "Implicit margin",
                 {"margin": "margin"},
-                "The logit inside L_DPO-FM: above 0, the policy ranks a pair as the reward did.",
+                "The logit in L_DPO-FM: above 0, the policy ranks a pair as the reward does.",
                 baseline=0.0,
             ),
             _step_chart(
@@ -55,7 +56,7 @@ def learning_curves(history: History) -> list[Chart]:
                 rows,
                 "Held-out pair accuracy",
                 {"heldout_pair_accuracy": "accuracy"},
-                "Share of pairs kept out of training that the new policy ranks as the reward did.",
+                "Share of held-out pairs that the new policy ranks as the reward does.",
                 baseline=0.5,
             ),
         ]
@@ -63,7 +64,7 @@ def learning_curves(history: History) -> list[Chart]:
 
 
 def health_curves(history: History) -> list[Chart]:
-    """What shows a collapse early."""
+    """Early signs of a collapse."""
     rows = history.iterations
     return _drawn(
         [
@@ -77,13 +78,13 @@ def health_curves(history: History) -> list[Chart]:
                 rows,
                 "Diversity",
                 {"diversity": "diversity"},
-                "Mean distance of two samples of a prompt: 0 when equal, about 1.4 when unrelated.",
+                "Mean distance between two samples of a prompt: 0 if equal, about 1.4 if unrelated.",
             ),
             _by_iteration(
                 rows,
                 "Silent or clipped audio",
                 {"silent_share": "silent", "clipped_share": "clipped"},
-                f"Share of samples below {MINUS}60 dBFS, and of samples that reach full scale.",
+                f"Share of samples below {MINUS}60 dBFS, and of those that reach full scale.",
             ),
         ]
     )
@@ -119,43 +120,42 @@ def _heldout_curve(rows: Sequence[Event], name: str) -> Chart | None:
 def _step_chart(
     steps: Sequence[Event], title: str, keys: dict[str, str], note: str, baseline: float | None = None
 ) -> Chart | None:
-    lines = [line for key, label in keys.items() for line in _step_lines(steps, key, label, _colour(keys, key))]
-    borders = _borders(steps)
-    return line_chart(title, lines, note=note, x_label="step", baseline=baseline, borders=borders)
+    lines = [
+        line
+        for (key, label), colour in zip(keys.items(), "ab", strict=False)
+        for line in _step_lines(steps, key, label, colour)
+    ]
+    return line_chart(title, lines, note=note, x_label="step", baseline=baseline, borders=_borders(steps))
 
 
 def _step_lines(steps: Sequence[Event], key: str, label: str, colour: str) -> list[Line]:
-    """Every step as a faint line, and the mean over each epoch as a strong one."""
-    points = [(index, row[key]) for index, row in enumerate(steps, start=1) if row.get(key) is not None]
-    epochs = groupby(
-        ((index, row) for index, row in enumerate(steps, start=1) if row.get(key) is not None),
-        key=lambda item: (item[1]["iteration"], item[1].get("epoch")),
-    )
+    """Every step as a faint line, and the mean of each epoch as a strong one."""
+    measured = [(index, row) for index, row in enumerate(steps, start=1) if row.get(key) is not None]
+    epochs = groupby(measured, key=lambda item: (item[1]["iteration"], item[1].get("epoch")))
     means = [_centre([(index, row[key]) for index, row in group]) for _, group in epochs]
-    breaks = [place for place, _ in _borders(steps)]
+    breaks = [x for x, _ in _borders(steps)]
     return [
-        Line(label, _thinned(points), colour=colour, faint=True, breaks=breaks),
+        Line(label, _thinned([(index, row[key]) for index, row in measured]), colour=colour, faint=True, breaks=breaks),
         Line(label, means, colour=colour, breaks=breaks),
     ]
 
 
 def _gradient_chart(steps: Sequence[Event], rows: Sequence[Event]) -> Chart | None:
-    lines = _step_lines(steps, "grad_norm", "both, every step", "a")
+    lines, borders = _step_lines(steps, "grad_norm", "both, every step", "a"), _borders(steps)
     for key, label, colour in (("dpo", "L_DPO-FM alone", "b"), ("winner", "winner's loss alone", "c")):
-        breaks = [place for place, _ in _borders(steps)]
-        lines.append(Line(label, _term_norms(steps, rows, key), colour=colour, breaks=breaks))
-    note = "Before clipping; the terms alone were measured at each iteration's start and end."
-    return line_chart("Gradient norm", lines, note=note, x_label="step", borders=_borders(steps))
+        lines.append(Line(label, _term_norms(steps, rows, key), colour=colour, breaks=[x for x, _ in borders]))
+    note = "Before clipping. The separate terms are measured at the start and the end of each iteration."
+    return line_chart("Gradient norm", lines, note=note, x_label="step", borders=borders)
 
 
 def _term_norms(steps: Sequence[Event], rows: Sequence[Event], key: str) -> list[tuple[float, float]]:
     points: list[tuple[float, float]] = []
     for row in rows:
-        places = [index for index, step in enumerate(steps, start=1) if step["iteration"] == row["iteration"]]
+        xs = [index for index, step in enumerate(steps, start=1) if step["iteration"] == row["iteration"]]
         norms = (row.get("grad_norm") or {}).get(key) or {}
-        if places:
-            ends = ((places[0], norms.get("start")), (places[-1], norms.get("end")))
-            points += [(place, norm) for place, norm in ends if norm is not None]
+        if xs:
+            ends = ((xs[0], norms.get("start")), (xs[-1], norms.get("end")))
+            points += [(x, norm) for x, norm in ends if norm is not None]
     return points
 
 
@@ -163,12 +163,8 @@ def _by_iteration(
     rows: Sequence[Event], title: str, keys: dict[str, str], note: str, baseline: float | None = None
 ) -> Chart | None:
     lines = [
-        Line(
-            label,
-            [(row["iteration"], row[key]) for row in rows if row.get(key) is not None],
-            colour=_colour(keys, key),
-        )
-        for key, label in keys.items()
+        Line(label, [(row["iteration"], row[key]) for row in rows if row.get(key) is not None], colour=colour)
+        for (key, label), colour in zip(keys.items(), "ab", strict=False)
     ]
     return line_chart(title, lines, note=note, x_label="iteration", baseline=baseline)
 
@@ -177,8 +173,8 @@ def _borders(steps: Sequence[Event]) -> list[tuple[float, str]]:
     starts: dict[int, int] = {}
     for index, row in enumerate(steps, start=1):
         starts.setdefault(row["iteration"], index)
-    word = "iteration {}" if len(starts) <= 3 else "{}" if len(starts) <= 12 else ""
-    return [(place, word.format(iteration)) for iteration, place in starts.items()]
+    label = "iteration {}" if len(starts) <= 3 else "{}" if len(starts) <= 12 else ""
+    return [(x, label.format(iteration)) for iteration, x in starts.items()]
 
 
 def _centre(points: Sequence[tuple[float, float]]) -> tuple[float, float]:
@@ -191,12 +187,11 @@ def _thinned(points: Sequence[tuple[float, float]]) -> list[tuple[float, float]]
 
 
 def _pair_note(rows: Sequence[Event]) -> str:
-    reasons: dict[str, int] = {}
+    reasons = Counter[str]()
     for row in rows:
-        for reason, count in ((row.get("pairs") or {}).get("reasons") or {}).items():
-            reasons[reason] = reasons.get(reason, 0) + count
-    words = ", ".join(f"{count} {TIMES} {reason}" for reason, count in reasons.items())
-    return f"Groups of one prompt each. Without a pair: {words}." if words else "Groups of one prompt each."
+        reasons.update((row.get("pairs") or {}).get("reasons") or {})
+    counts = ", ".join(f"{count} {TIMES} {reason}" for reason, count in reasons.items())
+    return "Groups of one prompt each." + (f" Without a pair: {counts}." if counts else "")
 
 
 def _numbers(values: dict[str, Any], names: Iterable[str]) -> dict[str, float]:
@@ -205,10 +200,6 @@ def _numbers(values: dict[str, Any], names: Iterable[str]) -> dict[str, float]:
 
 def _name(row: Event) -> str:
     return "base" if row["iteration"] == 0 else f"iteration {row['iteration']}"
-
-
-def _colour(keys: dict[str, str], key: str) -> str:
-    return "ab"[list(keys).index(key)]
 
 
 def _drawn(charts: Iterable[Chart | None]) -> list[Chart]:

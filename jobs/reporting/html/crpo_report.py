@@ -19,7 +19,7 @@ from tangoflux.errors import DataError
 
 
 def write_report(run_dir: Path) -> Path:
-    """Write ``run_dir/report.html`` whole from ``metrics.jsonl`` and ``samples/``, and give back its path.
+    """Writes ``run_dir/report.html`` from ``metrics.jsonl`` and ``samples/``, and returns its path.
 
     Raises:
         DataError: ``run_dir`` is not a run's directory, or one of its files is damaged.
@@ -55,7 +55,7 @@ def render_report(run_dir: Path) -> str:
 
 @dataclass(frozen=True)
 class Facts:
-    """What was run, for the head of the page."""
+    """The run, for the head of the page."""
 
     name: str
     date: str
@@ -101,7 +101,7 @@ def _state(history: History, config: Mapping[str, Any]) -> str:
     if history.end:
         return f"finished in {formatting.format_seconds(history.end.get('seconds'))}"
     if done is None:
-        return "nothing was measured yet"
+        return "no measurements yet"
     return f"stopped or still running: {done} of {config.get('iterations', '?')} iterations done"
 
 
@@ -143,7 +143,7 @@ def _headline(name: str, rows: Sequence[Event], model: str) -> Headline:
 
 
 def _verdict(aligned: Mapping[str, Any] | None) -> tuple[str, str]:
-    """Which way a figure went, and by how many standard errors; below two it is called no clear change."""
+    """The direction of a change and its size in standard errors; below two it is "no clear change"."""
     if aligned is None or aligned.get("delta") is None:
         return "none", "not aligned yet"
     delta, error = aligned["delta"], aligned.get("delta_se")
@@ -156,7 +156,7 @@ def _verdict(aligned: Mapping[str, Any] | None) -> tuple[str, str]:
 
 
 def _settings(config: Mapping[str, Any]) -> list[tuple[str, list[tuple[str, str]]]]:
-    """The config as titled groups of rows: the top level first, then one group for each section."""
+    """The config as titled groups of rows: first the top level, then each section."""
     top = [(key, _show(value)) for key, value in config.items() if not isinstance(value, Mapping)]
     groups = [
         (key, [(inner, _show(value)) for inner, value in section.items()])
@@ -175,8 +175,8 @@ def _show(value: Any) -> str:
 
 
 def _machine(machine: Mapping[str, Any]) -> str:
-    words = {"cpus": "{} CPUs", "memory_gb": "{} GB of memory", "gpus": "{}"}
+    formats = {"cpus": "{} CPUs", "memory_gb": "{} GB of memory", "gpus": "{}"}
     if not machine:
         return ""
     values = {**machine, "gpus": ", ".join(machine.get("gpus") or ["no GPU"])}
-    return " · ".join(words.get(key, key + " {}").format(value) for key, value in values.items())
+    return " · ".join(formats.get(key, key + " {}").format(value) for key, value in values.items())

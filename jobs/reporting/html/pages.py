@@ -1,4 +1,4 @@
-"""Pages that open from disk: one HTML file with its style and script inside, and nothing from outside."""
+"""HTML pages in one file, with their style and script inline and without network access."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ TEMPLATES = Path(__file__).parent / "templates"
 
 
 def render_page(template: str, **values: Any) -> str:
-    """A page of ``templates/``; the formatting functions are ``f`` in it."""
+    """Renders a page of ``templates/``, in which ``f`` is the module with the formatting functions."""
     style = (TEMPLATES / "page.css").read_text(encoding="utf-8")
     script = (TEMPLATES / "page.js").read_text(encoding="utf-8")
     environment = Environment(
@@ -36,7 +36,7 @@ def render_page(template: str, **values: Any) -> str:
 
 
 def write_page(path: Path, page: str) -> Path:
-    """Writes a page whole and gives back its path.
+    """Writes a page and returns its path.
 
     Raises:
         ResourceError: the disk is full or the directory cannot be written.

@@ -1,4 +1,4 @@
-"""``report.html`` of a pretraining: its losses, and the same captions as they come along, to hear and to see."""
+"""``report.html`` of a pretraining: its losses, and samples of the same captions during training."""
 
 from __future__ import annotations
 
@@ -14,18 +14,18 @@ from jobs.reporting.html.charts import Chart, Line, line_chart
 from jobs.reporting.html.pages import render_page, write_page
 
 MOST_SETS = 4
-"""Sets of samples that the page shows, from the first to the last."""
+"""Sets of samples on the page, spread evenly from the first to the last."""
 
 
 def write_pretraining_report(output: Path) -> Path:
-    """Writes ``output/report.html`` from ``metrics.jsonl`` and ``samples/``, and gives back its path.
+    """Writes ``output/report.html`` from ``metrics.jsonl`` and ``samples/``, and returns its path.
 
     Raises:
         ResourceError: the disk is full or the directory cannot be written.
     """
     events = MetricsLog(output / "metrics.jsonl").read()
     run = [event for event in events if event["event"] == "run"][-1]
-    # What was done again after an interruption replaces what had been done before.
+    # A step that was repeated after an interruption replaces the earlier one.
     latest = {(event["event"], event.get("step")): event for event in events}.values()
     of_kind = {
         kind: [event for event in latest if event["event"] == kind] for kind in ("step", "validation", "samples")
@@ -54,7 +54,7 @@ def _charts(steps: Sequence[Event], validations: Sequence[Event]) -> list[Chart 
     held_out = [(float(event["step"]), float(event["loss"]["mean"])) for event in validations]
     sigmas = sorted(set(validations[-1]["loss"]) - {"mean"}) if validations else []
     last = [(float(sigma), float(validations[-1]["loss"][sigma])) for sigma in sigmas]
-    note = "The mean over a hundredth of the steps; sigma, noise and captions differ from step to step."
+    note = "Means over a hundredth of the steps each; sigma, noise and captions differ between steps."
     return [
         line_chart("Training", [Line("training", means)], note=note, x_label="step"),
         line_chart(
@@ -63,17 +63,17 @@ def _charts(steps: Sequence[Event], validations: Sequence[Event]) -> list[Chart 
         line_chart(
             "Held-out clips by sigma",
             [Line("held out", last, colour="b")],
-            note="At the end; 1 is noise.",
+            note="At the end; sigma 1 is noise.",
             x_label="sigma",
         ),
     ]
 
 
 def _spread(sets: Sequence[Event]) -> list[Event]:
-    """At most ``MOST_SETS`` of them, the first and the last among them."""
+    """At most ``MOST_SETS`` of them, including the first and the last."""
     if len(sets) <= MOST_SETS:
         return list(sets)
-    return [sets[round(place * (len(sets) - 1) / (MOST_SETS - 1))] for place in range(MOST_SETS)]
+    return [sets[round(index * (len(sets) - 1) / (MOST_SETS - 1))] for index in range(MOST_SETS)]
 
 
 def _samples(event: Event, prompts: Sequence[Any]) -> list[Sample]:

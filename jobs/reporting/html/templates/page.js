@@ -1,5 +1,5 @@
 "use strict";
-// Without this script the page shows the last iteration's samples beside the base's, with the browser's own players.
+// Without this script the page shows the samples of the base and of the last iteration with the browser's own players.
 
 const choices = [...document.querySelectorAll('input[name="iteration"]')];
 const variants = [...document.querySelectorAll("[data-iteration]")];
@@ -50,7 +50,7 @@ function connect(player) {
   });
   audio.addEventListener("error", () => {
     button.disabled = true;
-    time.textContent = "this browser cannot play it";
+    time.textContent = "this browser cannot play this audio";
   });
   audio.addEventListener("loadedmetadata", () => {
     button.setAttribute("aria-label", `${label}, ${audio.duration.toFixed(1)} seconds`);

@@ -48,7 +48,7 @@ def test_a_run_that_stopped_after_any_iteration_has_a_report(make_run: Callable[
 def test_a_run_that_has_only_started_has_a_report(tmp_path: Path) -> None:
     MetricsLog(tmp_path / "metrics.jsonl").write("run", config={"init_policy": "checkpoints/full", "iterations": 5})
     page = write_report(tmp_path).read_text(encoding="utf-8")
-    assert "nothing was measured yet" in page and "on checkpoints/full" in page
+    assert "no measurements yet" in page and "on checkpoints/full" in page
     assert "This is the miniature" not in page
 
 
