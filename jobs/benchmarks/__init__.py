@@ -1,1 +1,1 @@
-"""What the benchmarks and the chaos test are made of."""
+"""Benchmarks, the comparison with the published code, and the chaos test."""

@@ -1,4 +1,4 @@
-"""What a chaos run looks at: how far a run is, what it lost, and whether it equals another."""
+"""Progress of a run, time lost by kills, and differences between two runs."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from tangoflux.data.records import canonical_sha256
 
 @dataclass(frozen=True)
 class Progress:
-    """How far a run is: where, how many rollout chunks are done, and how many things that can be seen in all."""
+    """The stage of a run, its finished rollout chunks, and its results of every kind (``total``)."""
 
     stage: str
     chunks: int
@@ -24,7 +24,7 @@ class Progress:
 
 @dataclass
 class Kill:
-    """What was killed and when, how far the run was, and the seconds until something more was done."""
+    """A kill: its kind and time, the run's progress before it, and the seconds until there was new progress."""
 
     kind: str
     before: Progress
@@ -33,7 +33,7 @@ class Kill:
 
 
 def progress(run_dir: Path) -> Progress:
-    """What the run directory shows."""
+    """The progress that the files of a run directory show."""
     history = read_history(run_dir / "metrics.jsonl")
     iteration = len(history.iterations)
     chunks = len(list(run_dir.glob("rollouts/*/part-*.parquet")))
@@ -56,7 +56,7 @@ def table(kills: Sequence[Kill], log: Path) -> str:
 
 
 def differences(calm: Path, disturbed: Path) -> list[str]:
-    """In what the runs differ: rows (but for when and where they were made), policies and held-out scores."""
+    """Differences in rows (except the columns on when and where they were made), policies and held-out scores."""
     found = [str(path) for path in disturbed.glob(f"rollouts/*/{FILE}")]
     for part in ("rollouts", "preferences"):
         for directory in sorted((calm / part).iterdir()):

@@ -1,4 +1,4 @@
-"""The published code (github.com/declare-lab/TangoFlux), imported from the user's clone and given our weights."""
+"""The published code (github.com/declare-lab/TangoFlux), imported from the user's clone, with our weights."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ def load_published(repository: Path) -> Any:
     """The published ``model.py`` as a module.
 
     Raises:
-        ConfigError: it is not there, or imports a package that is not installed.
+        ConfigError: it is missing, or imports a package that is not installed.
     """
     file = repository / "tangoflux" / "model.py"
     if not file.is_file():
@@ -35,7 +35,7 @@ def load_published(repository: Path) -> Any:
 
 
 def give_text_encoder(code: Any, encoder: T5EncoderModel, tokenizer: PreTrainedTokenizerBase) -> None:
-    """Makes the published class take these, which it would load by a name on the hub."""
+    """Replaces the text encoder and tokenizer that the published class would download from the hub."""
     code.T5EncoderModel, code.T5TokenizerFast = _Loaded(encoder), _Loaded(tokenizer)
 
 
@@ -61,7 +61,7 @@ def published_latents(
 
 
 class _Loaded:
-    """Stands for a class, whose ``from_pretrained`` gives what is loaded already."""
+    """Replaces a class: ``from_pretrained`` returns an object that is already loaded."""
 
     def __init__(self, value: Any) -> None:
         self.value = value

@@ -80,7 +80,7 @@ def load_as_published(code: Any, directory: Path) -> Any:
     """The published model from what ``save_pretrained`` wrote, loaded the way the published code does it.
 
     Raises:
-        CheckpointError: tensors are missing or too many.
+        CheckpointError: tensors are missing or unexpected.
     """
     published = code.TangoFlux(json.loads((directory / "config.json").read_text())).eval()
     missing, unexpected = published.load_state_dict(load_file(directory / "tangoflux.safetensors"), strict=False)
@@ -114,14 +114,14 @@ def compare(policy: Policy, published: Any, num_steps: int) -> Sequence[tuple[st
 
 
 def flow_matching_losses(policy: Policy, published: Any) -> tuple[Tensor, Tensor]:
-    """Ours and the published."""
+    """Our loss and the published one."""
     latents, prompts = _random_latents(policy), [PROMPTS[1]] * (2 * PAIRS)
     (expected, *_), noise, sigma = _published_loss(published, latents, prompts, sft=True)
     return _errors(policy, latents, prompts, noise, sigma).mean(), expected
 
 
 def crpo_losses(policy: Policy, published: Any) -> tuple[Tensor, Tensor]:
-    """Ours and the published."""
+    """Our loss and the published one."""
     latents, prompts = _random_latents(policy), [PROMPTS[1]] * PAIRS
     (expected, *_), noise, sigma = _published_loss(published, latents, prompts, sft=False)
     noise = noise[:PAIRS].repeat(2, 1, 1)
@@ -147,7 +147,7 @@ def _random_latents(policy: Policy) -> Tensor:
 
 
 def _published_loss(published: Any, latents: Tensor, prompts: list[str], sft: bool) -> tuple[Any, Tensor, Tensor]:
-    """Their answer, the noise that they drew first of all, and the sigmas that their transformer was given."""
+    """The published loss, the noise that was drawn first, and the sigmas that were passed to the transformer."""
     seen: list[Tensor] = []
     hook: Callable[..., None] = lambda module, args, inputs: seen.append(inputs["timestep"])  # noqa: E731
     handle = published.transformer.register_forward_pre_hook(hook, with_kwargs=True)

@@ -1,1 +1,1 @@
-"""This code's speed beside the published code's: what `jobs/bench.py` measures. Imports neither Ray nor DeepSpeed."""
+"""Speed compared with the published code, for ``jobs/bench.py``. Imports neither Ray nor DeepSpeed."""

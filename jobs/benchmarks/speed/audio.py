@@ -1,4 +1,4 @@
-"""Seconds and peak memory of one audio, each run in a process of its own, which has no other model in its memory."""
+"""Seconds and peak memory of one audio, each measured in a new process without other models in memory."""
 
 from __future__ import annotations
 
@@ -22,17 +22,17 @@ SHARES = (1 / 3, 1)
 """Durations as shares of the model's longest: 10 s and 30 s of the paper's."""
 
 PROCESS = Path("/proc/self")
-"""Where Linux tells a process's peak memory."""
+"""Where Linux reports the peak memory of a process."""
 
 
 def measure_audio(settings: Settings, say: Callable[[str], None]) -> list[Measured]:
-    """The published code and ours at each duration.
+    """Measures the published code and ours at each duration.
 
     Raises:
-        ResourceError: the system does not tell a process's peak memory.
+        ResourceError: the system does not report a process's peak memory.
     """
     if settings.device == "cpu" and not PROCESS.exists():
-        raise ResourceError("only Linux tells a process's peak memory: leave audio out with --only rollouts training")
+        raise ResourceError("only Linux reports a process's peak memory: leave audio out with --only rollouts training")
     longest = PolicyConfig.from_dict(settings.model.policy).max_duration
     measured: list[Measured] = []
     for duration_s in (share * longest for share in SHARES):
@@ -55,7 +55,7 @@ def _in_new_process(settings: Settings, ours: bool, duration_s: float) -> tuple[
 
 
 def one_audio(settings: Settings, ours: bool, duration_s: float) -> tuple[float, float, float]:
-    """TFLOP, seconds and peak memory in GB, weights included, of the second audio that this process makes."""
+    """TFLOP, seconds and peak memory in GB (weights included) of the second audio that this process generates."""
     quiet()
     model = random_model(settings.model).to(settings.device)
     run = _our_audio(model, settings, duration_s) if ours else _published_audio(model, settings, duration_s)
@@ -63,7 +63,7 @@ def one_audio(settings: Settings, ours: bool, duration_s: float) -> tuple[float,
     if settings.compiled and ours:
         model.policy.transformer.compile_repeated_blocks()
         run(lambda part: None)
-    _forget_peak(settings.device)
+    _reset_peak(settings.device)
     seconds = laps_of(run, clock(settings.device))["waveforms"]
     return tflop, seconds, _peak_gb(settings.device)
 
@@ -80,11 +80,11 @@ def _published_audio(model: TangoFlux, settings: Settings, duration_s: float) ->
     return published_run(published, model.autoencoder.oobleck, duration_s, frames, 1, settings.num_steps)
 
 
-def _forget_peak(device: str) -> None:
+def _reset_peak(device: str) -> None:
     if device == "cuda":
         torch.cuda.reset_peak_memory_stats()
     else:
-        (PROCESS / "clear_refs").write_text("5")  # the kernel's number for it
+        (PROCESS / "clear_refs").write_text("5")  # resets VmHWM, see proc(5)
 
 
 def _peak_gb(device: str) -> float:

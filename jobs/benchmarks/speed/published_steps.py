@@ -1,7 +1,7 @@
-"""What the published code does in a rollout and in a CRPO training step, written plainly.
+"""The published code's rollout and CRPO training step, reimplemented.
 
-One prompt at a time, float32 throughout, always all frames, no masks, a reference that is a copy, and the text encoder
-in every call. It stands for the published code where the user has no clone of it, and answers to the same calls.
+One prompt at a time, float32 throughout, always all frames, no masks, a copy as the reference, and the text encoder in
+every call. It replaces the published code if the user has no clone of it, and has the same interface.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from tangoflux.model.policy import Policy
 
 
 class PublishedSteps(nn.Module):
-    """A transformer with a policy's weights, and its other modules; training adds the reference itself, as there."""
+    """A transformer with a policy's weights, and the policy's other modules; training adds the reference."""
 
     ref_transformer: nn.Module
 
@@ -30,7 +30,7 @@ class PublishedSteps(nn.Module):
         self.config = policy.config
         self.tokenizer: PreTrainedTokenizerBase = policy.tokenizer
         self.text_encoder, self.fc, self.duration_emebdder = policy.text_encoder, policy.fc, policy.duration_emebdder
-        # The policy's own differs from diffusers' in how it embeds sigma.
+        # The policy's transformer differs from diffusers' in how it embeds sigma.
         self.transformer: Any = FluxTransformer2DModel.from_config(policy.transformer.config)
         self.transformer.load_state_dict(policy.transformer.state_dict())
         self.beta_dpo = 2000
@@ -58,7 +58,7 @@ class PublishedSteps(nn.Module):
         disable_progress: Literal[True] = True,
         num_samples_per_prompt: int = 1,
     ) -> Tensor:
-        """Latents (samples, frames, channels) of one prompt, with guidance; there is no progress to show."""
+        """Latents (samples, frames, channels) of one prompt, with guidance; never shows progress."""
         torch.manual_seed(seed)
         text, mask = self.encode_text([prompt])
         empty, empty_mask = self.encode_text([""], width=text.shape[1])
@@ -78,7 +78,7 @@ class PublishedSteps(nn.Module):
     def forward(
         self, latents: Tensor, prompt: Sequence[str], duration: Tensor, sft: Literal[False] = False
     ) -> tuple[Tensor]:
-        """The CRPO loss of B pairs, alone in a tuple.
+        """The CRPO loss of B pairs, in a tuple of one.
 
         Args:
             latents: (2B, frames, channels), the chosen ones first.
@@ -99,7 +99,7 @@ class PublishedSteps(nn.Module):
         return (-F.logsigmoid(margin).mean() + winner.mean(),)
 
     def _conditions(self, text: Tensor, mask: Tensor, duration: Tensor) -> tuple[Tensor, Tensor]:
-        """Tokens with the duration's, padding included, and the pooled vector of the real tokens."""
+        """Text and duration tokens, padding included, and the pooled vector of the real tokens."""
         weights = mask[:, :, None].to(text.dtype)
         pooled = (text * weights).sum(dim=1) / weights.sum(dim=1)
         return torch.cat([text, self.duration_emebdder(duration)], dim=1), self.fc(pooled)

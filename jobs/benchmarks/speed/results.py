@@ -1,4 +1,4 @@
-"""What was measured as values for JSON, and as a table."""
+"""Measurements as values for JSON and as a Markdown table."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ SOURCE = Path(__file__).parent
 
 
 def facts(settings: Settings, model: TangoFlux) -> dict[str, Any]:
-    """With what was measured: machine, versions, options, sizes."""
+    """The conditions of the measurement: machine, versions, options, sizes."""
     policy, autoencoder = model.policy, model.autoencoder
     return {
         "created": datetime.now(UTC).isoformat(timespec="seconds"),
@@ -46,7 +46,7 @@ def facts(settings: Settings, model: TangoFlux) -> dict[str, Any]:
 
 
 def section(measured: Sequence[Measured], ceilings: Mapping[str, float]) -> dict[str, Any]:
-    """Every side with its rounds, and how many times as fast as others it is."""
+    """Every side with its rounds, and its speed relative to the sides it is compared with."""
     by_name = {result.side.name: result for result in measured}
     return {
         "sides": {name: _side(result, ceilings) for name, result in by_name.items()},
@@ -60,7 +60,7 @@ def section(measured: Sequence[Measured], ceilings: Mapping[str, float]) -> dict
 
 
 def markdown(report: Mapping[str, Any]) -> str:
-    """The comparisons as a Markdown table, and a line of what they were measured on."""
+    """The comparisons as a Markdown table, and a line on the conditions of the measurement."""
     lines = ["| | ours | published | times as good |", "|---|---|---|---|"]
     lines += [_row(name, entry) for name, part in report["sections"].items() for entry in part["comparisons"]]
     machine, settings = report["machine"], report["settings"]
@@ -86,19 +86,19 @@ def _machine() -> dict[str, Any]:
 
 def _baseline(repository: Path | None) -> str:
     if repository is None:
-        return "the published code's steps, written plainly"
+        return "the published code's steps, reimplemented"
     return f"the published code, commit {_commit(repository) or 'unknown'}"
 
 
 def _cpu_name() -> str:
-    """As Linux names it; elsewhere the architecture."""
+    """The CPU's name on Linux, else its architecture."""
     file = Path("/proc/cpuinfo")
     names = [line for line in file.read_text().splitlines() if line.startswith("model name")] if file.exists() else []
     return names[0].split(":", 1)[1].strip() if names else platform.machine()
 
 
 def _commit(directory: Path) -> str | None:
-    """The commit of a clone, with ``+`` where files differ from it."""
+    """The commit of a clone, with ``+`` if files differ from it."""
     git = ["git", "-C", str(directory), "describe", "--always", "--dirty=+", "--abbrev=10", "--exclude=*"]
     try:
         return subprocess.run(git, capture_output=True, text=True, check=True).stdout.strip()
@@ -121,7 +121,7 @@ def _side(result: Measured, ceilings: Mapping[str, float]) -> dict[str, Any]:
 
 
 def _comparisons(ours: Measured, theirs: Measured) -> list[dict[str, Any]]:
-    """Of every part, and of the peak memory where it was measured."""
+    """Comparisons of every part, and of the peak memory if it was measured."""
     unit = ours.side.unit
     names = {"ours": ours.side.name, "published": theirs.side.name}
     found: list[dict[str, Any]] = []
@@ -141,7 +141,7 @@ def _seconds_each(result: Measured, part: str) -> list[float]:
 
 
 def _compared(values: Sequence[Sequence[float]], costs: Sequence[Sequence[float]]) -> dict[str, Any]:
-    """Medians of both sides, and the ratios of what they cost, round by round."""
+    """Medians of both sides, and the ratios of their costs, round by round."""
     ratios = [theirs / ours for ours, theirs in zip(*costs, strict=True)]
     return {
         "ours_median": median(values[0]),

@@ -20,10 +20,10 @@ GUIDANCE = 4.5
 
 
 def rollout_sides(model: TangoFlux, settings: Settings) -> tuple[list[tuple[Side, Run]], list[Any]]:
-    """The published code on one prompt at a time, which is all it does, and ours on one and on more.
+    """The published code on one prompt at a time, its only mode, and ours on one and on several.
 
-    All sample all frames. Ours are measured once more with only the frames that the prompts last, which a policy that
-    was trained so (``latent_frames: duration``) needs. Also the transformer of ours.
+    All sample all frames. Ours is also measured with only the frames of the prompts' duration, which suffice for a
+    policy that was trained that way (``latent_frames: duration``). Also returns our transformer.
     """
     size, frames = settings.model, model.policy.config.audio_seq_len
     duration_s = model.policy.config.max_duration / 3
@@ -37,8 +37,8 @@ def rollout_sides(model: TangoFlux, settings: Settings) -> tuple[list[tuple[Side
     shapes = [(prompts, frames, "") for prompts in settings.batches]
     for prompts, length, note in [*shapes, (settings.batches[-1], own_frames, f", {own_frames} of {frames} frames")]:
         requests = [
-            SampleRequest(caption, duration_s, length, tuple(range(place, place + size.num_samples)))
-            for place, caption in enumerate(captions(prompts))
+            SampleRequest(caption, duration_s, length, tuple(range(index, index + size.num_samples)))
+            for index, caption in enumerate(captions(prompts))
         ]
         name, work = f"{OURS}, {prompts}x{size.num_samples}{note}", prompts * size.num_samples
         side = Side(name, "samples", work, settings.precision, (alone,))
@@ -47,7 +47,7 @@ def rollout_sides(model: TangoFlux, settings: Settings) -> tuple[list[tuple[Side
 
 
 def our_run(model: TangoFlux, requests: Sequence[SampleRequest], settings: Settings) -> Run:
-    """What a rollout worker does with a chunk of prompts."""
+    """The work of a rollout worker on a chunk of prompts."""
     params = SamplingParams(settings.num_steps, GUIDANCE)
 
     def run(lap: Lap) -> None:
@@ -64,7 +64,7 @@ def our_run(model: TangoFlux, requests: Sequence[SampleRequest], settings: Setti
 def published_run(
     published: Any, oobleck: Any, duration_s: float, decoded_frames: int, num_samples: int, num_steps: int
 ) -> Run:
-    """What the published scripts do with a prompt; they decode the first ``decoded_frames`` frames."""
+    """The work of the published scripts on a prompt; they decode the first ``decoded_frames`` frames."""
 
     @torch.no_grad()
     def run(lap: Lap) -> None:

@@ -1,4 +1,4 @@
-"""What a measurement is made of, and the published code's model with the same weights."""
+"""Settings of a measurement, and the published code's model with the same weights."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ class Settings:
         compiled: whether the blocks of our transformer are compiled.
         num_steps: Euler steps of a sample.
         batches: numbers of prompts that our rollouts sample at once.
-        repository: a clone of the published code; its steps written plainly stand for it where there is none.
+        repository: a clone of the published code; None uses the reimplementation of its steps.
     """
 
     size: str
@@ -42,7 +42,7 @@ class Settings:
 
     @property
     def model(self) -> Size:
-        """The model that is measured, and by how much work."""
+        """The measured model and the amount of work."""
         return SIZES[self.size]
 
     @property
@@ -67,6 +67,6 @@ def published_model(policy: Policy, repository: Path | None) -> Any:
 
 
 def quiet() -> None:
-    """Keeps to itself what libraries say of the published code's ids and of RMSNorm under autocast."""
+    """Silences warnings about the published code's ids and about RMSNorm under autocast."""
     set_verbosity_error()
     warnings.filterwarnings("ignore", "Mismatch dtype between input and weight")

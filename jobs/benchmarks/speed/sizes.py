@@ -1,4 +1,4 @@
-"""Models with random weights of three sizes, and how much of them is measured."""
+"""Models with random weights in three sizes, and the work to measure them by."""
 
 from __future__ import annotations
 
@@ -20,10 +20,10 @@ from tangoflux.pipeline import TangoFlux
 class Size:
     """A model and the work to measure it by.
 
-    The published code fixes some of it: heads of 128, latents of 64 channels, a codec of hop 2048.
+    The published code fixes some values: heads of 128, latents of 64 channels, a codec of hop 2048.
 
     Attributes:
-        policy, text, codec: values of ``PolicyConfig``, ``T5Config`` and ``AutoencoderConfig`` where not the paper's.
+        policy, text, codec: values of ``PolicyConfig``, ``T5Config`` and ``AutoencoderConfig`` unlike the paper's.
         num_steps: Euler steps of a sample.
         batches: numbers of prompts that our rollouts sample at once, ``num_samples`` of each.
         pairs: preference pairs of a training step.
@@ -54,9 +54,9 @@ SIZES = {
         batches=(1, 2),
         pairs=2,
     ),
-    # A quarter of the paper's width and a third of its depth, and a codec so narrow that its share of a training step
-    # is the paper's: on one CPU thread encoding 30 s takes 10 to 15 times as long as one velocity (the paper's
-    # model: 13). Of the operations its share is smaller, as narrow convolutions are bound by memory.
+    # A quarter of the paper's width and a third of its depth. The codec is so narrow that it takes the same share of a
+    # training step as in the paper's model: on one CPU thread, encoding 30 s takes 10 to 15 times as long as one
+    # velocity (the paper's model: 13). Its share of the operations is smaller: narrow convolutions are memory-bound.
     "mid": Size(
         policy={"num_layers": 2, "num_single_layers": 6, "num_attention_heads": 2, "joint_attention_dim": 256},
         text={"vocab_size": 4096, "d_model": 256, "d_kv": 64, "d_ff": 704, "num_layers": 8, "num_heads": 4},
@@ -78,16 +78,16 @@ CAPTIONS = (
     "waves roll onto a beach",
     "a cat meows, then a man laughs",
 )
-"""As long as captions of AudioCaps; a batch repeats them."""
+"""Captions of the length of AudioCaps'; a batch repeats them."""
 
 
 def captions(count: int) -> list[str]:
-    """The first ``count`` captions of an endless round."""
+    """``count`` captions, repeated as needed."""
     return [CAPTIONS[index % len(CAPTIONS)] for index in range(count)]
 
 
 def random_model(size: Size) -> TangoFlux:
-    """The model with the miniature's tokenizer, frozen but for what alignment trains."""
+    """A model with the miniature's tokenizer, frozen except for the weights that alignment trains."""
     torch.manual_seed(0)
     text = T5Config.from_dict({**size.text, "feed_forward_proj": "gated-gelu", "use_cache": False})
     tokenizer: PreTrainedTokenizerBase = AutoTokenizer.from_pretrained(EMBEDDED["miniature"] / "text_encoder")
@@ -98,7 +98,7 @@ def random_model(size: Size) -> TangoFlux:
 
 def _random_autoencoder(size: Size) -> Autoencoder:
     autoencoder = Autoencoder(AutoencoderConfig.from_dict(size.codec))
-    # diffusers makes the encoder's width that of its output, the latents' means and deviations; ours is narrower.
+    # diffusers ties the encoder's width to its output, the latents' means and deviations; ours is narrower.
     encoder, channels = autoencoder.oobleck.encoder, autoencoder.latent_channels
     encoder.conv2 = nn.Conv1d(encoder.conv2.in_channels, 2 * channels, kernel_size=3, padding=1)
     return autoencoder

@@ -1,4 +1,4 @@
-"""Timing of things side by side: one run of each in turn, round after round, so that a busy machine is so for all."""
+"""Timing of several sides in turn, round after round, so that other load on the machine affects all of them."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ import torch
 from torch.utils.flop_counter import FlopCounterMode
 
 Lap = Callable[[str], None]
-"""A run calls it with the name of each part of its work when that is done."""
+"""A run calls it with the name of each part of its work when the part is done."""
 
 Run = Callable[[Lap], None]
 
@@ -24,10 +24,10 @@ DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16}
 
 @dataclass(frozen=True)
 class Side:
-    """One of the things that are compared.
+    """One side of a comparison.
 
     Attributes:
-        work: what a run makes, in ``unit``.
+        work: amount of work of a run, in ``unit``.
         against: names of the sides that it is compared with.
     """
 
@@ -40,11 +40,11 @@ class Side:
 
 @dataclass(frozen=True)
 class Laps:
-    """What was measured up to the end of a part of a side's work.
+    """Measurements from the start of a run to the end of a part of its work.
 
     Attributes:
         tflop: floating-point operations of a run / 1e12: matrix products, convolutions and attention.
-        seconds: of the run in every round.
+        seconds: one value per round.
     """
 
     tflop: float
@@ -53,7 +53,7 @@ class Laps:
 
 @dataclass(frozen=True)
 class Measured:
-    """A side's laps by part, and the peak memory in GB of each run where that was measured."""
+    """A side's laps by part, and the peak memory in GB of each run if it was measured."""
 
     side: Side
     laps: dict[str, Laps]
@@ -67,11 +67,11 @@ def time_sides(
     say: Callable[[str], None],
     to_compile: Sequence[Any],
 ) -> list[Measured]:
-    """Times all sides in turn, after one run of each that counts its operations.
+    """Times all sides in turn, after one run of each to count its operations.
 
     Args:
         say: called with a line about each run.
-        to_compile: transformers whose blocks are compiled after the counting; an untimed round compiles them.
+        to_compile: transformers whose blocks are compiled after counting, in an untimed round.
     """
     measured: list[Measured] = []
     for side, run in sides:
@@ -90,7 +90,7 @@ def time_sides(
 
 
 def laps_of(run: Run, reading: Callable[[], float]) -> dict[str, float]:
-    """What ``reading`` gained from the start of a run to the end of each part."""
+    """The increase of ``reading`` from the start of a run to the end of each part."""
     laps: dict[str, float] = {}
     start = reading()
     run(lambda part: laps.update({part: reading() - start}))
@@ -98,7 +98,7 @@ def laps_of(run: Run, reading: Callable[[], float]) -> dict[str, float]:
 
 
 def clock(device: str) -> Callable[[], float]:
-    """Seconds when all that was given to the device is done."""
+    """A clock in seconds that first waits for the device's pending work."""
 
     def read() -> float:
         if device == "cuda":
@@ -109,13 +109,13 @@ def clock(device: str) -> Callable[[], float]:
 
 
 def count_flop(run: Run) -> dict[str, float]:
-    """Floating-point operations up to the end of each part, as torch counts them in what is not compiled."""
+    """Floating-point operations up to the end of each part, as torch counts them in uncompiled code."""
     with FlopCounterMode(display=False) as counter:
         return laps_of(run, counter.get_total_flops)
 
 
 def matmul_tflops(device: str, precision: Precision, repeats: int = 5) -> float:
-    """The most TFLOP/s that a product of large square matrices gives: the ceiling of what a model can reach."""
+    """The highest TFLOP/s of a product of large square matrices: the ceiling for a model."""
     width = 8192 if device == "cuda" else 2048
     left, right = (torch.randn(width, width, device=device, dtype=DTYPES[precision]) for _ in range(2))
 

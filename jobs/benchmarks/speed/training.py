@@ -25,7 +25,7 @@ BETAS = (0.9, 0.95)
 def training_sides(model: TangoFlux, settings: Settings) -> tuple[list[tuple[Side, Run]], list[Any]]:
     """Ours; the published step, which encodes the pairs' audio and captions; and the same with both encoded before.
 
-    Also the transformers of ours.
+    Also returns our transformers.
     """
     size = settings.model
     pairs = Pairs(model, size.pairs, settings.device)
@@ -53,7 +53,7 @@ class Pairs:
         self.chosen, self.rejected = torch.randn(shape).to(device)
 
     def batch(self) -> PairBatch:
-        """As the learner makes it, with the noise that it draws for each pair."""
+        """A batch as the learner builds it, with the noise that it draws for each pair."""
         frames, channels = self.chosen.shape[1:]
         draws = [pair_noise((0, 1, 1), f"pair {row}", frames, channels) for row in range(len(self.prompts))]
         device = self.chosen.device
@@ -75,12 +75,12 @@ class OurTraining:
         self.policy, self.pairs = policy.to(DTYPES[settings.precision]).train(), pairs
         self.reference = copy.deepcopy(self.policy).requires_grad_(False)
         self.trained = list(self.policy.trainable_parameters())
-        # Of float32 weights these are the weights themselves.
+        # For float32 weights these are the weights themselves.
         self.masters = [parameter.detach().float() for parameter in self.trained]
         self.optimizer = torch.optim.AdamW(self.masters, lr=LEARNING_RATE, betas=BETAS, weight_decay=0.0)
 
     def step(self, lap: Lap) -> None:
-        """Losses, gradients, update."""
+        """Computes losses and gradients, and updates the weights."""
         losses = pair_losses(self.policy, self.reference, self.pairs.batch(), "crpo", BETA)
         losses.loss.mean().backward()
         for master, parameter in zip(self.masters, self.trained, strict=True):
@@ -96,7 +96,7 @@ class OurTraining:
 
 
 class PublishedTraining:
-    """The published training loop's step."""
+    """A step of the published training loop."""
 
     def __init__(self, published: Any, model: TangoFlux, pairs: Pairs) -> None:
         self.published, self.pairs = published, pairs
@@ -107,7 +107,7 @@ class PublishedTraining:
         self.text = published.encode_text(pairs.prompts)
 
     def step(self, lap: Lap) -> None:
-        """Latents from the audio of both sides, captions encoded in the loss."""
+        """Encodes the audio of both sides, and the captions in the loss."""
         with torch.no_grad():
             sides = (self.pairs.chosen_audio, self.pairs.rejected_audio)
             latents = torch.cat([self.oobleck.encode(audio).latent_dist.sample() for audio in sides])
@@ -115,7 +115,7 @@ class PublishedTraining:
         lap("step")
 
     def step_without_encoders(self, lap: Lap) -> None:
-        """The same with latents and encoded captions at hand."""
+        """The same with latents and captions that are already encoded."""
         self.published.encode_text = lambda prompts: self.text
         self._update(torch.cat([self.pairs.chosen, self.pairs.rejected]))
         del self.published.encode_text
