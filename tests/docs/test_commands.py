@@ -13,6 +13,7 @@ from typing import Any, NoReturn
 import pytest
 
 from actors.options import command_line
+from actors.options.schema import Options, option_fields
 from jobs.options.crpo import load_config
 from serve.options import options_of
 from tests.docs.pages import PAGES, REPOSITORY, Command, commands
@@ -127,3 +128,25 @@ def test_readers_see_what_a_marked_command_needs(command: Command) -> None:
     section = "\n".join(lines[: command.block.line]).rpartition("\n#")[2]
     for need in command.block.needs:
         assert re.search(NEEDS[need], section), f"say in words that it needs: {need}"
+
+
+OF_ALL = {"--help", "--config"}
+"""Options that every command has."""
+
+
+def declared_flags() -> set[str]:
+    modules = [f"jobs.options.{file.stem}" for file in (REPOSITORY / "jobs" / "options").glob("[a-z]*.py")]
+    models = [
+        value
+        for module in [*modules, "serve.options"]
+        for value in vars(importlib.import_module(module)).values()
+        if isinstance(value, type) and issubclass(value, Options)
+    ]
+    return {option.flag for model in models for option in option_fields(model)}
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_an_option_that_the_text_names_exists(page: Path) -> None:
+    text = re.sub(r"^```.*?^```", "", page.read_text(encoding="utf-8"), flags=re.DOTALL | re.MULTILINE)
+    named = set(re.findall(r"`(?:[^`\n]* )?(--[a-z][a-z0-9-]+)", text))
+    assert named <= declared_flags() | OF_ALL
