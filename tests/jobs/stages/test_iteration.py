@@ -1,0 +1,311 @@
+"""The stages of an iteration, with real pools, shards and policies; only the models and the learner are fakes."""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import ray
+from safetensors.torch import save_file
+
+import actors.pools.stream
+import jobs.stages.iteration
+from actors.learner.settings import LearnerResult
+from actors.options.pool_size import PoolSize
+from actors.pools.pool import Pool
+from actors.pools.worker_slot import WorkerError
+from actors.storage.metrics import MetricsLog, read_history
+from actors.storage.policy_store import PolicyStore
+from actors.storage.shards import ShardWriter
+from actors.workers.chunk import Chunk
+from actors.workers.writer import WriterActor
+from jobs.options.crpo import CONFIG_FILE, load_config
+from jobs.reporting.display import Display
+from jobs.reporting.trackers import Trackers
+from jobs.stages.failed_chunks import FailedChunks
+from jobs.stages.iteration import Run
+from jobs.stages.pools import Pools
+from jobs.stages.preflight import run_preflight
+from jobs.stages.run_dir import open_run_dir
+from jobs.stages.run_storage import RunStorage
+from tests.jobs.stages.fake_workers import Sampler, Scorer
+
+pytestmark = [pytest.mark.ray, pytest.mark.usefixtures("ray_session")]
+
+CHUNK_SAMPLES = 2 * 2
+"""Each iteration has three chunks of two prompts with two samples each."""
+
+
+class StepsTracker:
+    """Counts the optimiser steps that are tracked."""
+
+    def __init__(self) -> None:
+        self.steps = 0
+
+    def scalars(self, values: Mapping[str, float], axis: str, number: int) -> None:
+        self.steps += axis == "step"
+
+    def audio(self, tag: str, waveform: Any, sample_rate_hz: int, iteration: int) -> None: ...
+
+    def close(self, failed: bool) -> None: ...
+
+
+@pytest.fixture(scope="module")
+def pools(ray_session: None) -> Iterator[Pools]:
+    cpu = {"num_cpus": 0.1}
+    rollouts, rewards, writer = (
+        Pool(actor_class, (), PoolSize(1, 1), cpu, name)
+        for actor_class, name in (
+            (ray.remote(Sampler), "rollout worker"),
+            (ray.remote(Scorer), "reward worker"),
+            (WriterActor, "shard writer"),
+        )
+    )
+    yield Pools(rollouts, rewards, writer)
+    for pool in (rollouts, rewards, writer):
+        pool.close()
+
+
+@pytest.fixture
+def start(tmp_path: Path, tiny_policy_dir: Path, pools: Pools) -> Callable[..., Run]:
+    """Starts the run of this test (again) as a driver does, with other options if need be."""
+
+    def start(
+        *options: str, heldout: Sequence[str] = ("a", "bb", "ccc", "dddd"), display: Display | None = None
+    ) -> Run:
+        prompts, heldout_prompts = tmp_path / "prompts.txt", tmp_path / "heldout.txt"
+        prompts.write_text("".join(f"sound number {number}\n" for number in range(12)))
+        heldout_prompts.write_text("".join(f"{text}\n" for text in heldout))
+        run_dir = tmp_path / "run"
+        values = {
+            **{"run-dir": run_dir, "init-policy": tiny_policy_dir, "reward": "tests.integration.rewards:Loudness"},
+            **{"prompts": prompts, "heldout-prompts": heldout_prompts, "heldout-num-prompts": len(heldout)},
+            **{"prompts-per-iteration": 6, "num-samples": 2, "rollout-chunk-prompts": 2, "duration-s": 0.5},
+            **{"judge": "none", "detector": "none", "num-audio-samples": 0, "max-dropped-share": 0.5},
+            **{"batch-size": 2, "epochs": 1, "warmup-steps": 1},
+        }
+        flags = [str(part) for name, value in values.items() for part in (f"--{name}", value)]
+        config = load_config([*flags, *options, "--resume", str((run_dir / CONFIG_FILE).exists())])
+        inputs = run_preflight(config)
+        open_run_dir(config, run_dir)
+        PolicyStore(run_dir / "policies").publish(0, tiny_policy_dir)
+        return Run(
+            config, RunStorage(run_dir, run_dir), inputs, pools, display or Display(2, io.StringIO()), Trackers()
+        )
+
+    return start
+
+
+class FakeLearner:
+    """In place of ``train``: reports four steps and changes one tensor; keeps what it was called with."""
+
+    def __init__(self) -> None:
+        self.calls: list[tuple[str, str]] = []
+
+    def __call__(
+        self,
+        preferences_dir: Path,
+        policy_dir: Path,
+        output_dir: Path,
+        settings: Any,
+        iteration: int,
+        seed: int,
+        on_step: Callable[[Mapping[str, Any]], None],
+    ) -> LearnerResult:
+        self.calls.append((preferences_dir.name, policy_dir.name))
+        for number in range(1, 5):
+            on_step(step(iteration, number))
+        output_dir.mkdir(parents=True, exist_ok=True)
+        weights = PolicyStore(policy_dir.parent).state(int(policy_dir.name[1:]))
+        save_file({"fc.0.weight": weights["fc.0.weight"] + 1}, output_dir / "weights.safetensors")
+        return LearnerResult(output_dir / "weights.safetensors", {}, {}, {}, None, 6, 4, 0, 1.0)
+
+
+@pytest.fixture
+def learner(monkeypatch: pytest.MonkeyPatch) -> FakeLearner:
+    learner = FakeLearner()
+    monkeypatch.setattr(jobs.stages.iteration, "train", learner)
+    return learner
+
+
+def step(iteration: int, number: int) -> dict[str, Any]:
+    return {"event": "step", "iteration": iteration, "step": number, "loss": 0.7, "margin": 0.0, "seconds": 0.1}
+
+
+def log_steps(run_dir: Path, *numbers: int) -> None:
+    for number in numbers:
+        MetricsLog(run_dir / "metrics.jsonl").write(**step(1, number))
+
+
+def steps_in(run_dir: Path) -> list[int]:
+    return [event["step"] for event in MetricsLog(run_dir / "metrics.jsonl").read() if event["event"] == "step"]
+
+
+def lose_shard(run_dir: Path, part: int) -> None:
+    for name in ("rollouts", "preferences"):
+        (run_dir / name / "i0001" / f"part-{part:05d}.parquet").unlink()
+
+
+def test_a_resume_samples_only_chunks_without_a_shard(start: Callable[..., Run], pools: Pools, tmp_path: Path) -> None:
+    first = start().collect(1)
+    lose_shard(tmp_path / "run", 1)
+    sampled = pools.rollouts.status().done
+    second = start().collect(1)
+    assert pools.rollouts.status().done - sampled == CHUNK_SAMPLES
+    assert ShardWriter(tmp_path / "run" / "rollouts" / "i0001").parts() == {0, 1, 2}
+    assert second.pop("samples_per_second") and first.pop("samples_per_second")
+    assert second == first and first["pairs"]["made"] == 6
+
+
+def test_a_resume_samples_nothing_if_all_shards_exist(start: Callable[..., Run], pools: Pools) -> None:
+    start().collect(1)
+    sampled = pools.rollouts.status().done
+    assert start().collect(1)["samples_per_second"] is None
+    assert pools.rollouts.status().done == sampled
+
+
+def test_a_resume_writes_pairs_that_are_missing(start: Callable[..., Run], tmp_path: Path) -> None:
+    start().collect(1)
+    preferences = tmp_path / "run" / "preferences" / "i0001"
+    (preferences / "part-00001.parquet").unlink()
+    assert start().collect(1)["pairs"]["made"] == 6
+    assert ShardWriter(preferences).parts() == {0, 1, 2}
+
+
+def test_rollouts_are_sampled_by_the_previous_iterations_policy(
+    start: Callable[..., Run], tmp_path: Path, tiny_policy_dir: Path
+) -> None:
+    run = start()
+    run.store.publish(1, tiny_policy_dir)
+    for iteration in (2, 1):
+        run.collect(iteration)
+        rows = ShardWriter(tmp_path / "run" / "rollouts" / f"i{iteration:04d}").read(["policy_version"])
+        assert set(rows["policy_version"].to_pylist()) == {iteration - 1}
+
+
+def test_failed_chunks_are_retried_until_a_policy_was_trained_without_them(
+    start: Callable[..., Run], tmp_path: Path, tiny_policy_dir: Path
+) -> None:
+    run_dir = tmp_path / "run"
+    run = start()
+    run.collect(1)
+    rollouts, failed = ShardWriter(run_dir / "rollouts" / "i0001"), FailedChunks(run_dir / "rollouts" / "i0001")
+
+    def fail() -> None:
+        lose_shard(run_dir, 2)
+        prompts = tuple(run.inputs.heldout[:2])
+        failed.add(Chunk(2, 1, prompts, ((0, 1), (0, 1))), WorkerError("it killed its workers"))
+
+    fail()
+    assert start().collect(1)["pairs"]["dropped"] == 0
+    assert rollouts.parts() == {0, 1, 2} and not failed.parts()
+    fail()
+    PolicyStore(run_dir / "policies").publish(1, tiny_policy_dir)
+    pairs = start().collect(1)["pairs"]
+    assert (pairs["made"], pairs["dropped"]) == (4, 2)
+    assert rollouts.parts() == {0, 1} and failed.parts() == {2}
+
+
+def test_steps_that_an_earlier_start_logged_are_not_logged_again(
+    start: Callable[..., Run], learner: FakeLearner, tmp_path: Path
+) -> None:
+    start()
+    log_steps(tmp_path / "run", 1, 2)
+    run, tracker = start(), StepsTracker()
+    run.trackers = Trackers(tracker)
+    run.learn(1)
+    assert steps_in(tmp_path / "run") == [1, 2, 3, 4]
+    assert tracker.steps == 2
+
+
+def test_steps_of_a_learner_that_lacked_chunks_are_logged_again(
+    start: Callable[..., Run], learner: FakeLearner, tmp_path: Path
+) -> None:
+    start()
+    log_steps(tmp_path / "run", 1, 2)
+    run = start()
+    run.collect(1)
+    run.learn(1)
+    assert steps_in(tmp_path / "run") == [1, 2, 1, 2, 3, 4]
+    assert [event["step"] for event in read_history(tmp_path / "run" / "metrics.jsonl").steps] == [1, 2, 3, 4]
+
+
+def test_a_published_policy_is_not_trained_again_and_leftovers_are_removed(
+    start: Callable[..., Run], learner: FakeLearner, tmp_path: Path
+) -> None:
+    first = start().learn(1)
+    output = tmp_path / "run" / "learner" / "i0001"
+    (output / "checkpoints" / "key").mkdir(parents=True)
+    (output / "weights.safetensors").touch()
+    assert start().learn(1) == first
+    assert len(learner.calls) == 1
+    assert [path.name for path in output.iterdir()] == ["result.json"]
+
+
+@pytest.mark.parametrize(
+    ("data", "trained_on", "collected"), [("online", ["i0001", "i0002"], True), ("offline", ["i0001", "i0001"], False)]
+)
+def test_offline_runs_train_every_iteration_on_the_first_ones_pairs(
+    start: Callable[..., Run], learner: FakeLearner, data: str, trained_on: list[str], collected: bool
+) -> None:
+    run = start("--data", data)
+    run.learn(1)
+    assert bool(run.collect(2)) is collected
+    run.learn(2)
+    assert learner.calls == list(zip(trained_on, ["v0000", "v0001"], strict=True))
+
+
+class RecordingStorage(RunStorage):
+    """Keeps what a push would store: the finished iterations and the policies."""
+
+    pushed: tuple[list[int], list[int]]
+
+    def push(self) -> None:
+        history = read_history(self.local / "metrics.jsonl")
+        versions = PolicyStore(self.local / "policies").versions()
+        self.pushed = [event["iteration"] for event in history.iterations], versions
+
+
+def test_a_finished_iteration_is_pushed_before_old_policies_are_dropped(
+    start: Callable[..., Run], tmp_path: Path, tiny_policy_dir: Path
+) -> None:
+    run = start("--keep-policies", "1")
+    run.evaluate(0, {})
+    for version in (1, 2):
+        run.store.publish(version, tiny_policy_dir)
+    storage = run.storage = RecordingStorage(tmp_path / "run", tmp_path / "run")
+    run.evaluate(2, {})
+    assert storage.pushed == ([0, 2], [0, 1, 2])
+    assert run.store.versions() == [0, 2]
+    resumed = start()
+    assert [resumed.is_finished(iteration) for iteration in range(3)] == [True, False, True]
+
+
+def test_prompts_of_a_failed_heldout_chunk_have_no_score(
+    start: Callable[..., Run], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(actors.pools.stream, "MAX_DEATHS", 1)
+    output = io.StringIO()
+    run = start(heldout=["a", "bb", "ccc", "kill"], display=Display(2, output))
+    run.evaluate(0, {})
+    scores = run.heldout.read(0)["reward"]
+    by_text = dict(zip([prompt.text for prompt in run.inputs.heldout], scores, strict=True))
+    failed = {text for text, score in by_text.items() if np.isnan(score)}
+    assert len(failed) == 2 and "kill" in failed
+    assert all(score == len(text) for text, score in by_text.items() if text not in failed)
+    assert "held-out prompts without scores: rollout worker: chunk" in output.getvalue()
+    [event] = read_history(tmp_path / "run" / "metrics.jsonl").iterations
+    assert event["heldout"]["reward"]["mean"] == np.nanmean(scores)
+
+
+def test_an_evaluation_without_any_score_raises_the_chunks_error(
+    start: Callable[..., Run], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(actors.pools.stream, "MAX_DEATHS", 1)
+    with pytest.raises(WorkerError, match="was given up after 1 workers"):
+        start(heldout=["kill", "kill too"]).evaluate(0, {})
+    assert not read_history(tmp_path / "run" / "metrics.jsonl").iterations
