@@ -34,43 +34,42 @@ def main(argv: Sequence[str] | None = None) -> int:
     config = load_config(argv)
     # torch and Ray take seconds to import, which --help and a mistyped option need not wait for.
     from jobs.stages.preflight import run_preflight
-    from jobs.stages.run_storage import opened
+    from jobs.stages.run_storage import open_run
 
     inputs = run_preflight(config)
-    with opened(config.run_dir) as place:
-        run(config, inputs, place)
+    with open_run(config.run_dir) as storage:
+        run(config, inputs, storage)
     return 0
 
 
-def run(config: RunConfig, inputs: Inputs, place: RunStorage) -> None:
-    """The run itself, in its place, which is this process's alone."""
+def run(config: RunConfig, inputs: Inputs, storage: RunStorage) -> None:
+    """The run itself, whose files this process alone writes."""
     from actors.cluster.session import ray_session
-    from actors.storage.policy_store import PolicyStore
     from jobs.capacity.placement import place_run
     from jobs.reporting.html.crpo_report import write_report
     from jobs.stages.iteration import Run
     from jobs.stages.pools import open_pools
     from jobs.stages.run_dir import open_run_dir
 
-    directory = place.local
+    directory = storage.local
     open_run_dir(config, directory)
-    PolicyStore(directory / "policies").publish(0, inputs.policy_dir)
-    place.push()
+    storage.push()
+    storage.policies.publish(0, inputs.policy_dir)
     steps_before = len(read_history(directory / "metrics.jsonl").steps)
     with (
-        resumable(f"go on with: python jobs/crpo.py --run-dir {shlex.quote(str(place.root))} --resume"),
+        resumable(f"go on with: python jobs/crpo.py --run-dir {shlex.quote(str(storage.root))} --resume"),
         Display(config.iterations) as display,
         _open_trackers(config, directory, steps_before) as trackers,
     ):
-        display.note(f"{inputs.plan}\n\nrun directory {place.root}")
+        display.note(f"{inputs.plan}\n\nrun directory {storage.root}")
         with ray_session(config.rollouts, config.rewards, config.learner):
             display.note(place_run(config))
-            with open_pools(config, place.policy(0)) as pools:
-                failure_counts = align(Run(config, place, inputs, pools, display, trackers))
+            with open_pools(config, storage.policies.path(0)) as pools:
+                failure_counts = align(Run(config, storage, inputs, pools, display, trackers))
         write_report(directory)
-        summarise(place, failure_counts, display)
+        summarise(storage, failure_counts, display)
     # After the block: TensorBoard's files are closed.
-    place.push()
+    storage.push()
 
 
 def _open_trackers(config: RunConfig, directory: Path, steps_before: int) -> Trackers:
@@ -99,14 +98,14 @@ def align(run: Run) -> dict[str, int]:
     return run.log_end(time.monotonic() - started)
 
 
-def summarise(place: RunStorage, failure_counts: Mapping[str, int], display: Display) -> None:
+def summarise(storage: RunStorage, failure_counts: Mapping[str, int], display: Display) -> None:
     """The table of base against aligned, where to look and listen, and the failures it recovered from."""
-    iterations = read_history(place.local / "metrics.jsonl").iterations
+    iterations = read_history(storage.local / "metrics.jsonl").iterations
     aligned = iterations[-1]["heldout"] if len(iterations) > 1 else None
     paths = {
-        "report": place.root / "report.html",
-        "audio": place.root / "samples",
-        "policy": place.policy(iterations[-1]["policy_version"]),
+        "report": storage.root / "report.html",
+        "audio": storage.root / "samples",
+        "policy": storage.policies.path(iterations[-1]["policy_version"]),
     }
     display.summary(iterations[0]["heldout"], aligned, paths)
     if any(failure_counts.values()):

@@ -22,9 +22,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     run_dir = load_options(ReportOptions, REPORT, argv).run_dir
     # Arrow and the charts take a second to import; --help and a mistyped option should not wait for them.
     from jobs.reporting.html.crpo_report import write_report
-    from jobs.stages.run_storage import small_files
+    from jobs.stages.run_storage import local_small_files
 
-    with small_files(run_dir) as directory:
+    with local_small_files(run_dir) as directory:
         path = write_report(directory)
         size = path.stat().st_size
         if not isinstance(run_dir, Path):

@@ -9,18 +9,17 @@ import time
 from collections import OrderedDict
 from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
 
+from actors.storage.layout import POLICIES
 from actors.storage.metrics import read_history
-from actors.storage.object_store import ObjectStorePath
-from actors.storage.paths import local_file
-from actors.storage.policy_store import PolicyStore
-from actors.storage.stored_policy import local_policy, stored_versions
+from actors.storage.object_store import Location
+from actors.storage.paths import local_file, size_of
+from actors.storage.policy_store import PolicyStore, local_policy, version_name
 from tangoflux.errors import CheckpointError, ResourceError, TangoFluxError
 from tangoflux.model.autoencoder import Autoencoder
 from tangoflux.model.policy import Policy
@@ -51,55 +50,46 @@ class Resident:
 class Versions:
     """The versions that a source offers: those of a run, or the single one of a model."""
 
-    def __init__(self, source: Path | ObjectStorePath, is_run: bool) -> None:
+    def __init__(self, source: Location, is_run: bool) -> None:
         self.source, self.is_run = source, is_run
+        self._store = PolicyStore[Any](source / POLICIES)
         self._figures: tuple[int | None, dict[str, dict[str, Any]]] = (None, {})
 
     def names(self) -> list[str]:
-        """All of them in order, by now.
+        """All versions so far, in order.
 
         Raises:
             ResourceError: the store does not answer.
         """
-        if not self.is_run:
-            return [BASE]
-        if isinstance(self.source, ObjectStorePath):
-            return stored_versions(self.source / "policies")
-        return [f"v{version:04d}" for version in PolicyStore(self.source / "policies").versions()]
+        return [version_name(version) for version in self._store.versions()] if self.is_run else [BASE]
 
     def directory(self, name: str) -> Path:
         """A version's files on this machine.
 
         Raises:
-            CheckpointError: there is no such version any more.
+            CheckpointError: there is no such version, or no longer.
             ResourceError: the store does not answer.
         """
-        return local_policy(self.source / "policies" / name if self.is_run else self.source)
+        return self._store.local(_number(name)) if self.is_run else local_policy(self.source)
 
     def figures(self) -> dict[str, dict[str, Any]]:
-        """What the run has measured of each version, see ``actors/storage/metrics.py``; of those that it has.
+        """The run's held-out figures by version, of those that are measured; see ``actors/storage/metrics.py``.
 
         Raises:
             OSError, ResourceError: the log cannot be read.
         """
         log = self.source / "metrics.jsonl"
-        size = _size(log) if self.is_run else None
+        size = size_of(log) if self.is_run else None
         if size != self._figures[0]:
             self._figures = size, {} if size is None else _read_figures(log)
         return self._figures[1]
 
 
-def _size(file: Path | ObjectStorePath) -> int | None:
-    if isinstance(file, ObjectStorePath):
-        return file.size()
-    return file.stat().st_size if file.exists() else None
-
-
-def _read_figures(log: Path | ObjectStorePath) -> dict[str, dict[str, Any]]:
-    with nullcontext(log) if isinstance(log, Path) else local_file(log) as file:
+def _read_figures(log: Location) -> dict[str, dict[str, Any]]:
+    with local_file(log) as file:
         events = read_history(file).iterations
     return {
-        f"v{event['policy_version']:04d}": {"heldout": event["heldout"], "measured_at": event["time"]}
+        version_name(event["policy_version"]): {"heldout": event["heldout"], "measured_at": event["time"]}
         for event in events
     }
 

@@ -19,7 +19,7 @@ from actors.learner.pretraining import FlowMatching
 from actors.learner.settings import LearnerJob, PretrainingSettings
 from actors.learner.task import TrainingTask
 from actors.storage.atomic import atomic_write
-from actors.storage.stored_policy import local_policy
+from actors.storage.policy_store import local_policy
 from tangoflux.model.autoencoder import Autoencoder
 from tangoflux.model.policy import Policy
 from tangoflux.pipeline import TangoFlux

@@ -37,8 +37,8 @@ from actors.learner.schedule import num_steps, steps_per_epoch
 from actors.learner.settings import LearnerJob, PretrainingSettings
 from actors.learner.task import TrainingTask
 from actors.storage.atomic import atomic_write
+from actors.storage.policy_store import local_policy
 from actors.storage.shards import shards_at
-from actors.storage.stored_policy import local_policy
 from tangoflux.errors import ConfigError
 from tangoflux.model.layout import fresh_policy, load_lora_policy, load_policy
 from tangoflux.model.policy import Policy

@@ -10,13 +10,14 @@ from contextlib import contextmanager, suppress
 from datetime import timedelta
 from functools import lru_cache
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any
 from urllib.parse import parse_qsl, quote, unquote, urlsplit
 
 import obstore
 import pyarrow as pa
 from obstore.exceptions import AlreadyExistsError, BaseError, GenericError
 from obstore.store import from_url
+from typing_extensions import TypeVar
 
 from tangoflux.errors import ConfigError, DataError, ResourceError
 
@@ -228,6 +229,9 @@ class ObjectStorePath:
 
 Location = Path | ObjectStorePath
 """A file or directory on a disk or in an object store."""
+
+Directory = TypeVar("Directory", Path, ObjectStorePath, default=Path)
+"""One of the two, for classes whose methods return paths of the same kind as they were given."""
 
 
 def parse_path(text: str) -> Location:

@@ -1,208 +1,242 @@
-"""Versions of the policy, each a directory that anyone can load: the published layout, or an adapter beside it."""
+"""Versions of the policy, on a disk or in an object store; each is a directory that can be loaded.
+
+A version is complete or absent. On a disk its directory gets its name when all its files are written. In an object
+store ``v0003.json`` is put after all objects of ``v0003/``: it commits the version, with an id and the files' sizes.
+Each machine keeps a local copy of the stored versions that it loads.
+"""
 
 from __future__ import annotations
 
+import hashlib
 import json
-import os
 import re
 import shutil
-from collections.abc import Mapping
+import tempfile
+import time
+import uuid
+from collections.abc import Generator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
+from typing import Any, Generic
 
-from safetensors import safe_open
-from safetensors.torch import save_file
 from torch import Tensor
 
-from actors.storage.atomic import atomic_directory, atomic_write, explain_disk_errors
+from actors.storage.atomic import atomic_directory, explain_disk_errors
+from actors.storage.object_store import Directory, Location, ObjectStorePath
+from actors.storage.paths import cache_dir, remove_below, sizes, write
+from actors.storage.policy_files import read_state, write_version
 from tangoflux.errors import CheckpointError
-from tangoflux.model.adapter_files import base_directory, with_adapter, write_adapter
-from tangoflux.model.checkpoint import read_json, read_shapes, read_weights
-from tangoflux.model.layout import TIED_KEY
-from tangoflux.model.lora import LoraSettings, check_trained, merge
-
-WEIGHTS = "tangoflux.safetensors"
-CONFIGS = ("config.json", "vae_config.json")
-FROZEN = (*CONFIGS, "vae.safetensors", "text_encoder")
-"""What alignment does not change: files and directories of the published layout."""
+from tangoflux.model.adapter_files import BASE
+from tangoflux.model.checkpoint import read_json
+from tangoflux.model.lora import LoraSettings
 
 POINTER = "latest.json"
 
+UNUSED_S = 3600.0
+"""A local copy that was not requested for this long may be removed."""
 
-class PolicyStore:
-    """``v0000``, ``v0001``, ... and a pointer to the latest; a version is there whole or not at all.
 
-    One process publishes; any number reads, also while a version is published.
+def version_name(version: int) -> str:
+    """The name of a version's directory."""
+    return f"v{version:04d}"
+
+
+def version_number(name: str) -> int | None:
+    """The version whose directory has this name; None if it is not a version's name."""
+    match = re.fullmatch(r"v(\d{4,})", name)
+    return int(match[1]) if match else None
+
+
+class PolicyStore(Generic[Directory]):
+    """``v0000``, ``v0001``, ... and a pointer to the latest.
+
+    One process publishes; any number of processes read, also while a version is being published.
     """
 
-    def __init__(self, directory: Path) -> None:
-        self.directory = directory
+    def __init__(self, location: Directory) -> None:
+        self.location = location
 
     def publish(
         self,
         version: int,
-        source: Path,
+        source: Location,
         weights: Mapping[str, Tensor] | None = None,
         lora: LoraSettings | None = None,
-    ) -> Path:
-        """Makes ``version`` from another one, and moves the pointer to it unless it points to a later one.
+    ) -> Directory:
+        """Makes ``version`` from another one unless it exists, and moves the pointer to the latest version.
 
-        What does not change is hard-linked where ``source`` is a version of this store, else copied. A version that
-        is there already is left as it is. A version trained with LoRA is a directory of small files where its base is a
-        version of this store, see ``tangoflux.model.adapter_files``; else its adapter is merged into whole weights.
+        Files that do not change are hard-linked where ``source`` is a version of this store, else copied. A version
+        trained with LoRA is a directory of small files where its base is a version of this store, see
+        ``tangoflux.model.adapter_files``; else its adapter is merged into a complete file of weights.
 
         Args:
             version: its number, >= 0.
             source: a directory in the published layout or of an adapter.
-            weights: what replaces tensors of the policy, by the published names (``policy.state_dict()`` or a part of
-                it); the others stay as in ``source``. With ``lora`` all that it trained, by the names of a policy with
-                an adapter.
+            weights: new values for tensors of the policy, by the published names (``policy.state_dict()`` or a part of
+                it); the others stay as in ``source``. With ``lora`` everything that it trained, by the names of a
+                policy with an adapter.
             lora: the settings of that adapter.
 
         Returns:
             the version's directory.
 
         Raises:
-            CheckpointError: ``source`` is no model directory, or ``weights`` do not fit it.
+            CheckpointError: ``source`` is not a model directory, or ``weights`` do not fit it.
             ResourceError: the disk is full or the store cannot be written.
         """
-        target = self._directory_of(version)
-        if not target.is_dir():
-            base = base_directory(source)
-            _check_layout(base)
-            if weights and lora and self._holds(base):
-                self._publish_adapter(target, base, weights, lora)
+        target = self.location / version_name(version)
+        if version not in self.versions():
+            local_source = local_policy(source)
+            if isinstance(target, Path):
+                with atomic_directory(target) as directory:
+                    write_version(directory, target.parent, local_source, weights, lora)
             else:
-                self._publish_whole(target, base, _new_weights(source, weights, lora))
-        if version >= self._pointed():
-            with atomic_write(self.directory / POINTER) as temporary:
-                temporary.write_text(json.dumps({"version": version, "directory": target.name}) + "\n")
+                with self._new_copy(version) as directory:
+                    siblings = self._copies() if version > 0 else None
+                    write_version(directory, siblings, local_source, weights, lora)
+                    self._upload(directory, target)
+        latest = max(self.versions())
+        pointer = json.dumps({"version": latest, "directory": version_name(latest)}) + "\n"
+        write(self.location / POINTER, pointer.encode())
         return target
 
     def drop(self, version: int) -> None:
-        """Removes a version, whole; neither version 0, which others may share files with, nor the one pointed to.
+        """Removes a version, but neither version 0, with which others may share files, nor the latest.
 
         Raises:
             ResourceError: the store cannot be written.
         """
-        directory = self._directory_of(version)
-        if version in (0, self._pointed()) or not directory.is_dir():
+        versions = self.versions()
+        if version not in versions or version in (0, versions[-1]):
             return
-        leaving = directory.with_name(f".{directory.name}.dropped")
+        directory = self.location / version_name(version)
+        if isinstance(directory, ObjectStorePath):
+            self._commit(version).delete()
+            remove_below(directory)
+            remove_below(self._copies() / directory.name)
+            return
+        dropped = directory.with_name(f".{directory.name}.dropped")
         with explain_disk_errors(directory):
-            directory.rename(leaving)
-            shutil.rmtree(leaving)
+            directory.rename(dropped)
+            shutil.rmtree(dropped)
 
     def versions(self) -> list[int]:
-        """All versions, ascending."""
-        if not self.directory.is_dir():
-            return []
-        names = (re.fullmatch(r"v(\d{4,})", path.name) for path in self.directory.iterdir())
-        return sorted(int(match[1]) for match in names if match)
-
-    def latest(self) -> int:
-        """The version that the pointer names.
+        """All versions in ascending order.
 
         Raises:
-            CheckpointError: nothing was published yet.
+            ResourceError: the store does not answer.
         """
-        version = self._pointed()
-        if version < 0:
-            raise CheckpointError(f"{self.directory} holds no policy: {POINTER} is missing")
-        return version
+        if isinstance(self.location, ObjectStorePath):
+            names = [name.removesuffix(".json") for name in self.location.sizes() if name.endswith(".json")]
+        else:
+            names = [path.name for path in self.location.iterdir()] if self.location.is_dir() else []
+        return sorted(version for version in map(version_number, names) if version is not None)
 
-    def path(self, version: int) -> Path:
+    def path(self, version: int) -> Directory:
         """The directory of a version.
 
         Raises:
             CheckpointError: there is no such version.
+            ResourceError: the store does not answer.
         """
-        path = self._directory_of(version)
-        if not path.is_dir():
-            raise CheckpointError(f"{self.directory} has no policy version {version}, only {self.versions()}")
-        return path
+        if version not in (versions := self.versions()):
+            raise CheckpointError(f"{self.location} has no policy version {version}, only {versions}")
+        return self.location / version_name(version)
 
-    def state(self, version: int) -> dict[str, Tensor]:
-        """The tensors that alignment trains (all but the text encoder's), as ``RolloutWorker.set_policy`` takes them.
+    def local(self, version: int) -> Path:
+        """A directory of this machine with the version: its own on a disk, else a copy that is made once a machine.
 
-        An adapter is merged in, so that a worker needs to know nothing of it.
+        An adapter's base is copied next to it.
 
         Raises:
             CheckpointError: there is no such version.
+            ResourceError: the store does not answer, or the disk is full.
         """
-        directory = self.path(version)
-        with safe_open(base_directory(directory) / WEIGHTS, framework="pt") as file:
-            base = {key: file.get_tensor(key) for key in file.keys() if is_trained(key)}  # noqa: SIM118
-        return with_adapter(base, directory)
+        if isinstance(self.location, Path):
+            return self.location / self.path(version).name
+        directory = self._copies() / version_name(version)
+        if not directory.is_dir():
+            self._download(version)
+        if (directory / BASE).exists():
+            base = version_number(Path(str(read_json(directory / BASE)["base"])).name)
+            self.local(base or 0)
+        directory.touch()
+        _prune(directory.parent)
+        return directory
 
-    def _directory_of(self, version: int) -> Path:
-        return self.directory / f"v{version:04d}"
+    def state(self, version: int) -> dict[str, Tensor]:
+        """The tensors that alignment trains (all but the text encoder's), for ``RolloutWorker.set_policy``.
 
-    def _pointed(self) -> int:
-        pointer = self.directory / POINTER
-        return int(read_json(pointer)["version"]) if pointer.exists() else -1
+        An adapter is merged in, so that workers need to know nothing about it.
 
-    def _holds(self, directory: Path) -> bool:
-        return directory.resolve().parent == self.directory.resolve()
+        Raises:
+            CheckpointError, ResourceError: see ``local``.
+        """
+        return read_state(self.local(version))
 
-    def _publish_adapter(self, target: Path, base: Path, trained: Mapping[str, Tensor], settings: LoraSettings) -> None:
-        check_trained(read_shapes(base / WEIGHTS), trained, settings, "what was trained")
-        with atomic_directory(target) as temporary:
-            for name in CONFIGS:
-                _take(base / name, temporary / name, link=True)
-            write_adapter(temporary, f"../{base.resolve().name}", settings, trained)
+    def _commit(self, version: int) -> Any:
+        return self.location / f"{version_name(version)}.json"
 
-    def _publish_whole(self, target: Path, base: Path, weights: Mapping[str, Tensor] | None) -> None:
-        with atomic_directory(target) as temporary:
-            for name in FROZEN if weights else (*FROZEN, WEIGHTS):
-                _take(base / name, temporary / name, self._holds(base))
-            if weights:
-                save_file(dict(weights), temporary / WEIGHTS)
+    def _copies(self) -> Path:
+        """This machine's copies. They depend on the base's id too: another run may have had the same location."""
+        key = hashlib.sha256(str(self.location).encode() + self._commit(0).get()).hexdigest()[:16]
+        return cache_dir() / "policies" / key
 
+    def _upload(self, directory: Path, target: ObjectStorePath) -> None:
+        files = sizes(directory)
+        for file in files:
+            (target / file).put(directory / file)
+        (target.parent / f"{target.name}.json").put(json.dumps({"id": uuid.uuid4().hex, "files": files}).encode())
 
-def is_trained(key: str) -> bool:
-    """Whether alignment changes the policy's tensor of this name: all but the text encoder's."""
-    return not key.startswith("text_encoder.")
+    def _download(self, version: int) -> None:
+        stored: Any = self.path(version)
+        with self._new_copy(version) as directory:
+            for file in json.loads(self._commit(version).get())["files"]:
+                (stored / file).fetch(directory / file)
 
+    @contextmanager
+    def _new_copy(self, version: int) -> Generator[Path]:
+        """Yields an empty directory, which is this machine's copy of the version when the block has succeeded.
 
-def _check_layout(source: Path) -> None:
-    for name in ("config.json", "vae.safetensors", WEIGHTS):
-        if not (source / name).is_file():
-            raise CheckpointError(f"{source / name} is missing: is {source} a model directory?")
-
-
-def _new_weights(
-    source: Path, weights: Mapping[str, Tensor] | None, lora: LoraSettings | None
-) -> dict[str, Tensor] | None:
-    """The whole policy of ``source`` with ``weights``; None where it is that of the source's own file."""
-    base = base_directory(source)
-    if not weights and base == source:
-        return None
-    stored = read_weights(base / WEIGHTS)
-    if weights and lora:
-        return merge(stored, weights, lora, "what was trained")
-    return _replace(with_adapter(stored, source), weights or {}, base / WEIGHTS)
-
-
-def _replace(stored: dict[str, Tensor], weights: Mapping[str, Tensor], source: Path) -> dict[str, Tensor]:
-    weights = {key: value for key, value in weights.items() if key != TIED_KEY}
-    unknown = sorted(set(weights) - set(stored))
-    if unknown:
-        raise CheckpointError(f"{source} has no tensors {', '.join(unknown[:5])}: these weights are of another model")
-    for key, value in weights.items():
-        if value.shape != stored[key].shape:
-            raise CheckpointError(f"{key} is {tuple(value.shape)}, expected {tuple(stored[key].shape)} as in {source}")
-    return {**stored, **{key: value.detach().cpu().contiguous() for key, value in weights.items()}}
+        Several processes of a machine may make the same copy at the same time.
+        """
+        root = cache_dir() / "policies"
+        root.mkdir(parents=True, exist_ok=True)
+        temporary = Path(tempfile.mkdtemp(prefix=f".{version_name(version)}-", dir=root))
+        try:
+            yield temporary
+            directory = self._copies() / version_name(version)
+            directory.parent.mkdir(exist_ok=True)
+            if not directory.is_dir():
+                _move(temporary, directory)
+        finally:
+            shutil.rmtree(temporary, ignore_errors=True)
 
 
-def _take(source: Path, target: Path, link: bool) -> None:
-    if source.is_dir():
-        shutil.copytree(source, target, copy_function=_link if link else shutil.copyfile)
-    elif source.exists():
-        (_link if link else shutil.copyfile)(source, target)
+def local_policy(policy: Location) -> Path:
+    """A directory of this machine with the policy: ``policy`` itself, or a copy of the stored version.
+
+    Raises:
+        CheckpointError, ResourceError: see ``PolicyStore.local``.
+    """
+    if isinstance(policy, Path):
+        return policy
+    version = version_number(policy.name)
+    if version is None:
+        raise CheckpointError(f"{policy} is not a version of a policy, such as {policy.parent / version_name(0)}")
+    return PolicyStore(policy.parent).local(version)
 
 
-def _link(source: str | Path, target: str | Path) -> None:
+def _prune(copies: Path) -> None:
+    """Removes copies that were not requested in a while, except the last two: other processes may read the rest."""
+    for old in sorted(copies.glob("v*"))[:-2]:
+        if time.time() - old.stat().st_mtime > UNUSED_S:
+            shutil.rmtree(old, ignore_errors=True)
+
+
+def _move(temporary: Path, directory: Path) -> None:
     try:
-        os.link(source, target)
-    except OSError:  # a file system without hard links
-        shutil.copyfile(source, target)
+        temporary.rename(directory)
+    except OSError:  # another process has made the copy in the meantime
+        if not directory.is_dir():
+            raise

@@ -11,6 +11,7 @@ from typing import Any
 
 from actors.storage.atomic import atomic_write
 from actors.storage.json_lines import JsonLines, read_json_lines
+from actors.storage.layout import iteration_name
 
 __all__ = ["Sample", "SampleFolder", "read_samples"]
 
@@ -50,7 +51,7 @@ class SampleFolder:
         Raises:
             ResourceError: the disk is full or the directory cannot be written.
         """
-        file = f"i{iteration:04d}/{_file_stem(prompt_id)}.flac"
+        file = f"{iteration_name(iteration)}/{_file_stem(prompt_id)}.flac"
         with atomic_write(self.directory / file) as temporary:
             temporary.write_bytes(flac)
         self._index.append(asdict(Sample(iteration, prompt_id, prompt, duration_s, file, **figures)))

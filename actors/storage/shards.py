@@ -9,18 +9,15 @@ from typing import Any, Generic
 
 import pyarrow as pa
 import pyarrow.parquet as pq
-from typing_extensions import TypeVar
 
 from actors.storage.manifest import Shard, manifest_of
-from actors.storage.object_store import Location, ObjectStorePath
+from actors.storage.object_store import Directory, Location, ObjectStorePath
 from actors.storage.paths import remove, size_of, sizes, write
 from tangoflux.data.records import is_latents
 from tangoflux.errors import DataError
 
 FULL, SLIM = "part-{:05d}.parquet", "part-{:05d}-slim.parquet"
 """A shard's file as first written, and without the columns that were dropped later."""
-
-Directory = TypeVar("Directory", Path, ObjectStorePath, default=Path)
 
 
 class ShardWriter(Generic[Directory]):

@@ -17,8 +17,8 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from actors.storage.object_store import ObjectStorePath
-from actors.storage.policy_store import is_trained
-from actors.storage.stored_policy import local_policy
+from actors.storage.policy_files import is_trained
+from actors.storage.policy_store import local_policy
 from actors.workers.chunk import Chunk
 from actors.workers.messages import RolloutBatch
 from actors.workers.rows import unscored_rows

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from actors.storage.layout import PREFERENCES, iteration_name
 from actors.storage.metrics import read_history
 from actors.storage.shards import ShardWriter
 from jobs.reporting.tables import format_table
@@ -70,4 +71,4 @@ def differences(calm: Path, disturbed: Path) -> list[str]:
 
 
 def _has_pairs(run_dir: Path, iteration: int) -> bool:
-    return any(run_dir.glob(f"preferences/i{iteration:04d}/part-*.parquet"))
+    return any(run_dir.glob(f"{PREFERENCES}/{iteration_name(iteration)}/part-*.parquet"))

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from actors.storage.policy_store import WEIGHTS
+from actors.storage.policy_files import WEIGHTS
 from tangoflux.model.adapter_files import base_directory
 from tangoflux.model.autoencoder import AutoencoderConfig
 from tangoflux.model.checkpoint import read_json, read_shapes

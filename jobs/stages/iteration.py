@@ -15,10 +15,10 @@ from actors.learner.checkpoint import load_tensors
 from actors.learner.launch import train
 from actors.learner.settings import LearnerResult
 from actors.storage.atomic import atomic_write
+from actors.storage.layout import ROLLOUTS, iteration_name
 from actors.storage.metrics import MetricsLog, read_history
 from actors.storage.object_store import Location
-from actors.storage.paths import absolute, remove, remove_below
-from actors.storage.policy_store import PolicyStore
+from actors.storage.paths import remove, remove_below
 from actors.storage.samples import SampleFolder
 from actors.storage.shards import shards_at
 from actors.workers.chunk import Chunk, heldout_chunks, rollout_chunks
@@ -55,7 +55,7 @@ class Run:
         self.config, self.inputs, self.pools, self.display, self.trackers = config, inputs, pools, display, trackers
         self.storage, self.directory = storage, storage.local
         self.metrics = MetricsLog(self.directory / "metrics.jsonl")
-        self.store = PolicyStore(self.directory / "policies")
+        self.store = storage.policies
         self.heldout = HeldoutScores(storage.root / "heldout", inputs.heldout)
         self.samples = SampleFolder(self.directory / "samples")
         history = read_history(self.metrics.path)
@@ -86,8 +86,8 @@ class Run:
         """Rollouts, rewards and preference pairs of an iteration; returns what the iteration's event says of them."""
         if self.config.data == "offline" and iteration > 1:
             return {}
-        rollouts, preferences = (self._shards("rollouts", iteration), self._shards("preferences", iteration))
-        destination = Destination(rollouts, preferences, self.config.rewards.min_margin)
+        min_margin = self.config.rewards.min_margin
+        destination = Destination(self.storage.rollouts(iteration), self.storage.preferences(iteration), min_margin)
         written = self._pair_existing(iteration, destination)
         rate = self._roll_out(iteration, destination, written)
         counts = sum((written[part].counts for part in sorted(written)), self._failed_chunks(iteration).counts())
@@ -136,8 +136,8 @@ class Run:
 
     def learn(self, iteration: int) -> dict[str, Any]:
         """Trains on the iteration's pairs and publishes the new policy; returns the learner's figures."""
-        output = self.storage.root / "learner" / _folder(iteration)
-        figures = self.directory / "learner" / _folder(iteration) / "result.json"
+        output = self.storage.root / "learner" / iteration_name(iteration)
+        figures = self.directory / "learner" / iteration_name(iteration) / "result.json"
         if iteration not in self.store.versions():
             with self.display.stage(iteration, "learner", self.config.max_steps, "steps") as stage:
                 make_room_for_learner(self.config, self.pools)
@@ -147,8 +147,8 @@ class Run:
                 _write_json(figures, _figures_of(result))
                 lora = alignment_settings(self.config.objective, self.config.learner).lora
                 weights = load_tensors(result.weights)
+                self.storage.push()  # first, as a resume that finds the policy must also find its figures
                 self.store.publish(iteration, self.store.path(iteration - 1), weights, lora)
-                self.storage.push()
         # Also what a driver left that died before this.
         remove(output / "weights.safetensors")
         remove_below(output / "checkpoints")
@@ -156,8 +156,8 @@ class Run:
 
     def _train(self, iteration: int, output: Location, on_step: Callable[[Mapping[str, Any]], None]) -> LearnerResult:
         return train(
-            self._shards("preferences", 1 if self.config.data == "offline" else iteration),
-            self.storage.policy(iteration - 1),
+            self.storage.preferences(1 if self.config.data == "offline" else iteration),
+            self.store.path(iteration - 1),
             output,
             alignment_settings(self.config.objective, self.config.learner),
             iteration,
@@ -225,16 +225,8 @@ class Run:
         self.pools.rollouts.broadcast("set_policy", version, ray.put(self.store.state(version)))
         self.pools.telemetry.show("policy_version", version)
 
-    def _shards(self, name: str, iteration: int) -> Location:
-        """The directory of an iteration's shards, as workers on any node see it."""
-        return absolute(self.storage.root) / name / _folder(iteration)
-
     def _failed_chunks(self, iteration: int) -> FailedChunks:
-        return FailedChunks(self.directory / "rollouts" / _folder(iteration))
-
-
-def _folder(iteration: int) -> str:
-    return f"i{iteration:04d}"
+        return FailedChunks(self.directory / ROLLOUTS / iteration_name(iteration))
 
 
 def _figures_of(result: LearnerResult) -> dict[str, Any]:

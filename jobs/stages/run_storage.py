@@ -1,7 +1,7 @@
-"""Where a run lives: a directory, or a prefix in an object store and a working copy of its small files beside it.
+"""A run's files: in a directory, or in an object store with a local working copy of the small files.
 
-Shards and the learner's checkpoints go to the store at once, from where they arise. What the driver alone writes
-(metrics, TensorBoard, samples, the report, policies) arises in the working copy and is put at the end of each stage.
+Shards, policies and the learner's checkpoints are written to the object store directly. The other files of the driver
+(metrics, TensorBoard, samples, the report) are written to the working copy and uploaded at the end of each stage.
 """
 
 from __future__ import annotations
@@ -12,86 +12,82 @@ import tempfile
 from collections.abc import Generator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 from actors.cluster.live_run import POOLS
+from actors.storage.layout import POLICIES, PREFERENCES, ROLLOUTS, iteration_name
 from actors.storage.object_store import Location, ObjectStorePath
-from actors.storage.paths import cache_dir
+from actors.storage.paths import absolute, cache_dir
+from actors.storage.policy_store import PolicyStore
 from actors.storage.run_lock import LOCK, RunLock
-from actors.storage.stored_policy import drop_version, fetch_version, put_version, stored_versions
-from jobs.stages.failed_chunks import FILE as SET_ASIDE
+from jobs.stages.failed_chunks import FILE as FAILED_CHUNKS
 
-POLICIES = "policies"
-
-NOT_COPIED = (f"{LOCK}/", POOLS, f"{POLICIES}/", "rollouts/", "preferences/", "heldout/")
-"""What others write, or what has its own way; of the learner only the results are."""
+NOT_COPIED = (f"{LOCK}/", POOLS, f"{POLICIES}/", f"{ROLLOUTS}/", f"{PREFERENCES}/", "heldout/")
+"""Written to the store directly, or by other processes. Of the learner's files, only the results are copied."""
 
 
 class RunStorage:
-    """One run's. ``root`` is what all machines see; ``local`` is this machine's, and the same where that is a disk."""
+    """The files of one run.
+
+    Attributes:
+        root: what all machines see.
+        local: a directory of the driver's machine: the root itself, or the working copy.
+        policies: the versions of the policy.
+    """
 
     def __init__(self, root: Location, local: Path) -> None:
         self.root, self.local = root, local
-        self._put: dict[str, tuple[int, int]] = {}
+        self.policies = PolicyStore[Any](root / POLICIES)
+        self._uploaded: dict[str, tuple[int, int]] = {}
 
-    def policy(self, version: int) -> Location:
-        """A version of the policy, as workers on any machine load it."""
-        return self.root / POLICIES / f"v{version:04d}"
+    def rollouts(self, iteration: int) -> Location:
+        """The directory of an iteration's rollout shards, as workers on any machine see it."""
+        return absolute(self.root) / ROLLOUTS / iteration_name(iteration)
+
+    def preferences(self, iteration: int) -> Location:
+        """The directory of the shards of an iteration's preference pairs, as workers on any machine see it."""
+        return absolute(self.root) / PREFERENCES / iteration_name(iteration)
 
     def pull(self) -> None:
-        """Makes the working copy of what is in the store, with the base policy and the latest two.
-
-        An iteration that was broken off after its policy was published may still need the one before it.
+        """Downloads the small files to the working copy.
 
         Raises:
             ResourceError: the store does not answer, or the disk is full.
         """
-        if isinstance(self.root, Path):
-            return
-        for name in _copy_small_files(self.root, self.local):
-            self._put[name] = _state(self.local / name)
-        versions = stored_versions(self.root / POLICIES)
-        for name in {*versions[:1], *versions[-2:]}:
-            fetch_version(self.root / POLICIES / name, self.local / POLICIES / name)
+        if isinstance(self.root, ObjectStorePath):
+            self.local.mkdir(parents=True, exist_ok=True)
+            for name in _download_small_files(self.root, self.local):
+                self._uploaded[name] = _state(self.local / name)
 
     def push(self) -> None:
-        """Puts what is new, metrics before policies: a resume goes by these, and must then find the others.
+        """Uploads the small files that have changed, and deletes from the store those that are gone.
+
+        To be called before a policy is published: a resume finds the policy, and must find its metrics too.
 
         Raises:
-            ResourceError: the store does not take it.
+            ResourceError: the store refuses them or does not answer.
         """
         if isinstance(self.root, Path):
             return
         files = {path.relative_to(self.local).as_posix(): path for path in self.local.rglob("*") if path.is_file()}
-        files = {name: path for name, path in files.items() if _is_copied(name)}
+        files = {name: path for name, path in files.items() if _is_small(name)}
         for name, path in files.items():
             state = _state(path)
-            if self._put.get(name) != state:
+            if self._uploaded.get(name) != state:
                 (self.root / name).put(path)
-                self._put[name] = state
-        for name in set(self._put) - set(files):
+                self._uploaded[name] = state
+        for name in set(self._uploaded) - set(files):
             (self.root / name).delete()
-            del self._put[name]
-        for directory in sorted((self.local / POLICIES).glob("v*")):
-            put_version(directory, self.root / POLICIES / directory.name)
-
-    def drop_policy(self, version: int) -> None:
-        """Removes a version from the store, if it is there; the working copy's is ``PolicyStore.drop``'s.
-
-        Raises:
-            ResourceError: the store does not answer.
-        """
-        place = self.policy(version)
-        if isinstance(place, ObjectStorePath) and place.name in stored_versions(place.parent):
-            drop_version(place)
+            del self._uploaded[name]
 
 
 @contextmanager
-def opened(run_dir: Location) -> Generator[RunStorage]:
-    """The run's place, for this process alone as long as the block lasts.
+def open_run(run_dir: Location) -> Generator[RunStorage]:
+    """Locks a run for this process and yields its files, until the block ends.
 
     Raises:
-        ConfigError: another driver has it.
-        ResourceError: disk or store do not do their part.
+        ConfigError: another driver holds the lock.
+        ResourceError: the disk or the store cannot be used.
     """
     if isinstance(run_dir, Path):
         with RunLock(run_dir):
@@ -100,18 +96,18 @@ def opened(run_dir: Location) -> Generator[RunStorage]:
     key = hashlib.sha256(str(run_dir).encode()).hexdigest()[:16]
     local = cache_dir() / "runs" / key / run_dir.name
     with RunLock(run_dir):
-        shutil.rmtree(local, ignore_errors=True)  # what a driver that was killed left
-        place = RunStorage(run_dir, local)
+        shutil.rmtree(local, ignore_errors=True)  # left behind by a driver that was killed
+        storage = RunStorage(run_dir, local)
         try:
-            place.pull()
-            yield place
+            storage.pull()
+            yield storage
         finally:
             shutil.rmtree(local, ignore_errors=True)
 
 
 @contextmanager
-def small_files(run_dir: Location) -> Generator[Path]:
-    """What the driver writes but for policies, as a local directory as long as the block lasts. Takes no lock.
+def local_small_files(run_dir: Location) -> Generator[Path]:
+    """Yields a local directory with the driver's files except policies, until the block ends. Takes no lock.
 
     Raises:
         ResourceError: the store does not answer, or the disk is full.
@@ -121,19 +117,19 @@ def small_files(run_dir: Location) -> Generator[Path]:
         return
     with tempfile.TemporaryDirectory(prefix="tangoflux-") as directory:
         local = Path(directory) / run_dir.name
-        _copy_small_files(run_dir, local)
+        _download_small_files(run_dir, local)
         yield local
 
 
-def _copy_small_files(place: ObjectStorePath, directory: Path) -> list[str]:
-    names = [name for name in place.sizes() if _is_copied(name)]
+def _download_small_files(run_dir: ObjectStorePath, directory: Path) -> list[str]:
+    names = [name for name in run_dir.sizes() if _is_small(name)]
     for name in names:
-        (place / name).fetch(directory / name)
+        (run_dir / name).fetch(directory / name)
     return names
 
 
-def _is_copied(name: str) -> bool:
-    if name.endswith(f"/{SET_ASIDE}"):
+def _is_small(name: str) -> bool:
+    if name.endswith(f"/{FAILED_CHUNKS}"):
         return True
     if name.startswith("learner/"):
         return name.endswith("/result.json")

@@ -13,8 +13,8 @@ import pytest
 from safetensors.torch import load_file
 
 from actors.storage.object_store import ObjectStorePath
+from actors.storage.policy_store import PolicyStore
 from actors.storage.shards import shards_at
-from actors.storage.stored_policy import local_policy, stored_versions
 from jobs.crpo import main
 from jobs.reporting.comparison import comparison
 from tangoflux.data.records import canonical_sha256
@@ -48,8 +48,8 @@ def test_a_run_in_an_object_store_is_killed_resumed_and_equal_to_one_on_a_disk(
             shards_at(root / part / "i0001").read(verify=True) for root in (bucket_dir, tmp_path / "local")
         )
         assert canonical_sha256(stored) == canonical_sha256(local)
-    assert stored_versions(bucket_dir / "policies") == ["v0000", "v0001"]
-    stored, local = local_policy(bucket_dir / "policies" / "v0001"), tmp_path / "local" / "policies" / "v0001"
+    assert PolicyStore(bucket_dir / "policies").versions() == [0, 1]
+    stored, local = PolicyStore(bucket_dir / "policies").local(1), tmp_path / "local" / "policies" / "v0001"
     weights = [load_file(directory / "tangoflux.safetensors") for directory in (stored, local)]
     assert all(weights[0][key].equal(value) for key, value in weights[1].items())
     assert (bucket_dir / "report.html").size() and not (bucket_dir / "learner/i0001/checkpoints").sizes()

@@ -9,7 +9,6 @@ from safetensors.torch import load_file
 
 from actors.storage.object_store import ObjectStorePath
 from actors.storage.policy_store import PolicyStore
-from actors.storage.stored_policy import put_version
 from serve.policies import BusyError, Policies, Versions
 from tests.object_store import Fault, Proxy
 
@@ -177,13 +176,13 @@ def test_a_run_in_an_object_store_is_followed(
     run: Path, bucket_dir: ObjectStorePath, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
-    store = PolicyStore(run / "policies")
-    put_version(store.path(0), bucket_dir / "policies" / "v0000")
+    store, stored = PolicyStore(run / "policies"), PolicyStore(bucket_dir / "policies")
+    stored.publish(0, store.path(0))
     policies = Policies(Versions(bucket_dir, is_run=True))
     policies.refresh()
     assert policies.latest and policies.latest.version == "v0000" and policies.versions.figures() == {}
     publish(run, 1, 2.0)
-    put_version(store.path(1), bucket_dir / "policies" / "v0001")
+    stored.publish(1, store.path(1))
     policies.refresh()
     assert policies.latest.version == "v0001"
     before = policies.get("base")
@@ -196,7 +195,7 @@ def test_a_store_that_does_not_answer_is_told_and_the_policy_serves_on(
     run: Path, bucket_dir: ObjectStorePath, proxy: Proxy, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
-    put_version(PolicyStore(run / "policies").path(0), bucket_dir / "policies" / "v0000")
+    PolicyStore(bucket_dir / "policies").publish(0, PolicyStore(run / "policies").path(0))
     policies = Policies(Versions(bucket_dir, is_run=True))
     policies.refresh()
     faults: list[Fault] = ["error"] * 30

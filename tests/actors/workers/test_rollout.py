@@ -13,7 +13,8 @@ from numpy.typing import NDArray
 
 from actors.options.pool_size import PoolSize
 from actors.pools.pool import Pool
-from actors.storage.policy_store import PolicyStore, is_trained
+from actors.storage.policy_files import is_trained
+from actors.storage.policy_store import PolicyStore
 from actors.storage.shards import ShardWriter
 from actors.workers.chunk import Chunk, heldout_chunks, rollout_chunks
 from actors.workers.messages import RolloutBatch, ShardRows

@@ -5,10 +5,9 @@ from pathlib import Path
 import pytest
 
 from actors.storage.object_store import ObjectStorePath
-from actors.storage.policy_store import PolicyStore
 from jobs.options.crpo import load_config
 from jobs.stages.retention import drop_old
-from jobs.stages.run_storage import opened
+from jobs.stages.run_storage import open_run
 from tangoflux.errors import ConfigError
 
 
@@ -18,9 +17,10 @@ def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_a_local_run_lives_in_its_directory_alone(tmp_path: Path) -> None:
-    with opened(tmp_path / "run") as run:
+    with open_run(tmp_path / "run") as run:
         assert run.root == run.local == tmp_path / "run"
-        assert run.policy(3) == tmp_path / "run" / "policies" / "v0003"
+        assert run.policies.location == tmp_path / "run" / "policies"
+        assert run.rollouts(3) == tmp_path / "run" / "rollouts" / "i0003"
         run.push()
     assert not (tmp_path / "cache").exists()
 
@@ -28,25 +28,25 @@ def test_a_local_run_lives_in_its_directory_alone(tmp_path: Path) -> None:
 def test_what_was_pushed_is_there_again_on_the_next_start(
     bucket_dir: ObjectStorePath, tmp_path: Path, tiny_policy_dir: Path
 ) -> None:
-    with opened(bucket_dir) as run:
+    with open_run(bucket_dir) as run:
         assert run.local != tmp_path
         for version in range(4):
-            PolicyStore(run.local / "policies").publish(version, tiny_policy_dir)
+            run.policies.publish(version, tiny_policy_dir)
         (run.local / "metrics.jsonl").write_text("one\n")
         (run.local / "gone").write_text("soon")
         run.push()
         (run.local / "metrics.jsonl").write_text("one\ntwo\n")
         (run.local / "gone").unlink()
         run.push()
-        with pytest.raises(ConfigError, match="is in use: process"), opened(bucket_dir):
+        with pytest.raises(ConfigError, match="is in use: process"), open_run(bucket_dir):
             pass
     assert not run.local.exists()
     (bucket_dir / "rollouts/i0001/part-00000.parquet").put(b"large")
     (bucket_dir / "rollouts/i0001/.failed_chunks.json").put(b"[]")
-    with opened(bucket_dir) as run:
+    with open_run(bucket_dir) as run:
         assert (run.local / "metrics.jsonl").read_text() == "one\ntwo\n"
         assert not (run.local / "gone").exists()
-        assert PolicyStore(run.local / "policies").versions() == [0, 2, 3]
+        assert run.policies.versions() == [0, 1, 2, 3] and not (run.local / "policies").exists()
         assert [path.name for path in (run.local / "rollouts" / "i0001").iterdir()] == [".failed_chunks.json"]
         run.push()
     assert "rollouts/i0001/part-00000.parquet" in bucket_dir.sizes()
@@ -54,11 +54,11 @@ def test_what_was_pushed_is_there_again_on_the_next_start(
 
 
 def test_old_policies_are_dropped_from_the_store_too(bucket_dir: ObjectStorePath, tiny_policy_dir: Path) -> None:
-    with opened(bucket_dir) as run:
+    with open_run(bucket_dir) as run:
         for version in range(4):
-            PolicyStore(run.local / "policies").publish(version, tiny_policy_dir)
+            run.policies.publish(version, tiny_policy_dir)
         run.push()
         drop_old(load_config(["--keep-policies", "1"]), run, [1, 2, 3])
         run.push()
     kept = {name.split("/")[0] for name in (bucket_dir / "policies").sizes()}
-    assert kept == {"v0000", "v0000.json", "v0003", "v0003.json"}
+    assert kept == {"v0000", "v0000.json", "v0003", "v0003.json", "latest.json"}
