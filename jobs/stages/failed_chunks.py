@@ -1,4 +1,4 @@
-"""Chunks of an iteration that ended every worker that tried them: the iteration goes on without their prompts."""
+"""Chunks of an iteration that crashed every worker that tried them: the iteration continues without their prompts."""
 
 from __future__ import annotations
 
@@ -12,21 +12,21 @@ from actors.workers.chunk import Chunk
 from tangoflux.data.preferences import PairCounts
 
 FILE = ".failed_chunks.json"
-"""Beside the shards' manifest; hidden, because readers of a Parquet directory take every visible file for a shard."""
+"""Next to the shards' manifest; hidden, because readers of a Parquet directory take every visible file for a shard."""
 
 
 class FailedChunks:
-    """The record of one iteration. While no policy was trained without them, a resumed run tries its chunks again."""
+    """The record of one iteration. A resumed run retries its chunks unless a policy was trained without them."""
 
     def __init__(self, directory: Path) -> None:
         self.path = directory / FILE
 
     def clear(self) -> None:
-        """Forgets what was set aside."""
+        """Deletes the record."""
         self.path.unlink(missing_ok=True)
 
     def add(self, chunk: Chunk, error: Exception) -> None:
-        """Records a chunk with its prompts and why it was given up.
+        """Records a chunk with its prompts and the error because of which it was given up.
 
         Raises:
             ResourceError: the disk is full or the directory cannot be written.
@@ -37,11 +37,11 @@ class FailedChunks:
             temporary.write_text(json.dumps(rows, ensure_ascii=False, indent=1) + "\n", encoding="utf-8")
 
     def parts(self) -> set[int]:
-        """The numbers of its chunks."""
+        """Numbers of the failed chunks."""
         return {row["part"] for row in self._rows()}
 
     def counts(self) -> PairCounts:
-        """Its groups, as dropped ones."""
+        """The failed chunks' groups, counted as dropped."""
         reasons = Counter[str]()
         for row in self._rows():
             reasons["the chunk ended its workers"] += len(row["prompts"])

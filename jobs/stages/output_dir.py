@@ -1,4 +1,4 @@
-"""The directory that a stage alone writes: whoever runs the same command again goes on with it, one at a time."""
+"""A stage's output directory: one process at a time writes there, and the same command again resumes."""
 
 from __future__ import annotations
 
@@ -18,24 +18,24 @@ FLAG = "--output"
 
 
 def check_output(options: Options, directory: Path, config_file: Path) -> None:
-    """Whether the job may write there: into a new or empty directory, or one that it began with the same options.
+    """Checks that the directory is new or empty, or was started with the same options.
 
     Raises:
-        ConfigError: it may not; says why.
+        ConfigError: it was not; says what differs.
     """
     check_writable(directory, FLAG)
     if config_file.is_file():
         different = differences(load_file(type(options), config_file), options)
         if different:
             raise ConfigError(
-                f"{FLAG} {directory} was begun with other options: {'; '.join(different)}; choose another {FLAG}"
+                f"{FLAG} {directory} was started with other options: {'; '.join(different)}; choose another {FLAG}"
             )
     else:
         check_new(directory)
 
 
 def check_new(directory: Path) -> None:
-    """Whether the directory is absent or empty.
+    """Checks that the directory does not exist or is empty.
 
     Raises:
         ConfigError: it is not.
@@ -46,11 +46,11 @@ def check_new(directory: Path) -> None:
 
 @contextmanager
 def open_output(options: Options, directory: Path, config_file: Path) -> Generator[None]:
-    """Makes the directory with its options in ``config_file``, after ``check_output``; it is this process's then.
+    """Locks the directory and writes the options to ``config_file``, after ``check_output``.
 
     Raises:
-        ConfigError: another process works there; names it.
-        ResourceError: the file system does not let it.
+        ConfigError: another process holds the lock; names it.
+        ResourceError: the directory cannot be written.
     """
     with RunLock(directory):
         with atomic_write(config_file) as temporary:
@@ -59,14 +59,14 @@ def open_output(options: Options, directory: Path, config_file: Path) -> Generat
 
 
 def find_shards(directory: Path, flag: str) -> ShardWriter:
-    """The shards that an option names.
+    """The shards in the directory that an option names.
 
     Raises:
-        DataError: there are none; names those in the directories below, which may be meant.
+        DataError: there are none; suggests a directory below that has some.
     """
     shards = ShardWriter(directory)
     if shards.shards():
         return shards
-    below = sorted(place for place in directory.glob("*") if place.is_dir() and ShardWriter(place).shards())
+    below = sorted(path for path in directory.glob("*") if path.is_dir() and ShardWriter(path).shards())
     hint = f"; did you mean {below[-1]}?" if below else ": is it what a run, jobs/rollout.py or jobs/score.py wrote?"
     raise DataError(f"{flag} {directory} holds no shards{hint}")

@@ -1,4 +1,4 @@
-"""The directory of a run: may this run write there, and its config.yaml."""
+"""A run's directory: the checks before a run writes there, and its config.yaml."""
 
 from __future__ import annotations
 
@@ -14,11 +14,11 @@ from tangoflux.errors import ConfigError
 
 
 def check_run_dir(config: RunConfig) -> None:
-    """Whether the run may write into its directory. Writes nothing.
+    """Checks that the run may write into its directory, without writing anything.
 
     Raises:
         ConfigError: the directory holds a run and ``resume`` is not set, holds something else or another config, or
-            it or its parent is no directory that this process may write to.
+            this process may not write to it or its parent.
     """
     directory = config.run_dir
     if isinstance(directory, Path):
@@ -27,14 +27,14 @@ def check_run_dir(config: RunConfig) -> None:
         _check_same_config(config)
     elif entries := _entries(directory):
         what = "holds a run" if CONFIG_FILE in entries else "is not empty"
-        raise ConfigError(f"{directory} {what}; pass --resume to go on with it or choose another --run-dir")
+        raise ConfigError(f"{directory} {what}; pass --resume to resume it or choose another --run-dir")
 
 
 def open_run_dir(config: RunConfig, directory: Path) -> None:
-    """Makes the run's directory on this machine and its config.yaml, after ``check_run_dir``.
+    """Creates the run's directory on this machine and its config.yaml, after ``check_run_dir``.
 
     Raises:
-        ConfigError: the file system does not let it.
+        ConfigError: the directory cannot be written.
     """
     unfinished = directory / f".{CONFIG_FILE}"
     try:
@@ -46,25 +46,25 @@ def open_run_dir(config: RunConfig, directory: Path) -> None:
 
 
 def check_writable(directory: Path, flag: str) -> None:
-    """Whether the directory, or else the nearest parent that exists, is one that this process may write to.
+    """Checks that this process may write to the directory, or to its nearest parent that exists.
 
     Raises:
-        ConfigError: it is not; names ``flag``, the option that the directory came from.
+        ConfigError: it may not; names ``flag``, the option that the directory is from.
     """
-    place = directory.absolute()
+    existing = directory.absolute()
     try:
-        while not place.exists():
-            place = place.parent
+        while not existing.exists():
+            existing = existing.parent
     except OSError as error:
         raise ConfigError(f"{flag} {directory} cannot be used: {error.strerror}") from None
-    if not place.is_dir():
-        raise ConfigError(f"{flag} {directory} cannot be used: {place} is not a directory")
-    if not os.access(place, os.R_OK | os.W_OK | os.X_OK):
-        raise ConfigError(f"{flag} {directory} cannot be used: no permission to read and write {place}")
+    if not existing.is_dir():
+        raise ConfigError(f"{flag} {directory} cannot be used: {existing} is not a directory")
+    if not os.access(existing, os.R_OK | os.W_OK | os.X_OK):
+        raise ConfigError(f"{flag} {directory} cannot be used: no permission to read and write {existing}")
 
 
 def differences(stored: Model, wanted: Model) -> list[str]:
-    """The options that differ and may not, in words."""
+    """Describes the options that differ and may not."""
     there, now = option_values(stored), option_values(wanted)
     return [
         f"{option.key} is {there[option.key]!r} there and {now[option.key]!r} now"
@@ -74,7 +74,7 @@ def differences(stored: Model, wanted: Model) -> list[str]:
 
 
 def _entries(directory: Location) -> set[str]:
-    """What is in the directory, but for what a crash before the end of ``open_run_dir`` leaves."""
+    """The names in the directory, except those that a crash in ``open_run_dir`` leaves behind."""
     if isinstance(directory, ObjectStorePath):
         names = {name.partition("/")[0] for name in directory.sizes()}
     else:
@@ -85,9 +85,7 @@ def _entries(directory: Location) -> set[str]:
 def _check_same_config(config: RunConfig) -> None:
     file = stored_config(config.run_dir)
     if file is None:
-        raise ConfigError(
-            f"--resume: {config.run_dir} holds no run (no {CONFIG_FILE}); leave --resume out to start one"
-        )
+        raise ConfigError(f"--resume: {config.run_dir} holds no run (no {CONFIG_FILE}); omit --resume to start one")
     stored = load_file(RunConfig, file)
     different = differences(stored, config)
     if different:

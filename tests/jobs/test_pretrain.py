@@ -108,5 +108,5 @@ def test_another_training_in_the_same_directory_is_refused(clips_dir: Path, tmp_
     job = PretrainJob(clips=clips_dir, output=output, seed=1)
     (output / "config.yaml").write_text(job.to_yaml())
     error = error_of(["--clips", str(clips_dir), "--output", str(output)])
-    assert "was begun with other options: seed is 1 there and 0 now" in error
+    assert "was started with other options: seed is 1 there and 0 now" in error
     assert [path.name for path in output.iterdir()] == ["config.yaml"]

@@ -118,7 +118,7 @@ def test_the_same_command_again_does_only_what_is_missing(
 
 @pytest.mark.ray
 def test_other_options_for_the_same_directory_are_refused(finished: Path, tiny_policy_dir: Path, prompts: Path) -> None:
-    with pytest.raises(ConfigError, match=r"was begun with other options: seed is 7 there and 8 now; choose another"):
+    with pytest.raises(ConfigError, match=r"was started with other options: seed is 7 there and 8 now; choose another"):
         main([*options(tiny_policy_dir, prompts, finished / "shards"), "--seed", "8"])
 
 
