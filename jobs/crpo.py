@@ -5,7 +5,7 @@
 
 Each iteration: rollouts of a draw of prompts -> rewards -> preference pairs -> learner -> a new policy -> held-out
 prompts. Departures from the published code: every sample has its own noise, what the reward hears is stored as the
-latents that the learner reads, the reference is frozen whole, and ties make no pair.
+latents that the learner reads, all of the reference is frozen, and ties make no pair.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ if TYPE_CHECKING:
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Checks everything that can be checked first, then runs the iterations that the run directory lacks."""
+    """Checks everything that can be checked early, then runs the iterations that are missing in the run directory."""
     config = load_config(argv)
     # torch and Ray take seconds to import, which --help and a mistyped option need not wait for.
     from jobs.stages.preflight import run_preflight
@@ -57,7 +57,7 @@ def run(config: RunConfig, inputs: Inputs, storage: RunStorage) -> None:
     storage.policies.publish(0, inputs.policy_dir)
     steps_before = len(read_history(directory / "metrics.jsonl").steps)
     with (
-        resumable(f"go on with: python jobs/crpo.py --run-dir {shlex.quote(str(storage.root))} --resume"),
+        resumable(f"resume with: python jobs/crpo.py --run-dir {shlex.quote(str(storage.root))} --resume"),
         Display(config.iterations) as display,
         _open_trackers(config, directory, steps_before) as trackers,
     ):
@@ -84,7 +84,7 @@ def _open_trackers(config: RunConfig, directory: Path, steps_before: int) -> Tra
 
 
 def align(run: Run) -> dict[str, int]:
-    """The base policy's held-out figures, then every iteration; returns what went wrong and was mended."""
+    """The base policy's held-out figures, then every iteration; returns the counts of recovered failures."""
     started = time.monotonic()
     run.log_start([sys.executable, *sys.argv])
     run.drop_old()

@@ -16,7 +16,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Checks what can be checked, then encodes the clips that no shard holds yet."""
     config = load_options(PrepareJob, COMMAND, argv)
     # torch and Ray take seconds to import; --help and a mistyped option should not wait for them.
-    from jobs.stages.prepare import run
+    from jobs.stages.preparation.run import run
 
     with resumable("run the same command again to resume"):
         run(config)

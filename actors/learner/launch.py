@@ -1,7 +1,7 @@
 """The learner: Ray Train starts the ranks, which train with DeepSpeed on preference pairs or on prepared clips.
 
 One ``fit()`` an iteration, so that its processors are free for the next rollouts. When a rank dies, another ``fit()``
-goes on from the last checkpoint.
+resumes from the last checkpoint.
 """
 
 from __future__ import annotations
@@ -61,7 +61,7 @@ MAX_RESTARTS = 3
 TRAIN_ENVIRONMENT = {
     # Ray Train looks every 2 s whether its ranks are done: a second of every iteration on average.
     "RAY_TRAIN_HEALTH_CHECK_INTERVAL_S": "0.5",
-    # A process of its own that only announces the end of a spot machine; its loss is noticed without it too.
+    # A separate process that only announces the end of a spot machine; the loss of one is noticed without it too.
     "RAY_TRAIN_ENABLE_PREEMPTION_WATCHER": "0",
 }
 """Defaults for what Ray Train takes from the driver's environment only."""
@@ -91,7 +91,7 @@ def train(
         output_dir: where ``weights.safetensors`` and checkpoints go; all ranks must see it under this path.
         iteration, seed: with the pairs and ``settings`` they decide the result.
         on_step: called in this thread with each optimiser step's values (see ``actors/storage/metrics.py``), soon after
-            it, and on going on from a checkpoint with those of the steps before it.
+            it, and after a resume also with those of the steps before the checkpoint.
 
     Raises:
         DataError: there are no pairs, or they lack columns, are not finite or do not fit the policy.
@@ -169,7 +169,7 @@ def _train(job: LearnerJob, on_event: OnEvent | None) -> tuple[dict[str, Any], i
                 raise WorkerError(
                     f"the learner died {futile} times in a row without another checkpoint; the last: {_cause(error)}"
                 ) from error
-            logger.warning("the learner died and goes on from step %d: %s", reached, _cause(error))
+            logger.warning("the learner died and resumes from step %d: %s", reached, _cause(error))
 
 
 def _attempt(job: LearnerJob, on_event: OnEvent) -> dict[str, Any]:
@@ -208,7 +208,7 @@ def _no_place(settings: LearnerSettings, seconds: float) -> str:
 
 
 def _each_once(on_event: OnEvent) -> OnEvent:
-    """Passes on what was not there yet: ranks that go on from a checkpoint tell again what they did before."""
+    """Passes on each event once: ranks that resume from a checkpoint report its earlier events again."""
     seen: set[tuple[str, int]] = set()
 
     def on_new(event: dict[str, Any]) -> None:
@@ -236,7 +236,7 @@ def _trainer(job: LearnerJob, mailbox: Any) -> TorchTrainer:
         run_config=ray.train.RunConfig(
             **_storage(job.weights.parent),
             name=RAY_TRAIN,
-            # Whether it goes on, and from where, is decided in _train.
+            # _train decides whether the training is restarted, and from where.
             failure_config=ray.train.FailureConfig(max_failures=0, max_preemption_failures=0),
             logging_config=ray.train.LoggingConfig(log_level="WARNING"),
         ),

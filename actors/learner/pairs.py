@@ -1,4 +1,4 @@
-"""The pairs of a preference dataset, as every rank reads them for itself: verified and checked."""
+"""The pairs of a preference dataset: every rank reads, verifies and checks them itself."""
 
 from __future__ import annotations
 
@@ -16,18 +16,18 @@ from tangoflux.errors import DataError
 def read_pairs(shards: Shards) -> list[pa.Table]:
     """The learner's columns of all shards in their order, each in one piece.
 
-    Not with Ray Data, whose Parquet reader starts processes for seconds in every iteration, and would wait for ever on
-    a machine whose processors the ranks have taken.
+    Ray Data is not used: its Parquet reader takes seconds to start in every iteration, and would wait forever on a
+    machine whose processors the ranks occupy.
 
     Raises:
-        DataError: a shard was changed after it was written, lacks columns, or holds values that are not finite.
+        DataError: a shard was changed after it was written, misses columns, or contains values that are not finite.
     """
     tables = shards.tables(verify=True)
     return [_checked(table, f"{shards.directory} shard {part}") for part, table in tables if len(table)]
 
 
 def check_not_empty(shards: Shards) -> None:
-    """Whether there are pairs, by the manifest alone.
+    """Checks that there are pairs, by the manifest alone.
 
     Raises:
         DataError: there are none.
@@ -40,7 +40,7 @@ def _checked(table: pa.Table, source: str) -> pa.Table:
     """The learner's columns of a shard, each in one piece."""
     missing = [name for name in COLUMNS if name not in table.column_names]
     if missing:
-        raise DataError(f"{source} lacks the columns {', '.join(missing)}")
+        raise DataError(f"{source} has no columns {', '.join(missing)}")
     table = table.select(list(COLUMNS)).combine_chunks()
     empty = [name for name in COLUMNS if table[name].null_count]
     if empty:

@@ -1,4 +1,4 @@
-"""Chunks: the fixed parts of an iteration's prompts. Without torch, as processes that only pass them on import this."""
+"""Chunks: fixed parts of an iteration's prompts. Without torch, as processes that only pass them on import this."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Workers that run the codec alone: stored latents to waveforms for scoring, users' audio to latents for training."""
+"""The worker that runs only the codec: stored latents to audio for scoring, users' audio to latents for training."""
 
 from __future__ import annotations
 

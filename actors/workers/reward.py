@@ -1,4 +1,4 @@
-"""Scoring: reward models hear one group at a time, and what they cannot score is marked, never scored."""
+"""Scoring: reward models score one group at a time; a failure is marked and is never a score."""
 
 from __future__ import annotations
 
@@ -20,10 +20,10 @@ from tangoflux.rewards import Reward, load_reward, score
 logger = logging.getLogger(__name__)
 
 MAX_REASON = 160
-"""Characters of an error's message that a row keeps."""
+"""Longest error message that a row keeps, in characters."""
 
 PRIVATE = re.compile(r"0x[0-9a-fA-F]+|(?<!\w)/[^\s'\"]+")
-"""Addresses and paths: they differ between runs and machines, and have no place in a data set."""
+"""Addresses and paths, which differ between runs and machines and do not belong into a dataset."""
 
 
 class RewardWorker:

@@ -1,4 +1,4 @@
-"""Rollouts: the worker that samples chunks of prompts with the current policy."""
+"""The worker that samples chunks of prompts with the current policy."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ from tangoflux.sampling_params import Precision, SamplingParams, uses_bf16
 
 
 class RolloutWorker:
-    """Samples chunks. What it gives depends on the chunk and the policy, not on what it did before."""
+    """Samples chunks. Its results depend on the chunk and the policy, not on earlier calls."""
 
     def __init__(
         self,
@@ -48,7 +48,7 @@ class RolloutWorker:
         Args:
             policy_dir: a directory in the published layout, or a version in an object store; its policy is
                 ``policy_version``.
-            threads: CPU threads of this process; results can differ in the last bits between other numbers of them.
+            threads: CPU threads of this process; their number can change the last bits of the results.
             latents_dtype: as stored.
             precision: in which the policy computes velocities; the codec's is always fp32.
 
@@ -65,7 +65,7 @@ class RolloutWorker:
         self._schema = rollout_schema(config.audio_seq_len, config.in_channels, latents_dtype)
 
     def set_policy(self, version: int, state: Mapping[str, Tensor]) -> None:
-        """Takes over a policy's trained tensors, as ``PolicyStore.state`` gives them.
+        """Replaces the policy's trained tensors, as ``PolicyStore.state`` gives them.
 
         Raises:
             CheckpointError: they are not exactly those of this model.

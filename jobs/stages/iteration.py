@@ -1,4 +1,4 @@
-"""The stages of a CRPO iteration. Each does what its part of the run directory lacks, so that a resume goes on."""
+"""The stages of a CRPO iteration. Each does only the work whose results are missing, so that a run can resume."""
 
 from __future__ import annotations
 
@@ -64,26 +64,26 @@ class Run:
         self._learner_restarts = 0
 
     def log_start(self, command: Sequence[str]) -> None:
-        """The event that says what runs, with which options, on what."""
+        """Writes the "run" event: the command, its options and the machine."""
         values = self.config.model_dump(mode="json")
         self.metrics.write("run", command=list(command), seed=self.config.seed, config=values, machine=machine_facts())
 
     def log_end(self, seconds: float) -> dict[str, int]:
-        """The event of a run that went to its end; returns what went wrong since its last start, and was mended."""
+        """Writes the "end" event; returns the counts of failures that this start of the run recovered from."""
         failure_counts = {**self.pools.failure_counts(), "learner_restarts": self._learner_restarts}
         self.metrics.write("end", seconds=round(seconds, 2), iterations=self.config.iterations, **failure_counts)
         return failure_counts
 
     def is_finished(self, iteration: int) -> bool:
-        """Whether an earlier start of this run did the whole iteration."""
+        """Whether an earlier start of this run finished the iteration."""
         return iteration in self._finished
 
     def drop_old(self) -> None:
-        """Drops what an earlier start of this run did not get to."""
+        """Drops the old files that an earlier start of this run had no time to drop."""
         drop_old(self.config, self.storage, sorted(self._finished))
 
     def collect(self, iteration: int) -> dict[str, Any]:
-        """Rollouts, rewards and preference pairs of an iteration; returns what the iteration's event says of them."""
+        """Rollouts, rewards and preference pairs of an iteration; returns their part of the iteration's event."""
         if self.config.data == "offline" and iteration > 1:
             return {}
         min_margin = self.config.rewards.min_margin
@@ -149,7 +149,7 @@ class Run:
                 weights = load_tensors(result.weights)
                 self.storage.push()  # first, as a resume that finds the policy must also find its figures
                 self.store.publish(iteration, self.store.path(iteration - 1), weights, lora)
-        # Also what a driver left that died before this.
+        # Also where an earlier driver died before this line.
         remove(output / "weights.safetensors")
         remove_below(output / "checkpoints")
         return json.loads(figures.read_text())

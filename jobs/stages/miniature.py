@@ -15,7 +15,8 @@ from jobs.options.build_miniature import Stage
 from jobs.options.prepare import PrepareJob
 from jobs.options.pretrain import PretrainingOptions, PretrainJob
 from jobs.options.sections import Schedule
-from jobs.stages import prepare, pretrain
+from jobs.stages import pretrain
+from jobs.stages.preparation import run as preparation
 from tangoflux.miniature_training import train_clap, train_detector
 from tangoflux.miniature_training.policy import save_initial_policy
 from tangoflux.miniature_training.quality import Figure, directory_size, table
@@ -83,7 +84,7 @@ def _train_policy(codec_dir: Path, output: Path, steps: int, log: Log) -> None:
     if not (initial / "tangoflux.safetensors").exists():
         save_initial_policy(codec_dir, initial)
     manifest = write_recordings(output / "recordings", RECORDINGS, RECORDINGS_SEED, log)
-    prepare.run(PrepareJob(manifest=manifest, policy=str(initial), output=clips))
+    preparation.run(PrepareJob(manifest=manifest, policy=str(initial), output=clips))
     base, longer = output / "training-base", output / "training-longer"
     pretrain.run(_pretraining(clips, initial, base, steps, 1.5e-3, "linear"))
     # At the rate that the schedule had shortly before its end.

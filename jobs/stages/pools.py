@@ -40,7 +40,7 @@ from tangoflux.sampling_params import SamplingParams
 
 @dataclass(frozen=True)
 class Pools:
-    """The pools of a run: rollouts stream into rewards, and these into the writer, by reference, past the driver."""
+    """The pools of a run: rollouts stream to the reward workers and on to the writer, by reference, past the driver."""
 
     rollouts: Pool
     rewards: Pool
@@ -75,7 +75,7 @@ class Pools:
         yield from stream.values()
 
     def failure_counts(self) -> dict[str, int]:
-        """What went wrong in this process's time, and was mended or left out."""
+        """Failures since this process started: recovered ones, and chunks that were given up."""
         status = [pool.status() for pool in (self.rollouts, self.rewards, self.writer)]
         return {
             "worker_deaths": sum(pool.deaths for pool in status),
@@ -84,7 +84,7 @@ class Pools:
         }
 
     def poll(self) -> None:
-        """Looks after the pools while no stream does."""
+        """Updates the pools while no stream does."""
         for pool in (self.rollouts, self.rewards, self.writer):
             pool.poll()
 

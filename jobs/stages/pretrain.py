@@ -31,7 +31,7 @@ from jobs.reporting.machine import machine_facts
 from jobs.reporting.tensorboard_tracker import TensorboardTracker
 from jobs.reporting.trackers import Trackers
 from jobs.stages.output_dir import check_output, open_output
-from jobs.stages.prepare_settings import PREPARED_FILE, codec_hashes
+from jobs.stages.preparation.settings import PREPARED_FILE, codec_hashes
 from tangoflux.errors import DataError
 from tangoflux.model.checkpoint import read_json
 from tangoflux.model.layout import find_directory

@@ -77,7 +77,7 @@ def check_schema(file: Path, channels: int) -> None:
     schema = pq.read_schema(file)
     missing = [name for name in rollout_schema(1, 1).names if name not in schema.names]
     if missing:
-        raise DataError(f"{file} holds no rollouts: it lacks the columns {', '.join(missing)}")
+        raise DataError(f"{file} contains no rollouts: it has no columns {', '.join(missing)}")
     stored = latents_shape(schema.field("latents"))[1]
     if stored != channels:
         raise DataError(

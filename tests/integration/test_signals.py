@@ -79,7 +79,7 @@ def test_an_interrupted_run_ends_at_once_with_one_line_and_no_process_left(
     wait_for(run, lambda: any(run_dir.glob(file)))
     output, seconds, left = end(run, signum)
     assert run.returncode == status, output
-    assert f"interrupted; go on with: python jobs/crpo.py --run-dir {run_dir} --resume" in output.splitlines()[-1]
+    assert f"interrupted; resume with: python jobs/crpo.py --run-dir {run_dir} --resume" in output.splitlines()[-1]
     assert "Traceback" not in output
     assert seconds < 20
     assert left == []

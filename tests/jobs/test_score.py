@@ -145,7 +145,7 @@ def test_the_directory_above_the_shards_is_refused_with_a_hint(
 def test_shards_of_something_else_are_refused(
     tmp_path: Path, tiny_policy_dir: Path, finished: Path, stored: Path
 ) -> None:
-    with pytest.raises(DataError, match=r"part-00000.parquet holds no rollouts: it lacks the columns sample_index"):
+    with pytest.raises(DataError, match=r"part-00000.parquet contains no rollouts: it has no columns sample_index"):
         main(options(tiny_policy_dir, finished / "preferences", tmp_path / "out"))
     ShardWriter(tmp_path / "narrow").write(0, rollouts({("a", 0): 1.0, ("a", 1): 2.0}))
     with pytest.raises(DataError, match="holds latents of 2 channels, the codec of --policy has 8"):

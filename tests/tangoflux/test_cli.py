@@ -36,7 +36,7 @@ def test_status_of_the_command_is_the_status_of_the_process(capsys: pytest.Captu
         (ResourceError("two\n  lines"), 2, "error: two lines\n"),
         (RewardError("30% failed"), 1, "error: 30% failed\n"),
         (KeyboardInterrupt(), 130, "interrupted\n"),
-        (Terminated("go on with: that"), 143, "interrupted; go on with: that\n"),
+        (Terminated("resume with: that"), 143, "interrupted; resume with: that\n"),
         (OSError(errno.ENOSPC, "No space left on device", "/runs/a"), 2, "error: /runs/a: No space left on device\n"),
     ],
 )

@@ -102,7 +102,7 @@ def test_after_the_death_of_the_rank_and_of_ray_trains_controller_the_same_polic
     with caplog.at_level(logging.WARNING, logger="actors.learner.launch"):
         result = train(preferences, tiny_policy_dir, tmp_path / "ray", LONG, 1, 0, on_step)
     assert (steps, result.steps, result.restarts) == (list(range(1, 91)), 90, 2)
-    assert re.findall(r"goes on from step (\d+)", caplog.text)[0] != "90", "there was something left to do"
+    assert re.findall(r"resumes from step (\d+)", caplog.text)[0] != "90", "there was something left to do"
     # Not in this process: other tests' ZeRO 3 has exchanged torch's linear layer here.
     calm = train(preferences, tiny_policy_dir, tmp_path / "calm", LONG, 1, 0)
     expected, found = load_tensors(calm.weights), load_tensors(result.weights)

@@ -341,7 +341,7 @@ def _with_nan(table: Any) -> Any:
     ("damage", "message"),
     [
         (_without_pairs, "holds no preference pairs"),
-        (_without_prompts, "shard 0 lacks the columns prompt"),
+        (_without_prompts, "shard 0 has no columns prompt"),
         (_with_nan, "chosen_latents holds values that are not finite"),
     ],
 )

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 import jobs.crpo
-import jobs.stages.prepare
+import jobs.stages.preparation.run
 import jobs.stages.pretrain
 import jobs.stages.rollout
 import jobs.stages.score
@@ -29,7 +29,7 @@ from tests.jobs.options.reads import option_reads
 JOBS: list[tuple[type[Options], Any]] = [
     (RunConfig, jobs.crpo.main),
     (PretrainJob, jobs.stages.pretrain.run),
-    (PrepareJob, jobs.stages.prepare.run),
+    (PrepareJob, jobs.stages.preparation.run.run),
     (TrainJob, jobs.stages.train.run),
     (RolloutJob, jobs.stages.rollout.run),
     (ScoreJob, jobs.stages.score.run),

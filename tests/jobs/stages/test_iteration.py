@@ -289,6 +289,8 @@ def test_prompts_of_a_failed_heldout_chunk_have_no_score(
     start: Callable[..., Run], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(actors.pools.stream, "MAX_DEATHS", 1)
+    # One task per worker, so that no other chunk is on the worker that dies.
+    monkeypatch.setattr(actors.pools.stream, "MAX_IN_FLIGHT", 1)
     output = io.StringIO()
     run = start(heldout=["a", "bb", "ccc", "kill"], display=Display(2, output))
     run.evaluate(0, {})

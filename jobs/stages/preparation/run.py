@@ -19,8 +19,8 @@ from jobs.options.prepare import PrepareJob
 from jobs.reporting.display import Display
 from jobs.reporting.formatting import format_bytes, format_seconds
 from jobs.stages.output_dir import FLAG
-from jobs.stages.prepare_settings import PREPARED_FILE, SETTINGS_FILE, check_settings, settings_of, write_json
-from jobs.stages.quarantine import Quarantine
+from jobs.stages.preparation.quarantine import Quarantine
+from jobs.stages.preparation.settings import PREPARED_FILE, SETTINGS_FILE, check_settings, settings_of, write_json
 from jobs.stages.run_dir import check_writable
 from tangoflux.data.manifest import Clip
 from tangoflux.data.published_sets import load_manifest

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from jobs.stages.quarantine import Quarantine
+from jobs.stages.preparation.quarantine import Quarantine
 from tangoflux.errors import DataError
 
 

@@ -1,0 +1,1 @@
+"""Preparing audio for training: a manifest to shards of latents."""
