@@ -113,7 +113,7 @@ def test_a_controller_starts_as_soon_as_its_name_is_free(pool: Pool, tmp_path: P
 @pytest.mark.parametrize(
     ("controller", "status", "said"),
     [
-        ("late", 0, "rollouts  1:3"),
+        ("late", 0, "rollouts +1:3"),
         ("absent", 2, "no run is live in .*: its driver is gone"),
         ("dying", 2, "try again"),
     ],

@@ -13,6 +13,7 @@ import ray
 from safetensors.torch import save_file
 
 import actors.pools.stream
+import actors.pools.worker_slot
 import jobs.stages.iteration
 from actors.learner.settings import LearnerResult
 from actors.options.pool_size import PoolSize
@@ -290,7 +291,8 @@ def test_prompts_of_a_failed_heldout_chunk_have_no_score(
 ) -> None:
     monkeypatch.setattr(actors.pools.stream, "MAX_DEATHS", 1)
     # One task per worker, so that no other chunk is on the worker that dies.
-    monkeypatch.setattr(actors.pools.stream, "MAX_IN_FLIGHT", 1)
+    for module in (actors.pools.stream, actors.pools.worker_slot):
+        monkeypatch.setattr(module, "MAX_IN_FLIGHT", 1)
     output = io.StringIO()
     run = start(heldout=["a", "bb", "ccc", "kill"], display=Display(2, output))
     run.evaluate(0, {})
