@@ -216,6 +216,14 @@ def test_resume_with_other_options_names_each_with_both_values(tmp_path: Path) -
         check_run_dir(fewer)
 
 
+def test_resume_with_another_margin_is_refused_as_stored_pairs_have_the_old_one(tmp_path: Path) -> None:
+    config = load_config(["--run-dir", str(tmp_path / "run")])
+    open_run_dir(config, tmp_path / "run")
+    other = load_config(["--run-dir", str(tmp_path / "run"), "--resume", "--min-margin", "0.1"])
+    with pytest.raises(ConfigError, match=r"rewards.min_margin is 0.0 there and 0.1 now"):
+        check_run_dir(other)
+
+
 def test_resume_of_nothing_is_refused(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="holds no run"):
         check_run_dir(load_config(["--run-dir", str(tmp_path / "absent"), "--resume"]))
