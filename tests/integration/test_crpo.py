@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 import json
 import pickle
+import shutil
 import subprocess
 import sys
 from collections.abc import Iterator, Sequence
@@ -17,6 +18,7 @@ from safetensors.torch import load_file
 
 from actors.pools.stream import Stream
 from actors.storage.shards import ShardWriter
+from actors.workers.messages import WrittenShard
 from jobs.crpo import main
 from tangoflux.data.records import canonical_sha256, is_latents
 from tangoflux.errors import RewardError, TangoFluxError
@@ -136,30 +138,36 @@ def test_one_worker_produces_the_same_data_and_policy_as_two(
 
 
 def test_no_latents_pass_through_the_driver(
-    ray_session: None, tmp_path: Path, tiny_policy_dir: Path, prompts: Path, monkeypatch: pytest.MonkeyPatch
+    finished: Path, ray_session: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    run_dir = tmp_path / "run"
+    shutil.copytree(finished, run_dir)
+    shutil.rmtree(run_dir / "policies" / "v0001")
+    (run_dir / "rollouts" / "i0001" / "part-00002.parquet").unlink()
+    (run_dir / "preferences" / "i0001" / ".manifest.jsonl").unlink()
+    metrics = run_dir / "metrics.jsonl"
+    metrics.write_text(before_close(metrics.read_text(), 1))
     # This process is the driver; what its workers do is not patched.
-    read_shard, values, received = ShardWriter.read_shard, Stream.values, list[int]()
+    read_shard, values, received = ShardWriter.read_shard, Stream.values, list[WrittenShard]()
 
     def read(self: ShardWriter, *arguments: Any, **options: Any) -> pa.Table:
         table = read_shard(self, *arguments, **options)
         assert not any(is_latents(field.type) for field in table.schema), self.directory
         return table
 
-    def counted(self: Stream[Any]) -> Iterator[tuple[Any, Any]]:
+    def recorded(self: Stream[Any]) -> Iterator[tuple[Any, Any]]:
         for key, value in values(self):
-            received.append(len(pickle.dumps(value)))
+            received.extend([value] if isinstance(value, WrittenShard) else [])
             yield key, value
 
     monkeypatch.setattr(ShardWriter, "read_shard", read)
-    monkeypatch.setattr(Stream, "values", counted)
-    run_dir = tmp_path / "run"
-    assert main(options(tiny_policy_dir, prompts, run_dir, "--num-audio-samples", "0")) == 0
-    (run_dir / "preferences" / "i0001" / ".manifest.jsonl").unlink()
-    metrics = run_dir / "metrics.jsonl"
-    metrics.write_text(before_close(metrics.read_text(), 1))
+    monkeypatch.setattr(Stream, "values", recorded)
     assert main(["--run-dir", str(run_dir), "--resume"]) == 0
-    assert received and max(received) < 2_000 * 3
+    monkeypatch.undo()
+    assert sorted(shard.part for shard in received) == [0, 1, 2]
+    assert all(len(pickle.dumps(shard)) < 2_000 * shard.rows for shard in received)
+    for part in ("rollouts", "preferences"):
+        assert canonical_sha256(table(run_dir, part)) == canonical_sha256(table(finished, part)), part
 
 
 def test_resume_continues_a_run_and_repeats_nothing(finished: Path, ray_session: None) -> None:

@@ -18,6 +18,7 @@ from actors.learner.checkpoint import load_tensors
 from actors.learner.launch import train
 from actors.learner.mailbox import EventLog
 from actors.learner.pair_losses import pair_losses
+from actors.learner.pairs import read_pairs
 from actors.learner.rank import Rank
 from actors.learner.settings import LearnerJob, LearnerResult
 from actors.storage.paths import content_of
@@ -335,17 +336,29 @@ def _with_nan(table: Any) -> Any:
     return table.set_column(index, "chosen_latents", latents)
 
 
+@pytest.mark.parametrize(
+    ("damage", "message"),
+    [
+        (_without_prompts, "shard 0 has no columns prompt"),
+        (_with_nan, "chosen_latents holds values that are not finite"),
+    ],
+)
+def test_a_rank_refuses_pairs_that_cannot_be_trained_on(damage: Any, message: str, tmp_path: Path) -> None:
+    ShardWriter(tmp_path).write(0, damage(pairs(4)))
+    with pytest.raises(DataError, match=message):
+        read_pairs(ShardWriter(tmp_path))
+
+
 @pytest.mark.ray
 @pytest.mark.usefixtures("ray_session")
 @pytest.mark.parametrize(
     ("damage", "message"),
     [
         (_without_pairs, "holds no preference pairs"),
-        (_without_prompts, "shard 0 has no columns prompt"),
         (_with_nan, "chosen_latents holds values that are not finite"),
     ],
 )
-def test_pairs_that_cannot_be_trained_on_are_refused(damage: Any, message: str, tiny_policy_dir: Path, tmp_path: Path):
+def test_a_ranks_refusal_is_the_training_error(damage: Any, message: str, tiny_policy_dir: Path, tmp_path: Path):
     ShardWriter(tmp_path / "preferences").write(0, damage(pairs(4)))
     with pytest.raises(DataError, match=message):
         train(tmp_path / "preferences", tiny_policy_dir, tmp_path / "out", SETTINGS, iteration=1, seed=0)
