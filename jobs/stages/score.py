@@ -101,8 +101,11 @@ def score(config: ScoreJob, inputs: Inputs, destination: Destination, display: D
     missing = [StoredShard(config.rollouts.resolve(), part) for part in shards if part not in done]
     samples = sum(shards[shard.part].rows for shard in missing)
     with writer_pool(config.output) as writer:
-        for shard in pair_shards(writer, done, destination):
-            counts += shard.counts
+        if done:
+            with display.stage(0, "pairs", len(done), "shards") as stage:
+                for shard in pair_shards(writer, done, destination):
+                    counts += shard.counts
+                    stage.advance()
         if missing:
             with (
                 display.stage(0, "scoring", samples) as stage,
