@@ -48,8 +48,10 @@ def main(argv: Sequence[str] | None = None) -> int:
 def train_all(options: BuildOptions) -> None:
     """Starts each stage when the stages that it needs are done, at most ``--processes`` at the same time."""
     from jobs.stages.miniature import is_done, log_with_time
+    from jobs.stages.run_dir import check_writable
 
     directory, log = options.output, log_with_time()
+    check_writable(directory, "--output")
     directory.mkdir(parents=True, exist_ok=True)
     waiting: list[Stage] = [stage for stage in AFTER if not is_done(directory, stage)]
     running: dict[Stage, subprocess.Popen[bytes]] = {}

@@ -11,8 +11,9 @@ from contextlib import closing
 from actors.options.command_line import load_known_options
 from jobs.options.chaos import COMMAND, ChaosOptions
 from jobs.options.crpo import RunConfig, load_config
+from jobs.stages.output_dir import FLAG, check_new
+from jobs.stages.run_dir import check_writable
 from tangoflux.cli import EXIT_FAILED, run_main
-from tangoflux.errors import ConfigError
 
 SMALL = (
     *("--iterations", "3", "--prompts-per-iteration", "48", "--rollout-chunk-prompts", "4", "--batch-size", "8"),
@@ -26,14 +27,14 @@ def main(argv: Sequence[str] | None = None) -> int:
     options, run_arguments = load_known_options(ChaosOptions, COMMAND, argv, RunConfig)
     run_arguments = [*SMALL, "--rollout-workers", "2", *run_arguments]
     load_config(run_arguments)
-    if options.output.exists():
-        raise ConfigError(f"--output {options.output} exists: choose another directory")
+    check_writable(options.output, FLAG)
+    check_new(options.output)
     # Ray takes seconds to import; --help and a mistyped option should not wait for it.
     from jobs.benchmarks.chaos_cluster import ChaosCluster
     from jobs.benchmarks.chaos_results import differences, table
     from jobs.benchmarks.chaos_run import Disturbance, Driver
 
-    options.output.mkdir(parents=True)
+    options.output.mkdir(parents=True, exist_ok=True)
     with closing(Driver(run_arguments, options.output / "undisturbed", {})) as calm:
         print(f"undisturbed run: {calm.wait():.0f} s", flush=True)
     placed = [*run_arguments, "--rollout-resources", "rollout=1"]

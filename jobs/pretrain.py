@@ -10,7 +10,7 @@ from collections.abc import Sequence
 
 from actors.options.command_line import load_options
 from jobs.options.pretrain import COMMAND, PretrainJob
-from tangoflux.cli import resumable, run_main
+from tangoflux.cli import run_main
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -19,8 +19,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     # torch and Ray take seconds to import; --help and a mistyped option should not wait for them.
     from jobs.stages.pretrain import run
 
-    with resumable("run the same command again to resume"):
-        run(config)
+    run(config)
     return 0
 
 

@@ -9,15 +9,16 @@ from collections.abc import Sequence
 
 from actors.options.command_line import load_options
 from jobs.options.record_soundworld import COMMAND, RecordOptions
+from jobs.stages.output_dir import FLAG, check_new
+from jobs.stages.run_dir import check_writable
 from tangoflux.cli import run_main
-from tangoflux.errors import ConfigError
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Writes the recordings and prints the manifest's path."""
     options = load_options(RecordOptions, COMMAND, argv)
-    if options.output.exists() and any(options.output.iterdir()):
-        raise ConfigError(f"--output {options.output} is not empty; choose another directory")
+    check_writable(options.output, FLAG)
+    check_new(options.output)
     from tangoflux.soundworld.recordings import write_recordings
 
     print(write_recordings(options.output, options.num_clips, options.seed))

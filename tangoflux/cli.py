@@ -26,7 +26,10 @@ EXIT_TERMINATED = 143
 
 REFUSALS = (CheckpointError, ConfigError, DataError, ResourceError)
 
-MACHINE_ERRORS = {errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EPERM}
+MACHINE_ERRORS = {
+    *(errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EPERM),
+    *(errno.ENAMETOOLONG, errno.ELOOP, errno.EMFILE, errno.ENFILE),
+}
 """File system errors that the user can fix; others are bugs."""
 
 
@@ -36,11 +39,12 @@ class Terminated(KeyboardInterrupt):
 
 @contextmanager
 def resumable(how: str) -> Generator[None]:
-    """A part of a command that can be resumed; an interruption's message says ``how``."""
+    """A part of a command that can be resumed; the message says ``how`` after an interruption or a full disk."""
     try:
         yield
-    except KeyboardInterrupt as interruption:
-        raise type(interruption)(how) from None
+    except (KeyboardInterrupt, ResourceError) as error:
+        error.add_note(how)
+        raise
 
 
 def catch_sigterm() -> None:
@@ -56,13 +60,13 @@ def catch_sigterm() -> None:
 def run_main(main: Callable[[Sequence[str] | None], int]) -> NoReturn:
     """Runs a command on this process's arguments and exits with its status.
 
-    A ``TangoFluxError`` becomes ``error: ...`` on stderr, without a traceback.
+    A ``TangoFluxError`` becomes ``error: ...`` on stderr with its notes, without a traceback.
     """
     catch_sigterm()
     try:
         status = main(None)
     except KeyboardInterrupt as interruption:
-        _print("; ".join(["interrupted", *map(str, interruption.args)]))
+        _print(_with_notes("interrupted", interruption))
         status = EXIT_TERMINATED if isinstance(interruption, Terminated) else EXIT_INTERRUPTED
     except TangoFluxError as error:
         _print(_message(error))
@@ -81,4 +85,8 @@ def _print(text: str) -> None:
 
 def _message(error: TangoFluxError) -> str:
     # An error from another process (Ray) has both types, its text is a traceback, and its cause is the original error.
-    return f"error: {getattr(error, 'cause', error)}"
+    return _with_notes(f"error: {getattr(error, 'cause', error)}", error)
+
+
+def _with_notes(message: str, error: BaseException) -> str:
+    return "; ".join([message, *getattr(error, "__notes__", ())])

@@ -9,11 +9,11 @@ from pathlib import Path
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from safetensors.torch import save_file
 from torch import Tensor
 
 from tangoflux.errors import ConfigError
 from tangoflux.model.autoencoder import Autoencoder
+from tangoflux.model.checkpoint import write_weights
 from tangoflux.model.layout import find_directory, load_policy, num_frames, policy_weights
 from tangoflux.model.policy import Policy
 from tangoflux.sampling import SampleRequest, sample_latents
@@ -127,7 +127,7 @@ class TangoFlux:
         directory = Path(directory)
         (directory / "text_encoder").mkdir(parents=True, exist_ok=True)
         (directory / "config.json").write_text(json.dumps(self.policy.config.to_dict(), indent=2) + "\n")
-        save_file(policy_weights(self.policy, dtype), directory / "tangoflux.safetensors")
+        write_weights(policy_weights(self.policy, dtype), directory / "tangoflux.safetensors")
         self.policy.text_encoder.config.save_pretrained(directory / "text_encoder")
         self.policy.tokenizer.save_pretrained(directory / "text_encoder")
         self.autoencoder.save(directory, dtype)

@@ -21,13 +21,12 @@ from pathlib import Path
 from typing import Any
 
 import torch.distributed as dist
-from safetensors.torch import save_file
 from torch import Tensor
 
 from actors.storage.atomic import atomic_write
 from actors.storage.object_store import Location, ObjectStorePath
 from actors.storage.paths import local_file, remove_below
-from tangoflux.model.checkpoint import read_json, read_weights
+from tangoflux.model.checkpoint import read_json, read_weights, write_weights
 
 STATE = "state.json"
 
@@ -135,7 +134,7 @@ def save_checkpoint(
 
 def _save(tensors: Mapping[str, Tensor], file: Location) -> None:
     with atomic_write(file) as temporary:
-        save_file(dict(tensors), temporary)
+        write_weights(tensors, temporary)
 
 
 def _names(directory: Location) -> list[str]:

@@ -13,7 +13,6 @@ import ray.train
 import ray.train.torch
 import torch
 import torch.distributed as dist
-from safetensors.torch import save_file
 from torch import Tensor
 
 from actors.learner.alignment import Alignment
@@ -40,6 +39,7 @@ from actors.storage.atomic import atomic_write
 from actors.storage.policy_store import local_policy
 from actors.storage.shards import shards_at
 from tangoflux.errors import ConfigError
+from tangoflux.model.checkpoint import write_weights
 from tangoflux.model.layout import fresh_policy, load_lora_policy, load_policy
 from tangoflux.model.policy import Policy
 from tangoflux.model.reference import make_reference
@@ -100,7 +100,7 @@ class Rank:
         if self.rank != 0:
             return None
         with atomic_write(self.job.weights) as temporary:
-            save_file(weights, temporary)
+            write_weights(weights, temporary)
         self.log.flush()
         return {
             "steps": steps,

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import errno
+import hashlib
 import os
 import shutil
 import tempfile
@@ -11,6 +13,24 @@ from pathlib import Path
 
 from actors.storage.object_store import Location, ObjectStorePath
 from tangoflux.errors import ResourceError
+
+ADVICE = {
+    errno.EACCES: "this user may not write there: change the permissions or choose another place",
+    errno.EPERM: "this user may not write there: change the permissions or choose another place",
+    errno.EROFS: "choose a place on a file system that can be written to",
+    errno.EEXIST: "{file} is in the way: remove it or choose another name",
+    errno.EBUSY: "{file} is in use, or a mount point: choose another name",
+    errno.ENOTDIR: "a part of the path is a file: choose another path",
+    errno.EISDIR: "a directory has this name: choose another name",
+    errno.ENAMETOOLONG: "choose a shorter name",
+    errno.ELOOP: "its symbolic links lead in a circle: choose another path",
+    errno.EFBIG: "raise the limit of a file's size, for example with ulimit -f unlimited",
+    errno.EMFILE: "raise the limit of open files, for example with ulimit -n 65536",
+    errno.ENFILE: "raise the machine's limit of open files, sysctl fs.file-max",
+}
+"""What to do about an error of the operating system on writing."""
+
+NO_ROOM = (errno.ENOSPC, errno.EDQUOT)
 
 
 @contextmanager
@@ -24,11 +44,11 @@ def atomic_write(target: Location) -> Generator[Path]:
     """
     if isinstance(target, ObjectStorePath):
         with tempfile.TemporaryDirectory(prefix="tangoflux-") as directory:
-            local = Path(directory) / target.name
+            local = Path(directory) / "content"
             yield local
             target.put(local)
         return
-    temporary = _temporary(target)
+    temporary = temporary_path(target)
     with explain_disk_errors(target):
         target.parent.mkdir(parents=True, exist_ok=True)
         try:
@@ -45,7 +65,7 @@ def atomic_directory(target: Path) -> Generator[Path]:
     Raises:
         ResourceError: the disk is full or the parent directory cannot be written.
     """
-    temporary = _temporary(target)
+    temporary = temporary_path(target)
     with explain_disk_errors(target):
         shutil.rmtree(temporary, ignore_errors=True)
         temporary.mkdir(parents=True)
@@ -62,16 +82,29 @@ def explain_disk_errors(path: Path) -> Generator[None]:
     try:
         yield
     except OSError as error:
-        free = shutil.disk_usage(next(parent for parent in path.parents if parent.exists())).free / 1e9
-        raise ResourceError(
-            f"{path} cannot be written: {error.strerror or error} ({free:.1f} GB free); "
-            "make room or choose another directory, then resume"
-        ) from error
+        raise ResourceError(f"{_culprit(error, path)}: {error.strerror or error}{_advice(error, path)}") from error
 
 
-def _temporary(target: Path) -> Path:
-    """Hidden, because readers of a directory take every visible file for theirs."""
-    return target.with_name(f".{target.name}.tmp")
+def temporary_path(target: Path) -> Path:
+    """Hidden, because readers of a directory take every visible file for theirs; short, however long the name is."""
+    name = hashlib.blake2b(os.fsencode(target.name), digest_size=8).hexdigest()
+    return target.with_name(f".{name}.tmp")
+
+
+def _culprit(error: OSError, path: Path) -> str:
+    """What the error is about: ``path``, or another file that was used to write it."""
+    other = Path(error.filename) if isinstance(error.filename, str) else path
+    is_ours = other.absolute().is_relative_to(path.absolute().parent) or path.absolute().is_relative_to(
+        other.absolute()
+    )
+    return f"{path} cannot be written" if is_ours else f"{other} cannot be used"
+
+
+def _advice(error: OSError, path: Path) -> str:
+    if error.errno in NO_ROOM:
+        free = shutil.disk_usage(next(parent for parent in path.absolute().parents if parent.exists())).free
+        return f" ({free / 1e9:.1f} GB free); make room or choose another directory"
+    return f"; {ADVICE[error.errno].format(file=error.filename or path)}" if error.errno in ADVICE else ""
 
 
 def _publish(temporary: Path, target: Path) -> None:

@@ -8,12 +8,11 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from safetensors import safe_open
-from safetensors.torch import save_file
 from torch import Tensor
 
 from tangoflux.errors import CheckpointError
 from tangoflux.model.adapter_files import base_directory, with_adapter, write_adapter
-from tangoflux.model.checkpoint import read_shapes, read_weights
+from tangoflux.model.checkpoint import read_shapes, read_weights, write_weights
 from tangoflux.model.layout import TIED_KEY
 from tangoflux.model.lora import LoraSettings, check_trained, merge
 
@@ -55,7 +54,7 @@ def write_version(
     for name in FROZEN if changed else (*FROZEN, WEIGHTS):
         _take(base / name, target / name, link=shared)
     if changed:
-        save_file(changed, target / WEIGHTS)
+        write_weights(changed, target / WEIGHTS)
 
 
 def read_state(directory: Path) -> dict[str, Tensor]:

@@ -25,7 +25,9 @@ from actors.workers.messages import Destination
 from actors.workers.writer import WriterWorker
 from jobs.options.bench import OrchestrationOptions
 from jobs.reporting.machine import machine_facts
+from jobs.stages.output_dir import FLAG
 from jobs.stages.pools import Pools
+from jobs.stages.run_dir import check_writable_file
 from tangoflux.data.prompts import PromptFile, draw_prompts
 
 SMALL = 1_000
@@ -36,6 +38,8 @@ MEGABYTE = 1e6
 
 def run(options: OrchestrationOptions) -> None:
     """Measures, prints, and writes ``--output``."""
+    if options.output:
+        check_writable_file(options.output, FLAG)
     with tempfile.TemporaryDirectory() as folder, _fake_pools(options) as pools:
         banks = sorted({max(SMALL, options.num_prompts), options.bank_lines})
         runs = [measure(pools, _bank(Path(folder), lines), options) for lines in banks]

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Annotated, Literal
 
 from pydantic import model_validator
@@ -35,7 +34,9 @@ class GenerateOptions(Options):
     """All options of the command."""
 
     prompt: str | None = option(None, "the text", default_text="those of --prompts", positional=True)
-    output: Path = option(REQUIRED, f"file to write ({', '.join(SUFFIXES)}); a folder with --prompts", positional=True)
+    output: LocalPath = option(
+        REQUIRED, f"file to write ({', '.join(SUFFIXES)}); a folder with --prompts", positional=True
+    )
     prompts: LocalPath | None = option(None, "many prompts: .txt, one a line, or .jsonl or .csv with prompt")
     policy: str = option("miniature", "policy that samples: a directory, a name or owner/name on the hub", min_length=1)
     duration_s: float | None = option(

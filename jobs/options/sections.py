@@ -47,6 +47,8 @@ LatentsDtype = Annotated[Literal["float32", "float16"], option(REQUIRED, "type i
 def _local(path: Path) -> Path:
     if ":/" in str(path):
         raise ValueError("a URI")
+    if "\0" in str(path):
+        raise ValueError("a name with a NUL character")
     return path.expanduser()
 
 

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
+import io
 import math
-import os
 from collections.abc import Callable, Generator, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -16,7 +16,13 @@ from numpy.typing import NDArray
 from rich.console import Console
 from rich.progress import Progress
 
+from actors.storage.atomic import atomic_write
+from actors.storage.json_lines import JsonLines
 from jobs.options.generate import GenerateOptions
+from jobs.stages.generated_files import RECORD, check_existing, record, settings_of
+from jobs.stages.output_dir import RESUME
+from jobs.stages.run_dir import check_writable_file
+from tangoflux.cli import resumable
 from tangoflux.data.prompts import Prompt, load_prompts
 from tangoflux.errors import ConfigError
 from tangoflux.pipeline import TangoFlux
@@ -42,9 +48,10 @@ def run(options: GenerateOptions) -> None:
     device = device_of(options)
     reward = load_reward(options.reward, device) if options.best_of is not None else None
     model = model.to(device)
-    with progress(len(items)) as advance:
+    log = JsonLines(options.output / RECORD) if options.prompts else None
+    with progress(len(items)) as advance, resumable(RESUME) if log else nullcontext():
         for item in items:
-            for line in write_samples(item, model, reward, options, advance):
+            for line in write_samples(item, model, reward, options, advance, log):
                 print(line, flush=True)
 
 
@@ -52,7 +59,7 @@ def plan(options: GenerateOptions, max_duration_s: float) -> list[PromptFiles]:
     """The files to write; existing files are overwritten only with ``--overwrite``.
 
     Raises:
-        TangoFluxError: a prompt or duration is not allowed, or a file exists.
+        TangoFluxError: a prompt or duration is not allowed, or a file exists or cannot be written.
     """
     duration_s = min(DEFAULT_DURATION_S, max_duration_s) if options.duration_s is None else options.duration_s
     if duration_s > max_duration_s:
@@ -63,14 +70,18 @@ def plan(options: GenerateOptions, max_duration_s: float) -> list[PromptFiles]:
         assert options.prompts is not None
         prompts = load_prompts(options.prompts, duration_s, max_duration_s)
         items = [PromptFiles(p, _files(options.output / f"{p.id}.flac", options.num_samples)) for p in prompts]
-    for folder in {file.parent for item in items for file in item.files}:
-        _check_folder(folder)
+    for file in (file for item in items for file in item.files):
+        check_writable_file(file, "output")
     if options.overwrite:
         return items
     existing = [file for item in items for file in item.files if file.exists()]
     if existing and options.prompt is not None:
         raise ConfigError(f"{existing[0]} exists; pass --overwrite, or name another file")
-    # Running the same command again resumes.
+    if options.prompts is not None:
+        # The same command again resumes.
+        check_existing(
+            options.output, [(file, settings_of(item.prompt, options)) for item in items for file in item.files]
+        )
     return [item for item in items if not all(file.exists() for file in item.files)]
 
 
@@ -80,8 +91,12 @@ def write_samples(
     reward: Reward | None,
     options: GenerateOptions,
     on_step: Callable[[float], None],
+    log: JsonLines | None = None,
 ) -> Iterator[str]:
-    """Generates and writes a prompt's samples; yields a line per file, with any reward, and one for the others."""
+    """Generates and writes a prompt's samples; yields a line per file, with any reward, and one for the others.
+
+    ``log`` gets what each file was made from.
+    """
     [waveforms] = model.generate(
         item.prompt.text,
         item.prompt.duration_s,
@@ -95,6 +110,8 @@ def write_samples(
     )
     ranked = _rank(item, waveforms, reward, model)
     for rank, (file, (waveform, value)) in enumerate(zip(item.files, ranked, strict=False), start=1):
+        if log:
+            record(log, file, settings_of(item.prompt, options))
         write_audio(file, waveform, model.sample_rate_hz)
         yield f"{file}  {reward.name} {value:.3f}, {rank} of {len(ranked)}" if reward else str(file)
     if len(ranked) > len(item.files):
@@ -113,10 +130,10 @@ def _rank(
 
 def write_audio(file: Path, waveform: NDArray[np.float32], sample_rate_hz: int) -> None:
     """Writes (channels, samples) atomically, in the format of the file name's suffix."""
-    file.parent.mkdir(parents=True, exist_ok=True)
-    temporary = file.with_name(f".{file.name}.partial{file.suffix}")
-    soundfile.write(str(temporary), waveform.T, sample_rate_hz)
-    temporary.replace(file)
+    content = io.BytesIO()
+    soundfile.write(content, waveform.T, sample_rate_hz, format=file.suffix[1:])
+    with atomic_write(file) as temporary:
+        temporary.write_bytes(content.getvalue())
 
 
 @contextmanager
@@ -142,13 +159,6 @@ def device_of(options: GenerateOptions) -> str:
     if options.device == "cuda" and not torch.cuda.is_available():
         raise ConfigError("--device cuda: torch finds no GPU on this machine; leave the option out")
     return options.device or ("cuda" if torch.cuda.is_available() else "cpu")
-
-
-def _check_folder(folder: Path) -> None:
-    nearest = next(parent for parent in (folder.absolute(), *folder.absolute().parents) if parent.exists())
-    if not nearest.is_dir() or not os.access(nearest, os.W_OK):
-        reason = "not writable" if nearest.is_dir() else "a file"
-        raise ConfigError(f"{folder} cannot be written to: {nearest} is {reason}")
 
 
 def _files(file: Path, num_samples: int) -> tuple[Path, ...]:

@@ -60,8 +60,13 @@ def install(directory: Path, rows: Mapping[str, Figure]) -> None:
     """Replaces the package's weights by those of the build, with their quality table."""
     shutil.rmtree(PACKAGE, ignore_errors=True)
     for source, target in (("policy/base", "policy"), ("clap", "clap"), ("judge", "judge"), ("detector", "detector")):
-        shutil.copytree(directory / source, PACKAGE / target, ignore=shutil.ignore_patterns("done.json"))
-    shutil.copy(directory / "decoder" / "vae.safetensors", PACKAGE / "policy")
+        shutil.copytree(
+            directory / source,
+            PACKAGE / target,
+            ignore=shutil.ignore_patterns("done.json"),
+            copy_function=shutil.copyfile,
+        )
+    shutil.copyfile(directory / "decoder" / "vae.safetensors", PACKAGE / "policy" / "vae.safetensors")
     (PACKAGE / "QUALITY.md").write_text(
         "# Quality of the miniature\n\nWritten by `python jobs/build_miniature.py --install`. Held-out scenes are "
         "combinations of sounds that are in no scene of the policy's pretraining; the models that measure (the "

@@ -12,9 +12,12 @@ from actors.storage.atomic import atomic_write
 from actors.storage.run_lock import LOCK, RunLock
 from actors.storage.shards import ShardWriter
 from jobs.stages.run_dir import check_writable, differences
+from tangoflux.cli import resumable
 from tangoflux.errors import ConfigError, DataError
 
 FLAG = "--output"
+
+RESUME = "run the same command again to resume"
 
 
 def check_output(options: Options, directory: Path, config_file: Path) -> None:
@@ -48,11 +51,13 @@ def check_new(directory: Path) -> None:
 def open_output(options: Options, directory: Path, config_file: Path) -> Generator[None]:
     """Locks the directory and writes the options to ``config_file``, after ``check_output``.
 
+    What is interrupted in the block says how to resume.
+
     Raises:
         ConfigError: another process holds the lock; names it.
         ResourceError: the directory cannot be written.
     """
-    with RunLock(directory):
+    with resumable(RESUME), RunLock(directory):
         with atomic_write(config_file) as temporary:
             temporary.write_text(options.to_yaml(), encoding="utf-8")
         yield

@@ -18,6 +18,7 @@ from actors.learner.clips import ClipData
 from actors.learner.launch import PRETRAINING_ITERATION, pretrain
 from actors.learner.schedule import check_warmup, num_steps
 from actors.learner.settings import PretrainingResult, PretrainingSettings
+from actors.storage.atomic import explain_disk_errors
 from actors.storage.metrics import MetricsLog
 from actors.storage.policy_store import PolicyStore
 from jobs.capacity.model_facts import ModelFacts, read_model_facts
@@ -186,9 +187,10 @@ def publish(config: PretrainJob, inputs: Inputs, result: PretrainingResult) -> N
     workspace = config.output / ".publishing"
     shutil.rmtree(workspace, ignore_errors=True)
     policy = PolicyStore(workspace).publish(1, inputs.policy_dir, load_file(result.weights))
-    policy.rename(config.output / "policy")
-    shutil.rmtree(workspace)
-    result.weights.unlink()
+    with explain_disk_errors(config.output / "policy"):
+        policy.rename(config.output / "policy")
+        shutil.rmtree(workspace)
+        result.weights.unlink()
 
 
 def summary(config: PretrainJob, result: PretrainingResult) -> str:

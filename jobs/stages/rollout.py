@@ -17,6 +17,7 @@ from jobs.reporting.display import Display
 from jobs.stages.output_dir import check_output, open_output
 from jobs.stages.pools import open_pool, rollout_args, writer_pool
 from jobs.stages.preflight import load_bank
+from jobs.stages.run_dir import check_writable
 from tangoflux.data.prompts import Prompt, draw_prompts
 from tangoflux.errors import ConfigError
 from tangoflux.model.layout import find_directory
@@ -40,6 +41,8 @@ class Inputs:
 def run(config: RolloutJob) -> None:
     """Checks what can be checked, then samples the chunks that no shard holds yet."""
     check_output(config, config.output, config.output / CONFIG_FILE)
+    if config.audio:
+        check_writable(config.audio, "--audio")
     inputs = read_inputs(config)
     shards = ShardWriter(config.output)
     chunks = rollout_chunks(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import tempfile
 from pathlib import Path
 
 from actors.options.schema import Model, option_fields, option_values
@@ -51,16 +52,51 @@ def check_writable(directory: Path, flag: str) -> None:
     Raises:
         ConfigError: it may not; names ``flag``, the option that the directory is from.
     """
-    existing = directory.absolute()
+    _check_directory(_nearest(directory, flag), directory, flag)
+
+
+def check_writable_file(file: Path, flag: str) -> None:
+    """Checks that this process may write the file, which may exist.
+
+    Raises:
+        ConfigError: it may not, or a directory has this name; see ``check_writable``.
+    """
+    existing = _nearest(file, flag)
+    if existing == file.absolute():
+        if existing.is_dir():
+            raise ConfigError(f"{flag} {file} is a directory; name a file in it")
+        existing = existing.parent
+    _check_directory(existing, file, flag)
+
+
+def _nearest(path: Path, flag: str) -> Path:
+    """The path, or its nearest parent that exists."""
+    existing = path.absolute()
     try:
         while not existing.exists():
+            if existing.is_symlink():
+                raise ConfigError(
+                    f"{flag} {path} cannot be used: the symbolic link {existing} leads nowhere "
+                    f"({os.readlink(existing)}); make what it names, or remove the link"
+                )
             existing = existing.parent
     except OSError as error:
-        raise ConfigError(f"{flag} {directory} cannot be used: {error.strerror}") from None
+        raise ConfigError(f"{flag} {path} cannot be used: {error.strerror}") from None
+    return existing
+
+
+def _check_directory(existing: Path, path: Path, flag: str) -> None:
     if not existing.is_dir():
-        raise ConfigError(f"{flag} {directory} cannot be used: {existing} is not a directory")
-    if not os.access(existing, os.R_OK | os.W_OK | os.X_OK):
-        raise ConfigError(f"{flag} {directory} cannot be used: no permission to read and write {existing}")
+        raise ConfigError(f"{flag} {path} cannot be used: {existing} is not a directory")
+    if not os.access(existing, os.R_OK | os.X_OK):
+        raise ConfigError(f"{flag} {path} cannot be used: no permission to read {existing}")
+    try:
+        # Permissions do not tell of read-only file systems, quotas, and what a server allows.
+        tempfile.TemporaryFile(dir=existing).close()
+    except OSError as error:
+        raise ConfigError(
+            f"{flag} {path} cannot be used: nothing can be written in {existing} ({error.strerror})"
+        ) from None
 
 
 def differences(stored: Model, wanted: Model) -> list[str]:

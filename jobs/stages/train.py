@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import hashlib
 import json
 import shutil
 from collections.abc import Generator, Mapping
@@ -12,14 +13,16 @@ from pathlib import Path
 from typing import Any
 
 from actors.cluster.session import ray_session
-from actors.learner.checkpoint import load_tensors
+from actors.learner.checkpoint import STATE, load_tensors
 from actors.learner.launch import train
 from actors.learner.schedule import check_warmup, num_heldout, num_steps
 from actors.learner.settings import LearnerResult
 from actors.storage.atomic import explain_disk_errors
 from actors.storage.json_lines import JsonLines
+from actors.storage.paths import remove_below
+from actors.storage.policy_files import WEIGHTS
 from actors.storage.policy_store import PolicyStore
-from actors.storage.run_lock import RunLock
+from actors.storage.shards import ShardWriter
 from actors.workers.codec import CodecActor, pair_chunks
 from jobs.capacity.model_facts import read_model_facts
 from jobs.capacity.placement import place_learner
@@ -28,9 +31,8 @@ from jobs.options.train import TrainJob
 from jobs.reporting.display import Display
 from jobs.reporting.formatting import format_number
 from jobs.reporting.tables import format_table
-from jobs.stages.output_dir import FLAG, check_new, find_shards
+from jobs.stages.output_dir import check_output, find_shards, open_output
 from jobs.stages.pools import alignment_settings, device_of, open_pool, writer_pool
-from jobs.stages.run_dir import check_writable
 from tangoflux.data.pairs import RatedPair, load_pairs
 from tangoflux.data.records import preference_schema
 from tangoflux.errors import ConfigError
@@ -44,6 +46,12 @@ ENCODED_AT_ONCE = 16
 """Pairs of a codec worker's task, which are the rows of a shard."""
 
 ITERATION = 1
+
+WORK = ".training"
+"""A directory in the output with all that is not the policy, removed at the end."""
+
+CONFIG_FILE = "config.yaml"
+"""The options, in ``WORK``."""
 
 STEPS = "steps.jsonl"
 """The metrics of each optimiser step, next to the policy's files."""
@@ -67,13 +75,12 @@ class Inputs:
 
 def run(config: TrainJob) -> None:
     """Checks the input, encodes a user's pairs, trains, and writes the new policy."""
-    check_writable(config.output, FLAG)
-    check_new(config.output)
+    check_output(config, config.output, config.output / WORK / CONFIG_FILE)
     inputs = read_inputs(config)
-    with Display() as display, workspace(config.output) as directory, ray_session(config.codec, config.learner):
+    with Display() as display, workspace(config) as directory, ray_session(config.codec, config.learner):
         display.note(place_learner(config.learner))
         display.note(f"{inputs.count} pairs from {config.preferences or config.pairs}, to train {config.init_policy}")
-        preferences = config.preferences or encode(config, inputs, directory / "preferences", display)
+        preferences = config.preferences or encode(config, inputs, directory, display)
         result = learn(config, inputs, preferences, directory, display)
         publish(config, inputs, result, directory)
         display.note(f"{figures(result)}\n\npolicy  {config.output}")
@@ -118,40 +125,53 @@ def count_steps(learner: LearnerOptions, pairs: int) -> int:
 
 
 @contextmanager
-def workspace(output: Path) -> Generator[Path]:
-    """A hidden directory next to the output, removed at the end, so that the output is complete or absent.
+def workspace(config: TrainJob) -> Generator[Path]:
+    """``WORK``, for one process at a time. If the block fails, it is kept if there is something to resume from.
+
+    It is in the output directory itself, which need not be replaced then: it may be a link or a mount point.
 
     Raises:
         ConfigError: another process, which the error names, trains for the same output.
     """
-    directory = output.absolute().with_name(f".{output.name}.training")
-    work = directory / "work"
+    work, is_new = config.output / WORK, not config.output.exists()
     try:
-        with RunLock(directory):
-            shutil.rmtree(work, ignore_errors=True)  # left by a process that was killed
-            work.mkdir()
+        with open_output(config, config.output, work / CONFIG_FILE):
             try:
                 yield work
-            finally:
-                shutil.rmtree(work, ignore_errors=True)
+            except BaseException as error:
+                if any(work.glob(f"checkpoints/*/*/{STATE}")) or any(work.glob("preferences-*")):
+                    error.add_note(f"what was computed is kept in {work}")
+                else:
+                    shutil.rmtree(work)
+                raise
+            shutil.rmtree(work)
     finally:
-        with suppress(OSError):
-            directory.rmdir()  # unless another process uses it
+        if is_new:
+            with suppress(OSError):
+                config.output.rmdir()  # unless something is kept
 
 
-def encode(config: TrainJob, inputs: Inputs, directory: Path, display: Display) -> Path:
-    """Writes the user's pairs as preference shards to ``directory``, and returns it."""
+def encode(config: TrainJob, inputs: Inputs, work: Path, display: Display) -> Path:
+    """Writes the user's pairs as preference shards below ``work``, if they are not there; returns their directory."""
+    assert config.pairs is not None
     facts = read_model_facts(inputs.policy_dir)
     schema = preference_schema(facts.audio_seq_len, facts.latent_channels)
     args = (inputs.policy_dir.resolve(), config.codec.threads, device_of(config.codec))
+    # Named after the content: shards of an earlier attempt count if the file is still the same.
+    directory = work / f"preferences-{hashlib.sha256(config.pairs.read_bytes()).hexdigest()[:16]}"
+    done = ShardWriter(directory).shards()
+    missing = [chunk for chunk in pair_chunks(inputs.rated, ENCODED_AT_ONCE) if chunk.part not in done]
+    if not missing:
+        return directory
     with (
         display.stage(0, "encoding", inputs.count, "pairs") as stage,
         open_pool(CodecActor, args, config.codec, "codec worker") as pool,
         writer_pool(directory) as writer,
     ):
-        encoded = pool.stream("encode", pair_chunks(inputs.rated, ENCODED_AT_ONCE), schema)
-        for _, pairs in writer.stream("write_rows", encoded, directory).values():
-            stage.advance(pairs)
+        stage.skip(sum(shard.rows for shard in done.values()))
+        encoded = pool.stream("encode", missing, schema)
+        for _, rows in writer.stream("write_rows", encoded, directory).values():
+            stage.advance(rows)
     return directory
 
 
@@ -159,6 +179,7 @@ def learn(config: TrainJob, inputs: Inputs, preferences: Path, directory: Path, 
     """Trains; writes the weights and the metrics of each step to ``directory``."""
     settings = alignment_settings(config.objective, config.learner)
     with display.stage(0, "learner", inputs.steps, "steps") as stage:
+        (directory / STEPS).unlink(missing_ok=True)  # a resumed training reports all its steps
         steps_log = JsonLines(directory / STEPS)
 
         def on_step(step: Mapping[str, Any]) -> None:
@@ -172,13 +193,17 @@ def publish(config: TrainJob, inputs: Inputs, result: LearnerResult, directory: 
     """Writes the output: the policy in the published layout, with the options, the results and the steps' metrics."""
     lora = alignment_settings(config.objective, config.learner).lora
     weights = load_tensors(result.weights)
+    remove_below(directory / "policies")  # of an earlier attempt
     policy = PolicyStore(directory / "policies").publish(1, inputs.policy_dir, weights, lora)
     training = {"options": config.model_dump(mode="json", exclude={"output"}), **dataclasses.asdict(result)}
     del training["weights"]
-    (policy / "training.json").write_text(json.dumps(training, indent=2) + "\n")
-    (directory / STEPS).rename(policy / STEPS)
-    with explain_disk_errors(config.output):
-        policy.rename(config.output)
+    with explain_disk_errors(config.output / WEIGHTS):
+        (policy / "training.json").write_text(json.dumps(training, indent=2) + "\n")
+        (directory / STEPS).rename(policy / STEPS)
+        # The weights last: a directory without them is no policy.
+        for part in sorted(policy.iterdir(), key=lambda part: part.name == WEIGHTS):
+            remove_below(config.output / part.name)  # a directory of an earlier attempt
+            part.rename(config.output / part.name)
 
 
 def figures(result: LearnerResult) -> str:

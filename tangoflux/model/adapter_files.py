@@ -12,11 +12,10 @@ import json
 from collections.abc import Mapping
 from pathlib import Path
 
-from safetensors.torch import save_file
 from torch import Tensor
 
 from tangoflux.errors import CheckpointError, ConfigError
-from tangoflux.model.checkpoint import read_json, read_weights
+from tangoflux.model.checkpoint import read_json, read_weights, write_weights
 from tangoflux.model.lora import TARGETS, LoraSettings, merge
 
 BASE = "base.json"
@@ -78,8 +77,8 @@ def write_adapter(directory: Path, base: str, settings: LoraSettings, trained: M
     """
     adapter = {_to_peft(name): value.contiguous() for name, value in trained.items() if ".lora_" in name}
     conditioning = {name: value.contiguous() for name, value in trained.items() if ".lora_" not in name}
-    save_file(adapter, directory / ADAPTER)
-    save_file(conditioning, directory / CONDITIONING)
+    write_weights(adapter, directory / ADAPTER)
+    write_weights(conditioning, directory / CONDITIONING)
     values = {"peft_type": "LORA", "r": settings.rank, "lora_alpha": settings.alpha, "target_modules": TARGETS}
     (directory / ADAPTER_CONFIG).write_text(json.dumps(values, indent=2) + "\n")
     (directory / BASE).write_text(json.dumps({"base": base}) + "\n")

@@ -16,12 +16,11 @@ from typing import Any
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from tangoflux.errors import CheckpointError
 from tangoflux.model.adapter_files import base_directory
-from tangoflux.model.checkpoint import load_weights, read_json
+from tangoflux.model.checkpoint import load_weights, read_json, write_weights
 from tangoflux.model.mel_front import MelFront, MelFrontConfig
 
 DECODED_AT_ONCE = {"cpu": 2**22, "cuda": 2**28}
@@ -237,7 +236,7 @@ class Autoencoder(nn.Module):
     def save(self, directory: Path, dtype: torch.dtype = torch.float32) -> None:
         """Writes ``vae.safetensors`` and ``vae_config.json`` into ``directory``."""
         weights = {key: value.to(dtype).contiguous() for key, value in self.oobleck.state_dict().items()}
-        save_file(weights, directory / "vae.safetensors")
+        write_weights(weights, directory / "vae.safetensors")
         (directory / "vae_config.json").write_text(json.dumps(asdict(self.config), indent=2) + "\n")
 
 

@@ -1,9 +1,9 @@
-"""Reading weights and their configs from safetensors and JSON files, with errors that name the file and the tensors."""
+"""Weights and their configs in safetensors and JSON files, read with errors that name the file and the tensors."""
 
 from __future__ import annotations
 
 import json
-from collections.abc import Collection, Generator
+from collections.abc import Collection, Generator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -15,7 +15,7 @@ from huggingface_hub.errors import (
     HTTPError,  # pyright: ignore[reportPrivateImportUsage]  # of the HTTP library that the hub's uses
 )
 from safetensors import SafetensorError, safe_open
-from safetensors.torch import load_file
+from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from tangoflux.errors import CheckpointError
@@ -34,6 +34,8 @@ def read_json(file: Path) -> dict[str, Any]:
         values: object = json.loads(file.read_text(encoding="utf-8"))
     except FileNotFoundError:
         raise CheckpointError(f"{file} is missing: is {file.parent} a model directory?") from None
+    except PermissionError:
+        raise no_permission(file) from None
     except (OSError, ValueError) as error:
         raise CheckpointError(f"{file} cannot be read as JSON: {error}") from None
     if not isinstance(values, dict):
@@ -41,11 +43,16 @@ def read_json(file: Path) -> dict[str, Any]:
     return values
 
 
+def no_permission(file: Path) -> CheckpointError:
+    """The error of a file that this user may not read."""
+    return CheckpointError(f"{file} cannot be read: no permission; let this user read it and enter {file.parent}")
+
+
 def read_weights(file: Path) -> dict[str, Tensor]:
     """All tensors of a safetensors file, on the CPU.
 
     Raises:
-        CheckpointError: the file is missing, truncated or not a safetensors file.
+        CheckpointError: the file is missing, unreadable, truncated or not a safetensors file.
     """
     with _readable(file):
         return load_file(file)
@@ -59,6 +66,14 @@ def read_shapes(file: Path) -> dict[str, tuple[int, ...]]:
     """
     with _readable(file), safe_open(file, framework="pt") as tensors:
         return {name: tuple(tensors.get_slice(name).get_shape()) for name in tensors.keys()}  # noqa: SIM118
+
+
+def write_weights(tensors: Mapping[str, Tensor], file: Path) -> None:
+    """Writes a safetensors file with the permissions of any new file; safetensors' own are the user's alone."""
+    file.touch()
+    mode = file.stat().st_mode
+    save_file(dict(tensors), file)
+    file.chmod(mode)
 
 
 def load_weights(module: nn.Module, file: Path, optional: Collection[str] = ()) -> None:
@@ -101,10 +116,13 @@ def _some(names: list[str], limit: int = 5) -> str:
 @contextmanager
 def _readable(file: Path) -> Generator[None]:
     """Converts the errors of reading a safetensors file into a CheckpointError."""
-    if not file.is_file():
-        raise CheckpointError(f"{file} is missing: is {file.parent} a model directory?")
     try:
+        file.open("rb").close()  # safetensors calls files missing that it may not read
         yield
+    except FileNotFoundError:
+        raise CheckpointError(f"{file} is missing: is {file.parent} a model directory?") from None
+    except PermissionError:
+        raise no_permission(file) from None
     except (SafetensorError, OSError) as error:
         raise CheckpointError(
             f"{file} is truncated or not a safetensors file ({error}); download or build it again"

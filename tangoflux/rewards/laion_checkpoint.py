@@ -15,6 +15,7 @@ from torch import Tensor
 from transformers import ClapConfig
 
 from tangoflux.errors import CheckpointError
+from tangoflux.model.checkpoint import no_permission
 
 SCALAR: Any = np.float64(0).__reduce__()[0]
 """The function that rebuilds a pickled numpy scalar."""
@@ -139,15 +140,17 @@ def read_laion_checkpoint(file: Path) -> LaionCheckpoint:
 
 
 def _load(file: Path) -> Any:
-    if not file.is_file():
-        raise CheckpointError(f"{file} is missing: download the checkpoint, or correct the path")
     try:
+        if not file.is_file():
+            raise CheckpointError(f"{file} is missing: download the checkpoint, or correct the path")
         with torch.serialization.safe_globals(NUMPY_TYPES):
             # Memory-mapped, so that the optimiser's state, twice as large as the model, is not read.
             return torch.load(file, map_location="cpu", weights_only=True, mmap=zipfile.is_zipfile(file))
     except pickle.UnpicklingError as error:
         reason = next((line for line in str(error).splitlines() if "GLOBAL" in line), "it is not a file of torch.save")
         raise CheckpointError(f"{file} cannot be read without running code from it: {reason.strip()}") from error
+    except PermissionError:
+        raise no_permission(file) from None
     except (OSError, EOFError, RuntimeError, ValueError, KeyError) as error:
         raise CheckpointError(f"{file} is truncated or not a file of torch.save; download it again") from error
 

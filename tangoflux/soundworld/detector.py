@@ -11,11 +11,10 @@ import numpy as np
 import torch
 import torchaudio.functional as AF
 from numpy.typing import NDArray
-from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from tangoflux.errors import CheckpointError
-from tangoflux.model.checkpoint import load_weights, read_json
+from tangoflux.model.checkpoint import load_weights, read_json, write_weights
 from tangoflux.model.log_mel import LogMel, LogMelConfig
 from tangoflux.soundworld.activity import read_activity
 from tangoflux.soundworld.events import KINDS
@@ -117,7 +116,7 @@ class EventDetector(nn.Module):
         directory.mkdir(parents=True, exist_ok=True)
         (directory / "config.json").write_text(json.dumps(asdict(self.config), indent=2) + "\n")
         tensors = {name: value.half().contiguous() for name, value in self.state_dict().items() if value.ndim}
-        save_file(tensors, directory / "model.safetensors")
+        write_weights(tensors, directory / "model.safetensors")
 
     @classmethod
     def load(cls, directory: Path) -> EventDetector:

@@ -62,7 +62,7 @@ def test_three_iterations_survive_twenty_kills_of_every_kind(tmp_path: Path, tin
     [
         (["--kinds", "driver", "cat"], "--kinds is driver cat: it must be some of rollout, reward"),
         (["--kills", "0"], "--kills is 0: it must be a whole number of at least 1"),
-        (["--output", "."], "--output . exists: choose another directory"),
+        (["--output", "."], "--output . is not empty"),
         (["--bta", "1"], "unknown option --bta; did you mean --beta?"),
     ],
 )

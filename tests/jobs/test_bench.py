@@ -147,7 +147,7 @@ def test_audio_runs_in_processes_of_its_own(tmp_path: Path) -> None:
         (["--num-steps", "0"], ConfigError, "--num-steps is 0: it must be a whole number from 1 to 1000"),
         (["--batches", "4", "0"], ConfigError, "--batches is 4 0: it must be whole numbers of at least 1"),
         (["--published", "{tmp}"], ConfigError, "is not there: give the folder of a clone"),
-        (["--output", "{tmp}"], ConfigError, "is a folder: name a file in it"),
+        (["--output", "{tmp}"], ConfigError, "is a directory; name a file in it"),
         (["--table", "{tmp}/none.json"], DataError, "is not a file of --output"),
     ],
 )

@@ -1,6 +1,8 @@
 from __future__ import annotations
 
+import json
 import re
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -74,6 +76,100 @@ def test_a_file_of_prompts_fills_a_folder_and_the_same_command_again_what_is_mis
     assert dog.stat().st_mtime_ns == written_at
 
 
+def fill(folder: Path, bank: str, *more: str) -> None:
+    bank_file = folder.parent / "mine.txt"
+    bank_file.write_text(bank)
+    main(["--prompts", str(bank_file), str(folder), *QUICK, *more])
+
+
+def test_prompts_that_are_appended_are_added_to_the_folder(tmp_path: Path) -> None:
+    folder = tmp_path / "out"
+    fill(folder, "a dog barks\n")
+    first = (folder / "p000001.flac").stat()
+    fill(folder, "a dog barks\na bell rings\n")
+    fill(folder, "a dog barks\n")
+    assert (folder / "p000001.flac").stat() == first
+    rows = [json.loads(line) for line in (folder / "generated.jsonl").read_text().splitlines()]
+    assert [(row["file"], row["prompt"]) for row in rows] == [
+        ("p000001.flac", "a dog barks"),
+        ("p000002.flac", "a bell rings"),
+    ]
+
+
+@pytest.mark.parametrize(
+    ("bank", "more", "said"),
+    [
+        ("a dog barks\na bell rings\n", ["--seed", "1"], r"seed was 0 and is 1 now \(and so 1 more\)"),
+        (
+            "a dog barks\na cat meows\n",
+            [],
+            r"p000002.flac was made .* prompt was 'a bell rings' and is 'a cat meows' now;",
+        ),
+        ("a bell rings\na dog barks\n", [], r"p000001.flac was made .*\(and so 1 more\)"),
+        ("a dog barks\na bell rings\n", ["--num-steps", "3"], "num_steps was 2 and is 3 now"),
+        ("a dog barks\na bell rings\n", ["--guidance-scale", "1"], "guidance_scale was .* and is 1.0 now"),
+        ("a dog barks\na bell rings\n", ["--negative-prompt", "rain"], "negative_prompt was '' and is 'rain' now"),
+        ("a dog barks\na bell rings\n", ["--duration-s", "0.5"], "duration_s was 1.0 and is 0.5 now"),
+        ("a dog barks\na bell rings\n", ["--best-of", "2"], "best_of was None and is 2 now, reward was None"),
+    ],
+)
+def test_audio_that_was_made_from_something_else_is_not_taken_for_the_new_prompts(
+    tmp_path: Path, bank: str, more: list[str], said: str
+) -> None:
+    folder = tmp_path / "out"
+    fill(folder, "a dog barks\na bell rings\n")
+    before = {file.name: file.read_bytes() for file in folder.iterdir()}
+    with pytest.raises(ConfigError, match=said + ".*--overwrite"):
+        fill(folder, bank, *more)
+    assert {file.name: file.read_bytes() for file in folder.iterdir()} == before
+    fill(folder, bank, *more, "--overwrite")
+    after = (folder / "p000002.flac").read_bytes()
+    fill(folder, bank, *more)
+    assert (folder / "p000002.flac").read_bytes() == after
+
+
+def test_audio_of_unknown_origin_is_not_taken_for_that_of_a_prompt(tmp_path: Path) -> None:
+    folder = tmp_path / "out"
+    folder.mkdir()
+    (folder / "p000001.flac").write_text("mine")
+    with pytest.raises(ConfigError, match=r"generated\.jsonl does not say what it was made from"):
+        fill(folder, "a dog barks\n")
+    assert (folder / "p000001.flac").read_text() == "mine"
+
+
+@pytest.mark.parametrize("stem", ["\u72ac" * 82, "d" * 251, "\U0001f436" * 62, "a dog\nbarks ", ".hidden", "-", "é"])
+def test_every_name_that_a_file_may_have_gets_audio(tmp_path: Path, stem: str) -> None:
+    main(["a dog barks", str(tmp_path / f"{stem}.wav"), *QUICK])
+    [file] = tmp_path.iterdir()
+    assert file.name == f"{stem}.wav" and len(audio(file)[0]) == 16_000
+
+
+@pytest.mark.parametrize(
+    ("name", "more", "said"),
+    [
+        ("\u72ac" * 84 + ".wav", (), "File name too long"),
+        ("d" * 300 + ".wav", (), "File name too long"),
+        ("d" * 251 + ".wav", ("--num-samples", "2"), "File name too long"),
+        ("a/" * 2200 + "d.wav", (), "File name too long"),
+        ("file/d.wav", (), "file is not a directory"),
+        ("gone/d.wav", (), "leads nowhere"),
+        ("gone.wav", (), "leads nowhere"),
+        ("dir.wav", ("--overwrite",), "is a directory; name a file in it"),
+        ("/proc/d.wav", (), "cannot be used"),
+    ],
+)
+def test_a_name_that_no_file_can_have_is_refused_before_sampling(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str, more: Sequence[str], said: str
+) -> None:
+    (tmp_path / "file").touch()
+    (tmp_path / "dir.wav").mkdir()
+    for link in ("gone", "gone.wav"):
+        (tmp_path / link).symlink_to("missing")
+    monkeypatch.setattr("tangoflux.pipeline.TangoFlux.generate", None)
+    with pytest.raises(ConfigError, match=said):
+        main(["a dog barks", str(tmp_path / name), *QUICK, *more])
+
+
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
@@ -121,7 +217,7 @@ def test_the_program_has_one_command(tmp_path: Path, capsys: pytest.CaptureFixtu
 def test_where_nothing_can_be_written_is_known_before_anything_is_made(tmp_path: Path) -> None:
     (tmp_path / "prompts.txt").write_text("a dog barks\n")
     (tmp_path / "file").touch()
-    with pytest.raises(ConfigError, match="file is a file"):
+    with pytest.raises(ConfigError, match="file is not a directory"):
         main(["--prompts", str(tmp_path / "prompts.txt"), str(tmp_path / "file"), *QUICK])
 
 

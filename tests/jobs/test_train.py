@@ -16,7 +16,7 @@ from actors.storage.shards import ShardWriter
 from jobs.train import main
 from tangoflux.data.preferences import make_pairs
 from tangoflux.data.records import build_table, rollout_schema
-from tangoflux.errors import CheckpointError, ConfigError, DataError
+from tangoflux.errors import CheckpointError, ConfigError, DataError, ResourceError
 from tangoflux.pipeline import TangoFlux
 from tests.tiny import WORDS
 
@@ -118,6 +118,31 @@ def test_a_policy_is_trained_on_a_users_own_audio_and_latents(
     assert json.loads((output / "training.json").read_text())["pairs"] == 4
     assert "encoding · done" in capsys.readouterr().out
     assert sorted(path.name for path in tmp_path.iterdir()) == ["mine", "new"]
+
+
+@pytest.mark.slow
+@pytest.mark.ray
+@pytest.mark.usefixtures("ray_session")
+def test_a_training_whose_last_step_fails_goes_on_from_there_to_the_same_weights(
+    tiny_policy_dir: Path, rated: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    commands = {name: options(tiny_policy_dir, tmp_path / name, "--pairs", rated) for name in ("failing", "other")}
+
+    def full(*_: object) -> None:
+        raise ResourceError("the disk is full")
+
+    with monkeypatch.context() as patch, pytest.raises(ResourceError) as caught:
+        patch.setattr("jobs.stages.train.publish", full)
+        main(commands["failing"])
+    kept = tmp_path / "failing" / ".training"
+    assert caught.value.__notes__ == [f"what was computed is kept in {kept}", "run the same command again to resume"]
+    with monkeypatch.context() as patch:
+        patch.setattr("jobs.stages.train.open_pool", full)  # the pairs are encoded
+        main(commands["failing"])
+    main(commands["other"])
+    assert not changed_tensors(tmp_path / "failing", tmp_path / "other")
+    steps = [(tmp_path / name / "steps.jsonl").read_text().count("\n") for name in commands]
+    assert steps == [2, 2] and not kept.exists()
 
 
 def test_every_bad_line_of_a_manifest_is_named_before_anything_starts(

@@ -25,6 +25,12 @@ def raising(error: BaseException) -> Callable[[], int]:
     return body
 
 
+def noted(error: BaseException, *notes: str) -> BaseException:
+    for note in notes:
+        error.add_note(note)
+    return error
+
+
 def test_status_of_the_command_is_the_status_of_the_process(capsys: pytest.CaptureFixture[str]) -> None:
     assert outcome(lambda: 0, capsys) == (0, "")
 
@@ -36,7 +42,9 @@ def test_status_of_the_command_is_the_status_of_the_process(capsys: pytest.Captu
         (ResourceError("two\n  lines"), 2, "error: two lines\n"),
         (RewardError("30% failed"), 1, "error: 30% failed\n"),
         (KeyboardInterrupt(), 130, "interrupted\n"),
-        (Terminated("resume with: that"), 143, "interrupted; resume with: that\n"),
+        (noted(Terminated(), "resume with: that"), 143, "interrupted; resume with: that\n"),
+        (noted(ResourceError("full"), "kept in a", "resume"), 2, "error: full; kept in a; resume\n"),
+        (OSError(errno.ENAMETOOLONG, "File name too long", "a" * 9), 2, "error: aaaaaaaaa: File name too long\n"),
         (OSError(errno.ENOSPC, "No space left on device", "/runs/a"), 2, "error: /runs/a: No space left on device\n"),
     ],
 )

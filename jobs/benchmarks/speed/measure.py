@@ -22,6 +22,8 @@ from jobs.benchmarks.speed.sizes import SIZES, random_model
 from jobs.benchmarks.speed.timing import PRECISIONS, Measured, matmul_tflops, time_sides
 from jobs.benchmarks.speed.training import training_sides
 from jobs.options.bench import SECTIONS, SpeedOptions
+from jobs.stages.output_dir import FLAG
+from jobs.stages.run_dir import check_writable_file
 from tangoflux.errors import ConfigError, DataError
 from tangoflux.pipeline import TangoFlux
 from tangoflux.sampling_params import uses_bf16
@@ -33,7 +35,8 @@ def run(options: SpeedOptions) -> None:
         print(markdown(_read(options.table)))
         return
     settings = settings_of(options)
-    _prepare_output(options.output)
+    if options.output:
+        check_writable_file(options.output, FLAG)
     quiet()
     print(markdown(measure(settings, options)))
 
@@ -82,14 +85,6 @@ def _measure_section(name: str, model: TangoFlux, settings: Settings, log: Calla
         return measure_audio(settings, log)
     sides, transformers = (rollout_sides if name == "rollouts" else training_sides)(model, settings)
     return time_sides(sides, settings.rounds, settings.device, log, transformers if settings.compiled else ())
-
-
-def _prepare_output(output: Path | None) -> None:
-    """Creates the file's folder, before anything is measured."""
-    if output:
-        if output.is_dir():
-            raise ConfigError(f"--output {output} is a folder: name a file in it")
-        output.parent.mkdir(parents=True, exist_ok=True)
 
 
 def _read(file: Path) -> dict[str, Any]:

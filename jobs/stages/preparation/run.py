@@ -18,10 +18,11 @@ from jobs.capacity.plan import ROW_BYTES, SHARD_BYTES, check_disk
 from jobs.options.prepare import PrepareJob
 from jobs.reporting.display import Display
 from jobs.reporting.formatting import format_bytes, format_seconds
-from jobs.stages.output_dir import FLAG
+from jobs.stages.output_dir import FLAG, RESUME
 from jobs.stages.preparation.quarantine import Quarantine
 from jobs.stages.preparation.settings import PREPARED_FILE, SETTINGS_FILE, check_settings, settings_of, write_json
 from jobs.stages.run_dir import check_writable
+from tangoflux.cli import resumable
 from tangoflux.data.manifest import Clip
 from tangoflux.data.published_sets import load_manifest
 from tangoflux.errors import DataError
@@ -65,7 +66,7 @@ def run(config: PrepareJob) -> None:
     shards = ShardWriter(config.output / "latents")
     missing = sorted(set(range(len(inputs.shards))) - shards.parts())
     check_disk(bytes_of(inputs, missing), config.output, DISK_ADVICE)
-    with RunLock(config.output), Display() as display:
+    with resumable(RESUME), RunLock(config.output), Display() as display:
         write_json(config.output / SETTINGS_FILE, inputs.settings)
         quarantine = Quarantine(config.output / "quarantine.jsonl", shards.parts())
         display.note(f"{inputs.count} clips of {config.manifest} for the codec of {config.policy}")

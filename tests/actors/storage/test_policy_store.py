@@ -9,6 +9,7 @@ import torch
 from safetensors import safe_open
 from torch import Tensor
 
+from actors.storage.atomic import temporary_path
 from actors.storage.policy_files import is_trained
 from actors.storage.policy_store import PolicyStore
 from tangoflux.errors import CheckpointError
@@ -77,7 +78,7 @@ def test_a_published_version_does_not_change(store: PolicyStore) -> None:
 
 
 def test_what_a_crash_left_is_no_version_and_is_cleared_by_the_next_publish(store: PolicyStore) -> None:
-    torn = store.location / ".v0001.tmp"
+    torn = temporary_path(store.location / "v0001")
     torn.mkdir()
     (torn / "tangoflux.safetensors").write_bytes(b"half")
     assert store.versions() == [0]

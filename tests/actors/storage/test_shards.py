@@ -129,7 +129,7 @@ except ResourceError as error:
 
 def test_a_full_disk_leaves_nothing_behind_and_says_what_to_do(tmp_path: Path) -> None:
     said = subprocess.run([sys.executable, "-c", FULL_DISK, tmp_path], capture_output=True, text=True, check=True)
-    assert re.search(r"part-00000\.parquet cannot be written: .*GB free.*resume", said.stdout)
+    assert re.search(r"part-00000\.parquet cannot be written: File too large; .*ulimit -f", said.stdout)
     assert list(tmp_path.iterdir()) == []
 
 
