@@ -17,7 +17,9 @@ your own (--pairs): a file of one JSON object per line with a prompt, the prefer
 
 Paths are relative to that file. Audio may have any sample rate, mono or stereo (WAV, FLAC, OGG, MP3); latents of the
 policy's codec are .npy arrays (frames, channels). "duration_s" is the length in seconds to which both are cut or padded
-with silence (default: the length of the chosen one); "id" names the pair."""
+with silence (default: the length of the chosen one); "id" names the pair.
+
+Run the same command again to resume."""
 
 EXAMPLES = """\
 examples:
@@ -32,7 +34,7 @@ then:
 class TrainJob(Options):
     """All options of the job."""
 
-    output: LocalPath = option(REQUIRED, "directory to write the new policy to")
+    output: LocalPath = option(REQUIRED, "directory to write the new policy to", may_change=True)
     preferences: LocalPath | None = option(
         None, "directory of preference shards: of jobs/score.py, or a run's preferences/i0001"
     )
