@@ -17,10 +17,11 @@ from numpy.typing import NDArray
 from actors.storage.shards import shards_at
 from actors.workers.messages import RolloutBatch, ShardRows, StoredShard
 from actors.workers.rows import loudness, replace_columns
-from tangoflux.data.audio import fill_frames, read_audio
+from tangoflux.data.audio import read_audio
 from tangoflux.data.pairs import RatedPair, is_latents_file, pair_table, read_latents
 from tangoflux.data.preferences import group_bounds
 from tangoflux.data.records import SORT_KEYS, latents_array
+from tangoflux.data.waveforms import fill_frames
 from tangoflux.errors import DataError
 from tangoflux.model.autoencoder import Autoencoder
 

@@ -26,9 +26,10 @@ from ray.exceptions import RayActorError
 from actors.cluster.nodes import cluster_nodes, has_opaque_autoscaler
 from actors.cluster.placement import Request, place
 from actors.pools.worker_slot import WorkerError, first_line
-from tangoflux.data.audio import AudioError, fill_frames, read_excerpt
+from tangoflux.data.audio import AudioError, read_excerpt
 from tangoflux.data.manifest import Clip
 from tangoflux.data.records import LatentsDtype, build_table, latent_schema
+from tangoflux.data.waveforms import fill_frames
 from tangoflux.errors import ResourceError
 from tangoflux.model.autoencoder import Autoencoder, AutoencoderConfig
 from tangoflux.model.layout import num_frames

@@ -1,32 +1,44 @@
-"""Reading audio files, and fitting waveforms to a codec's input."""
+"""Reading audio files."""
 
 from __future__ import annotations
 
+import io
 import math
+import os
+import re
+import stat
 from collections.abc import Generator
-from contextlib import AbstractContextManager, contextmanager, nullcontext
+from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import numpy as np
 import pyarrow as pa
 import soundfile
-import torch
-import torchaudio.functional as AF
 from numpy.typing import NDArray
-from pyarrow.fs import FileSystem, LocalFileSystem
-from torch import Tensor
+from pyarrow.fs import FileSystem
 
+from tangoflux.data.containers import flac, mpeg, ogg, riff
+from tangoflux.data.containers.rebuilt import RebuiltFile
 from tangoflux.errors import DataError
-from tangoflux.model.autoencoder import AutoencoderConfig
 
-TOLERANCE_S = 0.25
-"""How much shorter a file may be than its manifest says: lengths are rounded, and those of MP3 files are inexact."""
+MIN_SHARE = 0.5
+"""A file must have more than this share of what a manifest asks for. Published durations are inexact, but a file that
+is much shorter is hardly the one that the caption describes."""
 
-MAX_OGG_PAGE = 27 + 255 + 255 * 255
+RATES_HZ = (1_000, 1_000_000)
+
+MAX_SAMPLES = 2**25
+"""Most samples that are read at once, all channels together: 30 s of two channels at 559 kHz."""
+
+REMOTE_BUFFER = 2**20
+"""Bytes of a read from an object store, where each is a request."""
 
 SILENT_PEAK = 1e-4
 """Audio that stays below this (-80 dBFS) is silent."""
+
+LENGTH_NOTE = re.compile(r"^ *(?:SSND|BODY|Data Size|riff) *: (\d+) \(should be (\d+)\)", re.MULTILINE)
+"""libsndfile corrects the length of a truncated AIFF, AU, IFF or W64 file, and reports that only in its log."""
 
 
 class AudioError(DataError):
@@ -38,37 +50,40 @@ class AudioError(DataError):
 
 
 @contextmanager
-def open_audio(location: str | Path) -> Generator[Any]:
+def open_audio(location: str | Path, content: bytes | None = None) -> Generator[Any]:
     """A ``soundfile.SoundFile`` of a local file, or of a URI (file, s3, gs, hdfs) in any format of libsndfile.
 
+    Its ``frames`` are those that there are, also if the file was written into a pipe and its header does not know.
+
+    Args:
+        content: the file's bytes, if ``location`` only names them.
+
     Raises:
-        AudioError: it is missing, unreadable or truncated; also raised while it is read.
+        AudioError: it is missing, unreadable, truncated or of an extreme rate; also raised while it is read.
     """
     opened: Any = None
     try:
-        with _readable(str(location)) as file, soundfile.SoundFile(file) as opened:
-            # libsndfile accepts any page of an Ogg file as its last.
-            if opened.format == "OGG" and not _is_end_of_ogg(_tail(str(location))):
-                raise AudioError(f"{location} ends before its stream does", "truncated")
+        with _binary(str(location), content) as file, _opened(file) as opened:
+            _check(opened, location)
             yield opened
     except FileNotFoundError:
         raise AudioError(f"{location} cannot be read as audio: there is no such file", "missing") from None
-    except (OSError, soundfile.LibsndfileError, pa.ArrowInvalid) as error:
+    except EOFError:
+        raise AudioError(f"{location} ends before its header says, or its stream does", "truncated") from None
+    except (OSError, soundfile.SoundFileError, pa.ArrowException) as error:
         if opened is not None:
             raise AudioError(f"{location} is damaged, or ends before its header says", "truncated") from None
-        text = str(error).removeprefix(f"Error opening '{location}': ")
+        text = error.error_string if isinstance(error, soundfile.LibsndfileError) else str(error)
         raise AudioError(f"{location} cannot be read as audio: {text}") from None
 
 
 def audio_duration_s(file: Path) -> float:
-    """Seconds of an audio file, from its header.
+    """Seconds of an audio file; it is not decoded.
 
     Raises:
-        AudioError: it cannot be read, is not audio, or is empty.
+        AudioError: see ``open_audio``; or it is empty.
     """
     with open_audio(file) as source:
-        if source.frames < 1:
-            raise AudioError(f"{file} contains no audio", "empty")
         return source.frames / source.samplerate
 
 
@@ -79,126 +94,142 @@ def read_audio(file: Path, max_duration_s: float) -> tuple[NDArray[np.float32], 
         (channels, samples) in [-1, 1], and its sample rate.
 
     Raises:
-        AudioError: it cannot be read, is not audio, is empty, or has samples that are not finite.
+        AudioError: see ``open_audio``; or it is empty, or has samples that are not finite.
     """
     with open_audio(file) as source:
-        return _read(source, math.ceil(max_duration_s * source.samplerate), file), source.samplerate
+        count = min(source.frames, math.ceil(max_duration_s * source.samplerate))
+        return _read(source, count, file), source.samplerate
 
 
 def read_excerpt(
-    location: str | Path, start_s: float, duration_s: float | None, max_duration_s: float
+    location: str | Path,
+    start_s: float,
+    duration_s: float | None,
+    max_duration_s: float,
+    content: bytes | None = None,
 ) -> tuple[NDArray[np.float32], int, float]:
     """A part of an audio file, cut to its middle ``max_duration_s`` seconds if it is longer.
+
+    If the file ends within the part, what there is of it is read.
 
     Args:
         location: a path or a URI.
         start_s, duration_s: the part, in seconds; a duration of None extends to the end.
+        content: the file's bytes, if ``location`` only names them.
 
     Returns:
         (channels, samples) in [-1, 1], its sample rate, and its start in the file in seconds.
 
     Raises:
-        AudioError: see ``read_audio``; or the file ends before the part does, or the excerpt is silent.
+        AudioError: see ``read_audio``; or the file has at most ``MIN_SHARE`` of the part, or the excerpt is silent.
     """
-    with open_audio(location) as source:
+    with open_audio(location, content) as source:
         rate = source.samplerate
         first, count = _part(source, start_s, duration_s, location)
         most = round(max_duration_s * rate)
         first, count = first + max(0, count - most) // 2, min(count, most)
         source.seek(first)
         waveform = _read(source, count, location)
-        if waveform.shape[1] < count:
-            raise AudioError(f"{location} ends before its header says", "truncated")
-    if np.abs(waveform).max() < SILENT_PEAK:
+    if max(waveform.max(), -waveform.min()) < SILENT_PEAK:
         raise AudioError(f"{location} is silent from {first / rate:g} s to {(first + count) / rate:g} s", "silent")
     return waveform, rate, first / rate
 
 
-def fit_waveform(
-    waveform: NDArray[np.float32], sample_rate_hz: int, to_rate_hz: int, channels: int, samples: int
-) -> Tensor:
-    """Converts a waveform to a given rate, number of channels and length.
-
-    It is resampled; if the number of channels differs, they are averaged and repeated; then it is cut or padded with
-    silence.
-
-    Args:
-        waveform: (any channels, any samples) at ``sample_rate_hz``.
-
-    Returns:
-        (channels, samples) at ``to_rate_hz``.
-    """
-    audio = torch.from_numpy(waveform)
-    if len(audio) != channels:
-        audio = audio.mean(dim=0, keepdim=True).expand(channels, -1)
-    if sample_rate_hz != to_rate_hz:
-        audio = AF.resample(audio, sample_rate_hz, to_rate_hz)
-    audio = audio[:, :samples]
-    return torch.nn.functional.pad(audio, (0, samples - audio.shape[1]))
-
-
-def fill_frames(
-    waveform: NDArray[np.float32], sample_rate_hz: int, codec: AutoencoderConfig, duration_s: float, num_frames: int
-) -> Tensor:
-    """A waveform as input of the codec: its first ``duration_s`` seconds, then silence up to the last frame.
-
-    Returns:
-        (audio_channels, num_frames * hop), see ``fit_waveform``.
-    """
-    samples = num_frames * codec.hop
-    used = min(samples, round(duration_s * codec.sampling_rate))
-    audio = fit_waveform(waveform, sample_rate_hz, codec.sampling_rate, codec.audio_channels, used)
-    return torch.nn.functional.pad(audio, (0, samples - used))
-
-
-def _readable(location: str) -> AbstractContextManager[Any]:
-    """A path, or an open file of another file system, for ``soundfile``."""
-    if "://" in location:
+def _binary(location: str, content: bytes | None) -> BinaryIO:
+    """The open file, on a disk, in another file system or in memory."""
+    if content is not None:
+        file: Any = io.BytesIO(content)
+    elif "://" in location:
         system, path = FileSystem.from_uri(location)
-        return system.open_input_file(path)
-    if not Path(location).stat().st_size:
+        file = io.BufferedReader(system.open_input_file(path), REMOTE_BUFFER)
+    else:
+        # Not a pipe, which would be waited for.
+        if not stat.S_ISREG(os.stat(location).st_mode):
+            raise OSError("it is not a file")
+        file = open(location, "rb")  # noqa: SIM115
+    if not file.read(1):
+        file.close()
         raise AudioError(f"{location} cannot be read as audio: the file is empty", "empty")
-    return nullcontext(location)
+    return file
 
 
-def _tail(location: str) -> bytes:
-    system, path = FileSystem.from_uri(location) if "://" in location else (LocalFileSystem(), location)
-    with system.open_input_file(path) as file:
-        file.seek(max(0, file.size() - MAX_OGG_PAGE))
-        return file.read()
+def _opened(file: BinaryIO) -> soundfile.SoundFile:
+    """The file, or if its header has no or a wrong length, the file with the right one.
+
+    A file on a disk is passed by its number, since soundfile takes what is named .raw or .vox for samples without a
+    header.
+
+    Raises:
+        EOFError: the file was cut off.
+    """
+    rebuilt = _rebuilt(file)
+    if rebuilt is None and isinstance(file, io.BufferedReader) and isinstance(file.raw, io.FileIO):
+        os.lseek(file.fileno(), 0, os.SEEK_SET)
+        return soundfile.SoundFile(file.fileno(), closefd=False)
+    source: Any = rebuilt or RebuiltFile(b"", file, 0)
+    return soundfile.SoundFile(source, closefd=False)
 
 
-def _is_end_of_ogg(tail: bytes) -> bool:
-    """Whether the last page (RFC 3533, section 6) is marked as the stream's last and ends at the end of the file."""
-    start = tail.rfind(b"OggS")
-    head, lengths = tail[start : start + 27], b""
-    if start >= 0 and len(head) == 27:
-        lengths = tail[start + 27 : start + 27 + head[26]]
-    return bool(lengths) and bool(head[5] & 4) and start + 27 + head[26] + sum(lengths) == len(tail)
+def _rebuilt(file: BinaryIO) -> RebuiltFile | None:
+    file.seek(0)
+    magic = file.read(4)
+    if magic in riff.MAGICS:
+        return riff.rebuilt_riff(file)
+    if magic == flac.MAGIC:
+        return flac.rebuilt_flac(file)
+    if magic == ogg.MAGIC:
+        ogg.check_ogg(file)
+        return None
+    return mpeg.rebuilt_mpeg(file)
+
+
+def _check(source: Any, location: str | Path) -> None:
+    """Refuses extreme headers, empty files, and files that end too early.
+
+    Raises:
+        EOFError: the file was cut off.
+    """
+    least, most = RATES_HZ
+    if not least <= source.samplerate <= most:
+        raise AudioError(
+            f"{location} has a sample rate of {source.samplerate:,} Hz; it must be from {least:,} to {most:,}",
+            "extreme rate",
+        )
+    if any(int(promised) > int(there) for promised, there in LENGTH_NOTE.findall(source.extra_info)):
+        raise EOFError
+    if source.frames < 1:
+        raise AudioError(f"{location} contains no audio", "empty")
+    if source.format == "FLAC":
+        source.seek(source.frames - 1)
+        if len(source.read(1)) < 1:
+            raise EOFError
+        source.seek(0)
 
 
 def _part(source: Any, start_s: float, duration_s: float | None, location: str | Path) -> tuple[int, int]:
     """First sample and number of samples of a part."""
-    # libsndfile corrects the length of a truncated WAV file, and reports that only in its log.
-    if "(should be" in source.extra_info:
-        raise AudioError(f"{location} ends before its header says", "truncated")
-    if source.frames < 1:
-        raise AudioError(f"{location} contains no audio", "empty")
     first, length_s = round(start_s * source.samplerate), source.frames / source.samplerate
     available = source.frames - first
-    wanted = available if duration_s is None else round(duration_s * source.samplerate)
-    if available < 1 or wanted - available > TOLERANCE_S * source.samplerate:
+    wanted = available if duration_s is None else max(1, round(duration_s * source.samplerate))
+    if available < 1 or available <= MIN_SHARE * wanted:
         end_s = start_s + (duration_s or 0)
         raise AudioError(
-            f"{location} is {length_s:.2f} s long, the manifest asks for audio up to {end_s:.2f} s", "truncated"
+            f"{location} is {length_s:.2f} s long, the manifest asks for audio up to {end_s:.2f} s", "too short"
         )
-    return first, max(1, min(wanted, available))
+    return first, min(wanted, available)
 
 
 def _read(source: Any, count: int, location: str | Path) -> NDArray[np.float32]:
-    waveform = source.read(count, dtype="float32", always_2d=True).T
-    if not waveform.size:
-        raise AudioError(f"{location} contains no audio", "empty")
-    if not np.isfinite(waveform).all():
+    """The next ``count`` samples, (channels, count)."""
+    if count * source.channels > MAX_SAMPLES:
+        raise AudioError(
+            f"{location} has {source.channels} channels at {source.samplerate:,} Hz; {count / source.samplerate:g} s "
+            f"of that are more than {MAX_SAMPLES:,} samples",
+            "extreme size",
+        )
+    waveform = np.ascontiguousarray(source.read(count, dtype="float32", always_2d=True).T)
+    if waveform.shape[1] < count:
+        raise EOFError
+    if not np.isfinite(waveform.sum(dtype=np.float64)):
         raise AudioError(f"{location} contains samples that are not finite", "not finite")
-    return np.ascontiguousarray(waveform, dtype=np.float32)
+    return waveform

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from tangoflux.data.audio import audio_duration_s
 from tangoflux.data.prompts import Prompt, checked_prompt
 from tangoflux.data.records import build_table
-from tangoflux.data.text_rows import parse_row, raise_problems, shown, text_lines
+from tangoflux.data.text_rows import has_surrogate, parse_row, raise_problems, shown, text_lines
 from tangoflux.errors import DataError
 from tangoflux.model.autoencoder import AutoencoderConfig
 from tangoflux.model.layout import num_frames
@@ -145,7 +145,7 @@ def _file(row: dict[str, Any], side: str, folder: Path, origin: str) -> Path:
     if side not in row:
         raise DataError(f"{origin}: no {side!r} among the keys {', '.join(map(repr, row)) or '(none)'}")
     name = row[side]
-    if not isinstance(name, str) or not name or "\0" in name:
+    if not isinstance(name, str) or not name or "\0" in name or has_surrogate(name):
         raise DataError(f"{origin}: {side} is {shown(name)}; it must be the path of an audio or .npy file")
     return folder / name
 

@@ -20,6 +20,7 @@ from actors.storage.shards import ShardWriter
 from jobs.prepare import main
 from tangoflux.data.records import latent_schema
 from tangoflux.errors import CheckpointError, ConfigError, DataError, ResourceError
+from tests.tangoflux.data.made_audio import encoded, mp3, noise, wav, written
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 RATES = (8_000, 44_100, 48_000)
@@ -187,6 +188,47 @@ def test_a_directory_of_something_else_is_left_alone(tmp_path: Path, tiny_policy
     with pytest.raises(ConfigError, match="is not empty; choose another --output"):
         main(options(tiny_policy_dir, manifest, tmp_path))
     assert [file.name for file in tmp_path.iterdir()] == ["thesis.tex"]
+
+
+@pytest.mark.ray
+@pytest.mark.usefixtures("ray_session")
+def test_no_clip_ends_the_job_and_what_is_whole_is_used(
+    tiny_policy_dir: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    """A published set says 3 s of each; the names of the files are what is expected of them."""
+    files = {
+        "used.raw": wav(samples=40_000),
+        "used.wav": wav(0xFFFF_FFFF, 0xFFFF_FFFF, samples=48_000),
+        "used.flac": encoded("flac", "flac", noise(3.0, 16_000), 16_000, to_pipe=True),
+        "used.mp3": mp3(3.0, xing=False),
+        "used-odd.wav": wav(rate=11_127, samples=33_381),
+        "truncated.wav": wav(samples=48_000)[:-2],
+        "truncated.flac": written("FLAC", 3.0)[:-100],
+        "truncated.mp3": mp3(3.0)[:-100],
+        "truncated.ogg": written("OGG", 3.0)[:-100],
+        "unreadable.raw": b"no audio",
+        "unreadable.vox": b"no audio" * 50,
+        "unreadable.wav": wav(rate=0),
+        "extreme rate.wav": wav(rate=2_000_000_000),
+        "too short.wav": wav(samples=24_000),
+    }
+    for name, content in files.items():
+        (tmp_path / name).write_bytes(content)
+    (tmp_path / "missing.wav").symlink_to(tmp_path / "nowhere")
+    names = [*files, "missing.wav"]
+    rows = [{"audio": name, "caption": "a", "duration": 3, "id": name} for name in names]
+    (tmp_path / "m.jsonl").write_text("\n".join(map(json.dumps, rows)))
+    more = ("--max-quarantined-share", 0.9)
+    assert main(options(tiny_policy_dir, tmp_path / "m.jsonl", tmp_path / "out", *more)) == 0
+    table = ShardWriter(tmp_path / "out" / "latents").read()
+    used = [name for name in names if name.startswith("used")]
+    assert table["id"].to_pylist() == used
+    np.testing.assert_allclose(table["duration_s"].to_numpy(), [2.5, 3.0, 3.0, 3.0, 3.0], atol=0.01)
+    quarantine = map(json.loads, (tmp_path / "out" / "quarantine.jsonl").read_text().splitlines())
+    assert [row["reason"] for row in quarantine] == [Path(name).stem for name in names if name not in used]
+    said = capfd.readouterr()
+    assert "used although their files are shorter than the manifest says: 1" in said.out
+    assert "Traceback" not in said.out + said.err
 
 
 @pytest.mark.slow

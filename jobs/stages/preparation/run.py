@@ -31,6 +31,9 @@ from tangoflux.model.checkpoint import read_json
 from tangoflux.model.layout import find_directory
 from tangoflux.model.policy import PolicyConfig
 
+ROUNDING_S = 0.05
+"""Manifests round lengths."""
+
 DISK_ADVICE = "choose another --output, or use --latents-dtype float16"
 
 
@@ -76,7 +79,8 @@ def run(config: PrepareJob) -> None:
         quarantine.check(inputs.count, inputs.count, config.max_quarantined_share)
         quarantine.sort()
         prepared = finish(config.output, inputs.settings, shards, quarantine)
-        display.note(summary(config.output, prepared, display.seconds.get(0, {})))
+        shorter = count_shorter(inputs, shards)
+        display.note(summary(config.output, prepared, shorter, display.seconds.get(0, {})))
 
 
 def read_inputs(config: PrepareJob) -> Inputs:
@@ -189,7 +193,15 @@ def finish(output: Path, settings: Mapping[str, Any], shards: ShardWriter, quara
     return prepared
 
 
-def summary(output: Path, prepared: Mapping[str, Any], spent: Mapping[str, float]) -> str:
+def count_shorter(inputs: Inputs, shards: ShardWriter) -> int:
+    """Number of clips that were used although their files end before the manifest says."""
+    asked = {clip.id: clip.duration_s for shard in inputs.shards for _, clip in shard if clip.duration_s}
+    longest = inputs.facts.policy.max_duration
+    rows = shards.read(["id", "duration_s"]).to_pylist()
+    return sum(row["duration_s"] < min(longest, asked.get(row["id"], 0.0)) - ROUNDING_S for row in rows)
+
+
+def summary(output: Path, prepared: Mapping[str, Any], shorter: int, spent: Mapping[str, float]) -> str:
     """The results, and where to find them."""
     bad: Mapping[str, int] = prepared["quarantined"]
     size = sum(file.stat().st_size for file in output.rglob("*") if file.is_file())
@@ -197,7 +209,9 @@ def summary(output: Path, prepared: Mapping[str, Any], spent: Mapping[str, float
     reasons = ", ".join(f"{count} {reason}" for reason, count in bad.items()) or "none"
     return (
         f"{prepared['clips']} clips, {prepared['hours']:.2f} h of audio · {format_bytes(size)}{pace}\n"
-        f"quarantined: {reasons}\n\n"
+        f"quarantined: {reasons}\n"
+        + (f"used although their files are shorter than the manifest says: {shorter}\n" if shorter else "")
+        + "\n"
         f"latents     {output / 'latents'}\n"
         f"quarantine  {output / 'quarantine.jsonl'}"
     )

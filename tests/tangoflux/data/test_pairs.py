@@ -13,6 +13,7 @@ from tangoflux.data.pairs import load_pairs, pair_table
 from tangoflux.data.prompts import Prompt
 from tangoflux.data.records import latents_array, preference_schema
 from tangoflux.errors import DataError
+from tests.tangoflux.data.made_audio import encoded, mp3, noise, wav, written
 from tests.tiny import tiny_model
 
 MODEL = tiny_model()
@@ -147,3 +148,38 @@ def test_a_pair_becomes_a_preference_row(manifest: Callable[..., Path]) -> None:
         "reward_model": "manifest",
     }
     assert latents_array(table["chosen_latents"]).sum() == 16 * 8
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "message"),
+    [
+        ("a.wav", wav(samples=16_000)[:-2], "ends before its header says"),
+        ("a.flac", written("FLAC")[:-100], "is damaged, or ends before its header says"),
+        ("a.mp3", mp3(1.0, xing=False)[:-50], "ends before its header says"),
+        ("a.raw", b"no audio", "cannot be read as audio: Format not recognised"),
+        ("a.wav", wav(rate=2_000_000_000), "has a sample rate of 2,000,000,000 Hz"),
+    ],
+)
+def test_a_file_that_is_not_whole_is_refused_before_anything_starts(
+    manifest: Callable[..., Path], tmp_path: Path, name: str, content: bytes, message: str
+) -> None:
+    (tmp_path / name).write_bytes(content)
+    with pytest.raises(DataError, match=rf"pairs.jsonl:1: .*{name} {message}"):
+        load_pairs(manifest(row(rejected=name)), POLICY, CODEC)
+
+
+@pytest.mark.parametrize(
+    ("name", "content"),
+    [
+        ("a.raw", wav(samples=16_000)),
+        ("a.wav", wav(0xFFFF_FFFF, 0xFFFF_FFFF, samples=16_000)),
+        ("a.flac", encoded("flac", "flac", noise(1.0, 16_000), 16_000, to_pipe=True)),
+        ("a.mp3", mp3(1.0, 16_000, xing=False)),
+    ],
+)
+def test_a_file_whose_header_does_not_say_how_long_it_is_has_its_length(
+    manifest: Callable[..., Path], tmp_path: Path, name: str, content: bytes
+) -> None:
+    (tmp_path / name).write_bytes(content)
+    (pair,) = load_pairs(manifest(row(name)), POLICY, CODEC)
+    assert pair.prompt.duration_s == pytest.approx(1.0, abs=0.1)

@@ -1,0 +1,149 @@
+"""Made-up audio files of every kind, against FFmpeg: what it decodes is read whole, what is cut off is told."""
+
+from __future__ import annotations
+
+import random
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import soundfile
+
+from tangoflux.data.audio import AudioError, audio_duration_s, read_audio, read_excerpt
+from tests.tangoflux.data.made_audio import encoded, ffmpeg_samples, libsndfile_samples, noise, wav, written
+
+KINDS = {
+    "wav": ("wav", ("pcm_s16le", "pcm_u8", "pcm_s24le", "pcm_f32le", "pcm_mulaw"), (8_000, 11_025, 44_100, 96_000)),
+    "flac": ("flac", ("flac",), (8_000, 22_050, 48_000, 96_000)),
+    "mp3": ("mp3", ("libmp3lame",), (8_000, 11_025, 16_000, 22_050, 32_000, 44_100, 48_000)),
+    "opus": ("ogg", ("libopus",), (48_000,)),
+    "vorbis": ("OGG", (), (8_000, 22_050, 44_100)),
+}
+SLACK = {"mp3": 2 * 1152 + 529, "vorbis": 1024}
+"""Decoders differ in what they leave out at the ends of MP3, and of the last block of Vorbis."""
+
+
+def made_up(kind: str, seed: int) -> tuple[bytes, bool]:
+    """A file of random size and settings, and whether its header says how long it is."""
+    choose = random.Random(f"{kind}/{seed}")
+    format, codecs, rates = KINDS[kind]
+    rate, to_pipe = choose.choice(rates), choose.random() < 0.5
+    channels, seconds = choose.choice((1, 2)), choose.choice((0.2, 0.5, 1.0, 2.5))
+    if kind == "vorbis":
+        return written(format, seconds, rate, channels), True
+    container: dict[str, str] = {}
+    encoder: dict[str, str] = {}
+    if kind == "mp3":
+        container = {"write_xing": choose.choice("01"), "id3v2_version": choose.choice("034")}
+        container["write_id3v1"] = choose.choice("01")
+        quality = {"flags": "+qscale", "global_quality": str(118 * choose.randint(0, 9))}
+        encoder = choose.choice((quality, {"b": choose.choice(("64000", "32000"))}))
+    waveform = noise(seconds, rate, channels, seed)
+    made = encoded(format, choose.choice(codecs), waveform, rate, to_pipe=to_pipe, container=container, encoder=encoder)
+    return made, not (kind == "wav" and to_pipe)
+
+
+@pytest.mark.parametrize("seed", range(12))
+@pytest.mark.parametrize("kind", KINDS)
+def test_whole_files_are_read_whole_and_cut_ones_are_told(kind: str, seed: int) -> None:
+    made, has_length = made_up(kind, seed)
+    assert libsndfile_samples(made) == pytest.approx(ffmpeg_samples(made), abs=SLACK.get(kind, 0))
+    choose = random.Random(seed)
+    for cut in (1, choose.randrange(2, 200), choose.randrange(len(made) // 3, len(made) * 2 // 3)):
+        if has_length:
+            with pytest.raises(AudioError) as error:
+                libsndfile_samples(made[:-cut])
+            assert error.value.reason in ("truncated", "unreadable")
+
+
+@pytest.mark.parametrize("format", ["AIFF", "AU", "W64", "RF64"])
+def test_other_formats_of_libsndfile_are_told_too_if_they_are_cut(format: str) -> None:
+    made = written(format)
+    assert libsndfile_samples(made) == 16_000
+    with pytest.raises(AudioError, match="ends before its header says"):
+        libsndfile_samples(made[: len(made) // 2])
+
+
+@pytest.mark.parametrize("name", ["a.raw", "a.vox", "a.gsm", "a.au", "a.mp3", "a.sd2", "a.paf", "a.wav", "a"])
+def test_a_name_neither_makes_audio_of_other_data_nor_hides_audio(tmp_path: Path, name: str) -> None:
+    file = tmp_path / name
+    file.write_bytes(b"this is no audio " * 20)
+    for read in (audio_duration_s, lambda file: read_audio(file, 1.0), lambda file: read_excerpt(file, 0, None, 1.0)):
+        with pytest.raises(AudioError, match=f"{name} cannot be read as audio: Format not recognised") as error:
+            read(file)
+        assert error.value.reason == "unreadable"
+    file.write_bytes(wav())
+    assert read_audio(file, 1.0)[0].shape == (1, 1000)
+
+
+@pytest.mark.parametrize(
+    ("made", "reason"),
+    [
+        (wav(rate=0), "unreadable"),
+        (wav(rate=1), "extreme rate"),
+        (wav(rate=999), "extreme rate"),
+        (wav(rate=2_000_000_000), "extreme rate"),
+        (wav(rate=4_000_000_000), "unreadable"),
+        (wav(channels=0), "unreadable"),
+        (wav(channels=30_000), "unreadable"),
+        (b"RIFF" + bytes(100), "unreadable"),
+        (b"fLaC" + bytes(100), "truncated"),
+        (b"OggS" + bytes(100), "truncated"),
+        (b"ID3\x04\0\0\x7f\x7f\x7f\x7f" + bytes(100), "unreadable"),
+        (b"\xff\xfb\x90\0" * 200, "unreadable"),
+    ],
+)
+def test_a_header_that_cannot_be_true_is_the_files_error(made: bytes, reason: str) -> None:
+    with pytest.raises(AudioError) as error:
+        libsndfile_samples(made)
+    assert error.value.reason == reason
+
+
+def test_a_pipe_is_not_waited_for(tmp_path: Path) -> None:
+    subprocess.run(["mkfifo", tmp_path / "a.wav"], check=True)
+    with pytest.raises(AudioError, match="it is not a file"):
+        audio_duration_s(tmp_path / "a.wav")
+
+
+MEASURE = """
+import sys, torch
+from pathlib import Path
+from tangoflux.data.audio import AudioError, read_excerpt
+from tangoflux.data.waveforms import fill_frames, resample
+from tangoflux.model.autoencoder import AutoencoderConfig
+
+def peak_kb():
+    return int(Path("/proc/self/status").read_text().split("VmHWM:")[1].split()[0])
+
+resample(torch.zeros(1, 100), 16_000, 44_100)
+codec = AutoencoderConfig(downsampling_ratios=(4, 4), audio_channels=2, sampling_rate=44_100)
+before = peak_kb()
+for name in sys.argv[1:]:
+    try:
+        waveform, rate, _ = read_excerpt(name, 0.0, None, 30.0)
+    except AudioError as error:
+        print(error.reason)
+    else:
+        print(*fill_frames(waveform, rate, codec, 30.0, 82_687).shape)
+print(peak_kb() - before)
+"""
+
+
+def test_no_small_file_takes_more_than_500_mb(tmp_path: Path) -> None:
+    """Decoding and resampling, beyond what the libraries take."""
+    flac = {"wide": (655_350, 8, 31.0), "most": (500_000, 2, 33.0), "fast": (655_350, 1, 31.0)}
+    for name, (rate, channels, seconds) in flac.items():
+        block = noise(1.0, rate, channels).T
+        with soundfile.SoundFile(tmp_path / name, "w", rate, channels, format="FLAC", subtype="PCM_16") as file:
+            for _ in range(round(seconds)):
+                file.write(block * 0 + 0.25)
+    for rate in (1_000, 11_127, 44_099, 47_999, 999_983):
+        (tmp_path / str(rate)).write_bytes(wav(rate=rate, samples=30_000))
+    files = sorted(tmp_path.iterdir())
+    assert all(file.stat().st_size < 1e6 for file in files)
+    done = subprocess.run([sys.executable, "-c", MEASURE, *files], capture_output=True, text=True, check=True)
+    *results, kb = done.stdout.splitlines()
+    refused = {"wide": "extreme size"}
+    assert results == [refused.get(file.name, "2 1322992") for file in files]
+    assert int(kb) < 500_000
