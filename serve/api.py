@@ -22,8 +22,12 @@ from starlette.exceptions import HTTPException
 from serve.audio import MEDIA_TYPES, OutputFormat, encode
 from serve.errors import ApiError, invalid
 from serve.guard import Guard
+from serve.head import Head
+from serve.logs import log_place
+from serve.negotiation import EVENTS, preferred_form
 from serve.options import ServeOptions
 from serve.schemas import (
+    ELEVENLABS_FIELDS,
     ErrorResponse,
     GenerateRequest,
     GenerateResponse,
@@ -60,10 +64,10 @@ ERRORS: dict[int | str, dict[str, Any]] = {
 AUDIO: dict[int | str, dict[str, Any]] = {
     200: {
         "model": GenerateResponse,
-        "description": "the audio; with n above 1 or Accept: application/json as JSON",
+        "description": "the audio; as JSON with n above 1, or where Accept prefers JSON to audio",
         "content": {
             **{kind: {"schema": {"type": "string", "format": "binary"}} for kind in MEDIA_TYPES.values()},
-            "text/event-stream": {"schema": {"type": "string"}},
+            EVENTS: {"schema": {"type": "string"}},
         },
     }
 }
@@ -81,11 +85,12 @@ router = APIRouter()
 @router.post("/v1/audio/generate", responses={**AUDIO, **ERRORS}, response_class=Response, tags=["audio"])
 async def generate(body: GenerateRequest, request: Request, service: ServiceDep) -> Response:
     """Audio from text."""
-    accept = request.headers.get("accept", "")
-    if "text/event-stream" in accept:
+    request.state.field_names = {"input": "prompt"} if "prompt" in await request.json() else {}
+    form = preferred_form(request.headers.getlist("accept"))
+    if form == "events":
         events = await _after_first(_events(service, body))
-        return StreamingResponse(events, headers=EVENT_HEADERS, media_type="text/event-stream")
-    as_json = body.n > 1 or "application/json" in accept
+        return StreamingResponse(events, headers=EVENT_HEADERS, media_type=EVENTS)
+    as_json = body.n > 1 or form == "json"
     generated = await service.generate(body, ranked=as_json)
     if as_json:
         response = await asyncio.to_thread(_to_json, generated, body, service)
@@ -98,12 +103,14 @@ async def generate(body: GenerateRequest, request: Request, service: ServiceDep)
 @router.post("/v1/sound-generation", responses={**AUDIO, **ERRORS}, response_class=Response, tags=["audio"])
 async def sound_generation(
     body: SoundGenerationRequest,
+    request: Request,
     service: ServiceDep,
     output_format: Annotated[str, Query(max_length=32)] = DEFAULT_OUTPUT_FORMAT,
 ) -> Response:
     """Audio from text, for clients of ElevenLabs' API."""
+    request.state.field_names = ELEVENLABS_FIELDS
     wanted = OutputFormat.parse(output_format)
-    generated = await service.generate(_from_elevenlabs(body), ranked=False)
+    generated = await service.generate(body.to_generate(), ranked=False)
     audio = await asyncio.to_thread(wanted.encode, generated.samples[0].waveform, generated.sample_rate_hz)
     return Response(audio, media_type=wanted.media_type, headers=_headers(generated))
 
@@ -140,6 +147,7 @@ def build_api(service: Callable[[], Service], options: ServeOptions, key: str | 
     api.include_router(router)
     _add_error_handlers(api)
     limits = options.limits
+    api.add_middleware(Head)
     api.add_middleware(Guard, key_hash=key, max_body_bytes=limits.max_body_bytes, max_body_s=limits.max_body_s)
     # Outside the guard: a browser's preflight request has no key, and its page should be able to read a refusal.
     if options.cors_origins:
@@ -228,25 +236,14 @@ def _headers(generated: Generated) -> dict[str, str]:
     }
 
 
-def _from_elevenlabs(body: SoundGenerationRequest) -> GenerateRequest:
-    return GenerateRequest.model_validate(
-        {
-            "input": body.text,
-            "model": body.model_id,
-            "audio_length": body.duration_seconds,
-            "guidance_scale": 1 + 9 * body.prompt_influence,
-        }
-    )
-
-
 def _to_api_error(error: Exception) -> ApiError:
-    """The error that the client sees."""
+    """The error that the client sees; what is not the client's mistake is logged with its traceback."""
     if isinstance(error, ApiError):
         return error
+    logger.error("a request failed", exc_info=error)
     if isinstance(error, TangoFluxError):
         return ApiError(500, "server_error", str(error), code="failed")
-    logger.error("a request failed", exc_info=error)
-    return ApiError(500, "server_error", "internal error; see the server's log")
+    return ApiError(500, "server_error", f"internal error ({type(error).__name__}); see {log_place()} of the server")
 
 
 def _add_error_handlers(api: FastAPI) -> None:
@@ -254,7 +251,9 @@ def _add_error_handlers(api: FastAPI) -> None:
 
     @api.exception_handler(ApiError)
     async def on_api_error(request: Request, error: ApiError) -> JSONResponse:
-        return JSONResponse(error.body(), error.status, error.headers)
+        # Only an endpoint that has read its fields raises an error that names one.
+        named = error.renamed(request.state.field_names) if error.param else error
+        return JSONResponse(named.body(), error.status, error.headers)
 
     @api.exception_handler(RequestValidationError)
     async def on_invalid_fields(request: Request, error: RequestValidationError) -> JSONResponse:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 import threading
 from contextlib import suppress
 from typing import Any
@@ -15,6 +14,7 @@ from ray.serve.context import _get_global_client  # pyright: ignore[reportPrivat
 from ray.serve.schema import LoggingConfig
 
 from serve.api import build_api
+from serve.logs import log_place, log_with_serve
 from serve.options import ServeOptions, check_reachable, key_hash, options_of
 from serve.service import Service, versions_of
 from serve.telemetry import Telemetry
@@ -32,7 +32,7 @@ class Replica:
     """A process with the policies and an engine behind the API; it follows the run by polling."""
 
     def __init__(self, options: ServeOptions, key: str | None) -> None:
-        logging.getLogger("serve").setLevel(logging.INFO)
+        log_with_serve()
         client = _get_global_client(raise_if_no_controller_running=False)
         if client:
             check_reachable(client.http_config.host or "127.0.0.1", key, options.open_to_all)
@@ -49,7 +49,7 @@ class Replica:
     def check_health(self) -> None:
         """Called by Serve, which replaces the replica if this raises."""
         if not self.service.is_healthy:
-            raise RuntimeError("the engine keeps failing; see the replica's log")
+            raise RuntimeError(f"the engine keeps failing; see {log_place()}")
 
     def _update_metrics(self) -> None:
         self._telemetry.update(self.health(), self.service.samples)

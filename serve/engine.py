@@ -1,33 +1,25 @@
 """The engine: requests join and leave the running batches of their policies between Euler steps.
 
 Each stage has its own threads, so that none waits for another: one encodes captions, one steps the rows of all
-policies, others decode finished latents, and one computes rewards.
+policies, others decode finished latents, and one computes rewards. Whatever is raised there, a user's ``sys.exit``
+included, fails the jobs that it concerns; the thread continues.
 """
 
 from __future__ import annotations
 
 import queue
 import threading
-import time
 from collections import deque
 from collections.abc import Callable, Iterable, Sequence
-from concurrent.futures import Future, InvalidStateError, ThreadPoolExecutor
-from contextlib import suppress
-from dataclasses import dataclass, field
-from itertools import islice, pairwise
+from concurrent.futures import Future, ThreadPoolExecutor
+from itertools import islice
 
-import numpy as np
 import torch
-from numpy.typing import NDArray
 
-from serve.policies import Resident
-from tangoflux.in_flight import Row, RunningBatch, start_rows
+from serve.job import Job, Result, Waveform
+from tangoflux.in_flight import RunningBatch, start_rows
 from tangoflux.model.policy import Policy
 from tangoflux.rewards import Reward, score
-from tangoflux.sampling import SampleRequest
-from tangoflux.sampling_params import SamplingParams
-
-Waveform = NDArray[np.float32]
 
 MAX_CONSECUTIVE_FAILURES = 5
 """After this many failed steps in a row the engine counts as unhealthy: a GPU may be lost for good."""
@@ -35,69 +27,6 @@ MAX_CONSECUTIVE_FAILURES = 5
 
 class QueueFullError(Exception):
     """The queue has no room for the job."""
-
-
-@dataclass(frozen=True)
-class Timing:
-    """Seconds that a request spent in the queue and in each stage."""
-
-    queued: float
-    sampling: float
-    decoding: float
-    ranking: float
-
-
-@dataclass(frozen=True)
-class Result:
-    """The samples of a job.
-
-    Attributes:
-        waveforms: one per seed, (audio_channels, samples).
-        rewards: one per seed, NaN where there is none; None unless the job is ranked.
-    """
-
-    waveforms: list[Waveform]
-    rewards: list[float] | None
-    timing: Timing
-
-
-@dataclass(eq=False)
-class Job:
-    """A request in the engine.
-
-    Attributes:
-        ranked: whether its samples get rewards.
-        exact: whether no other job shares a batch with it.
-        on_step: called in the engine's thread with the number of finished steps.
-        future: receives the result or the error.
-        times: when it was submitted, and when each stage ended.
-    """
-
-    resident: Resident
-    request: SampleRequest
-    params: SamplingParams
-    ranked: bool = False
-    exact: bool = False
-    on_step: Callable[[int], None] = lambda step: None
-    future: Future[Result] = field(default_factory=Future[Result])
-    rows: list[Row] = field(default_factory=list[Row])
-    times: list[float] = field(default_factory=lambda: [time.monotonic()])
-
-    def end_stage(self) -> None:
-        """Records the time."""
-        self.times.append(time.monotonic())
-
-    def finish(self, waveforms: list[Waveform], rewards: list[float] | None) -> None:
-        """Sets the result, unless the request was cancelled."""
-        self.end_stage()
-        timing = Timing(*(end - start for start, end in pairwise(self.times)))
-        with suppress(InvalidStateError):
-            self.future.set_result(Result(waveforms, rewards, timing))
-
-    def fail(self, error: BaseException) -> None:
-        """Sets the error, unless the request was cancelled."""
-        with suppress(InvalidStateError):
-            self.future.set_exception(error)
 
 
 class Engine:
@@ -194,7 +123,7 @@ class Engine:
             if not job.future.cancelled():
                 with torch.autocast(policy.device.type, torch.bfloat16, enabled=self._bf16):
                     job.rows = start_rows(policy, job.request, job.params, job if job.exact else None)
-        except Exception as error:
+        except BaseException as error:
             job.fail(error)
         with self._changed:
             self._encoding.discard(job)
@@ -206,9 +135,13 @@ class Engine:
         torch.get_num_threads()  # otherwise the thread's first operation would reset its number to the process's
         torch.set_num_threads(self._num_threads)
         self._has_team.set()
-        while self._admit():
-            for batch in list(self._batches.values()):
-                self._step(batch)
+        while not self._closed:
+            try:
+                if self._admit():
+                    for batch in list(self._batches.values()):
+                        self._step(batch)
+            except BaseException as error:
+                self._fail_all(error)
         for _ in range(self._num_threads):
             self._sampled.put(None)
 
@@ -224,6 +157,13 @@ class Engine:
                     return True
                 self._changed.wait()
         return False
+
+    def _fail_all(self, error: BaseException) -> None:
+        self._failures += 1
+        with self._changed:
+            for job in (*self._waiting, *self._running):
+                job.fail(error)
+            self._waiting, self._running, self._batches = deque(), [], {}
 
     def _start(self, job: Job) -> None:
         job.end_stage()
@@ -246,16 +186,19 @@ class Engine:
             batch.step()
             for job in jobs:
                 job.on_step(job.rows[0].step)
-        except Exception as error:
+            done = [job for job in jobs if job.rows[0].is_done]
+            if done:
+                with self._changed:
+                    self._remove(done)
+        except BaseException as error:
             self._failures += 1
+            with self._changed:
+                self._running = [job for job in self._running if job not in jobs]
+                self._batches.pop(batch.policy, None)  # all of its rows have failed
             for job in jobs:
                 job.fail(error)
             return
         self._failures = 0
-        done = [job for job in jobs if job.rows[0].is_done]
-        if done:
-            with self._changed:
-                self._remove(done)
         for job in done:
             job.end_stage()
             self._sampled.put(job)
@@ -278,17 +221,16 @@ class Engine:
         durations_s = [job.request.duration_s for job in jobs for _ in job.rows]
         try:
             decoded = iter(jobs[0].resident.autoencoder.decode_rows(latents, durations_s))
-        except Exception as error:
+            for job in jobs:
+                waveforms = list(islice(decoded, len(job.rows)))
+                job.end_stage()
+                if job.ranked:
+                    self._ranker.submit(self._rank, job, waveforms)
+                else:
+                    job.finish(waveforms, None)
+        except BaseException as error:
             for job in jobs:
                 job.fail(error)
-            return
-        for job in jobs:
-            waveforms = list(islice(decoded, len(job.rows)))
-            job.end_stage()
-            if job.ranked:
-                self._ranker.submit(self._rank, job, waveforms)
-            else:
-                job.finish(waveforms, None)
 
     def _rank(self, job: Job, waveforms: list[Waveform]) -> None:
         try:
@@ -297,7 +239,7 @@ class Engine:
             assert self._reward, "an engine without a reward model gets no ranked jobs"
             prompts = [job.request.prompt] * len(waveforms)
             rewards = score(self._reward, prompts, waveforms, job.resident.autoencoder.sample_rate_hz)
-        except Exception as error:
+        except BaseException as error:
             job.fail(error)
         else:
             job.finish(waveforms, rewards.tolist())

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+from collections.abc import Mapping
 from typing import Any
 
 
@@ -33,6 +35,14 @@ class ApiError(Exception):
     def body(self) -> dict[str, Any]:
         """The response's JSON."""
         return {"error": {"message": str(self), "type": self.kind, "param": self.param, "code": self.code}}
+
+    def renamed(self, names: Mapping[str, str]) -> ApiError:
+        """The same error for a client that calls our fields by other names."""
+        if self.param is None or self.param not in names:
+            return self
+        param = names[self.param]
+        message = re.sub(rf"^{self.param}\b", param, str(self))
+        return ApiError(self.status, self.kind, message, param=param, code=self.code, headers=self.headers)
 
 
 def invalid(message: str, param: str | None = None, code: str = "invalid_value", status: int = 400) -> ApiError:

@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any
 
-from pydantic import BeforeValidator, PlainSerializer
+from pydantic import BeforeValidator, PlainSerializer, model_validator
 
 from actors.options.command_line import Command
 from actors.options.pool_size import PoolSize
@@ -107,6 +107,12 @@ class ServeOptions(Options):
     poll_s: float = option(1.0, "time between checks for a new policy", unit="seconds", gt=0, le=60)
     limits: Limits = Limits()
     replica: ReplicaOptions = ReplicaOptions()
+
+    @model_validator(mode="after")
+    def _ports_differ(self) -> ServeOptions:
+        if self.port == self.metrics_port:
+            raise ValueError(f"--port and --metrics-port are both {self.port}; pass another --metrics-port")
+        return self
 
 
 COMMAND = Command("python serve/run.py", DESCRIPTION, EXAMPLES)

@@ -8,11 +8,12 @@ import math
 import os
 import threading
 from collections.abc import Mapping, Sequence
-from contextlib import redirect_stdout, suppress
+from contextlib import AbstractContextManager, nullcontext, redirect_stdout, suppress
 from typing import Any
 
 from actors.options.command_line import load_options
 from serve.options import COMMAND, ServeOptions, check_reachable, key_hash
+from serve.ports import reserved_port
 from tangoflux.cli import catch_sigterm, run_main
 from tangoflux.errors import CheckpointError, ResourceError
 
@@ -21,6 +22,25 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Checks the options, starts Serve on this machine or on the cluster of $RAY_ADDRESS, and waits."""
     options = load_options(ServeOptions, COMMAND, argv)
     check_reachable(options.host, key_hash(options), options.open_to_all)
+    with _reserved_ports(options):
+        return _serve(options)
+
+
+def _reserved_ports(options: ServeOptions) -> AbstractContextManager[None]:
+    """Keeps the port on this machine; on the cluster of $RAY_ADDRESS it may be another machine's.
+
+    Raises:
+        ConfigError, ResourceError: a port cannot be used.
+    """
+    if os.environ.get("RAY_ADDRESS"):
+        return nullcontext()
+    if options.metrics_port:
+        with reserved_port("0.0.0.0", options.metrics_port, "--metrics-port"):
+            pass  # only checked, since Ray could not listen on it
+    return reserved_port(options.host, options.port, "--port")
+
+
+def _serve(options: ServeOptions) -> int:
     # Ray takes seconds to import; --help and a mistyped option should not wait for it.
     from actors.cluster.session import silence_ray_logs
 

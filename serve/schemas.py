@@ -13,6 +13,9 @@ AudioFormat = Literal["wav", "flac", "mp3", "ogg"]
 MAX_SEED = 2**53 - 1
 """The largest integer that JavaScript's numbers hold exactly."""
 
+DEFAULT_INFLUENCE = 0.3
+"""The default of ElevenLabs' ``prompt_influence``."""
+
 Seconds = Annotated[float, Field(gt=0, le=3600, allow_inf_nan=False)]
 Guidance = Annotated[float, Field(ge=0, le=MAX_GUIDANCE_SCALE, allow_inf_nan=False)]
 
@@ -62,11 +65,30 @@ class SoundGenerationRequest(Strict):
 
     text: str = Field(min_length=1, description="the prompt")
     duration_seconds: Seconds | None = Field(None, description="default 10, or the policy's maximum if that is less")
-    prompt_influence: float = Field(
-        0.3, ge=0, le=1, allow_inf_nan=False, description="0 to 1; mapped to a guidance scale of 1 to 10"
+    prompt_influence: float | None = Field(
+        None, ge=0, le=1, allow_inf_nan=False, description="0 to 1, default 0.3; mapped to a guidance scale of 1 to 10"
     )
-    loop: Literal[False] = Field(False, description="not supported")
-    model_id: str = Field("latest", max_length=64, description="latest, base, or a version such as v0001")
+    loop: Literal[False] | None = Field(None, description="true is not supported")
+    model_id: str | None = Field(
+        None, max_length=64, description="latest, base, or a version such as v0001; ElevenLabs' own names mean latest"
+    )
+
+    def to_generate(self) -> GenerateRequest:
+        """The same request in our form."""
+        influence = DEFAULT_INFLUENCE if self.prompt_influence is None else self.prompt_influence
+        own = self.model_id is None or self.model_id.startswith("eleven_")
+        return GenerateRequest.model_validate(
+            {
+                "input": self.text,
+                "model": "latest" if own else self.model_id,
+                "audio_length": self.duration_seconds,
+                "guidance_scale": 1 + 9 * influence,
+            }
+        )
+
+
+ELEVENLABS_FIELDS = {"input": "text", "audio_length": "duration_seconds", "model": "model_id"}
+"""What the fields of a ``GenerateRequest`` are called there, for errors."""
 
 
 class Sample(BaseModel):

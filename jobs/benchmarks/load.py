@@ -33,6 +33,7 @@ PROMPT = "a dog barks twice then a bell rings"
 SECONDS, STEPS, SHORT, LONG_CLIENTS, BATCH = 3.0, 50, 4, 8, 16
 MIXED_STEPS, MIXED_SECONDS = (8, 12, 25, 50), (1.0, 2.0, 3.0, 4.0)
 START_TIMEOUT_S = 120.0
+LOOPBACK = ("http://127.", "http://localhost", "http://[::1]")
 OPEN_SHARE = 0.7
 """Rate of the open loop, as a share of the throughput of 16 clients."""
 
@@ -116,12 +117,14 @@ async def _ask(client: httpx.AsyncClient, steps: int, seconds: float) -> tuple[f
     return time.perf_counter() - start, float(queued[1]) / 1000 if queued else 0.0
 
 
-def _client(url: str) -> httpx.AsyncClient:
-    return httpx.AsyncClient(base_url=url, timeout=300, limits=httpx.Limits(max_connections=None))
+def client_of(url: str) -> httpx.AsyncClient:
+    """A client that uses a proxy of the environment for other machines only, as it could not reach this one."""
+    limits = httpx.Limits(max_connections=None)
+    return httpx.AsyncClient(base_url=url, timeout=300, limits=limits, trust_env=not url.startswith(LOOPBACK))
 
 
 async def _latencies(url: str, count: int) -> list[float]:
-    async with _client(url) as client:
+    async with client_of(url) as client:
         answers = [await _ask(client, STEPS, SECONDS) for _ in range(count)]
     return [answer[0] for answer in answers if answer]
 
@@ -135,7 +138,7 @@ async def _closed(url: str, clients: int, seconds: float, work: Callable[[random
         while time.perf_counter() - start < seconds:
             answers.append(await _ask(client, *work(draw)))
 
-    async with _client(url) as client:
+    async with client_of(url) as client:
         await asyncio.gather(*(run_client(number) for number in range(clients)))
     return _load(time.perf_counter() - start, answers)
 
@@ -144,7 +147,7 @@ async def _open(url: str, rate: float, seconds: float) -> Load:
     """Requests at random times, whether or not earlier ones are answered."""
     draw, start = random.Random(0), time.perf_counter()
     tasks: list[Awaitable[tuple[float, float] | None]] = []
-    async with _client(url) as client:
+    async with client_of(url) as client:
         while time.perf_counter() - start < seconds:
             tasks.append(asyncio.create_task(_ask(client, *_mixed(draw))))
             await asyncio.sleep(draw.expovariate(rate))
@@ -154,7 +157,7 @@ async def _open(url: str, rate: float, seconds: float) -> Load:
 
 async def _short_among_long(url: str) -> tuple[float, float]:
     """Seconds of a short request that is sent while long ones run, and the median of the long ones."""
-    async with _client(url) as client:
+    async with client_of(url) as client:
         long = [asyncio.create_task(_ask(client, STEPS, SECONDS)) for _ in range(LONG_CLIENTS)]
         await asyncio.sleep(0.3)
         short = await _ask(client, SHORT, SECONDS)
@@ -167,7 +170,7 @@ async def _same_seed_ratios(url: str) -> list[float]:
     """Signal-to-noise ratios in dB of requests that run alone, against the same ones all at once."""
     draw = random.Random(0)
     requests = [(_mixed(draw), seed) for seed in range(BATCH)]
-    async with _client(url) as client:
+    async with client_of(url) as client:
         alone = [await _audio(client, *request) for request in requests]
         together = await asyncio.gather(*(_audio(client, *request) for request in requests))
     # Audio that is equal in all 16 bits counts with the noise of the rounding.
@@ -191,7 +194,7 @@ def _load(seconds: float, answers: Sequence[tuple[float, float] | None]) -> Load
 
 async def _wait_until_healthy(url: str) -> None:
     until = time.monotonic() + START_TIMEOUT_S
-    async with _client(url) as client:
+    async with client_of(url) as client:
         while time.monotonic() < until:
             try:
                 if (await client.get("/health")).status_code == 200:

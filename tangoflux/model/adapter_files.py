@@ -9,6 +9,7 @@ config.json, vae_config.json                     the model's
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -22,6 +23,25 @@ BASE = "base.json"
 ADAPTER_CONFIG = "adapter_config.json"
 ADAPTER = "adapter_model.safetensors"
 CONDITIONING = "conditioning.safetensors"
+
+FIELDS = {
+    *("r", "lora_alpha", "use_rslora"),
+    # Where the adapter comes from, and how it was trained.
+    *("peft_version", "base_model_name_or_path", "revision", "task_type", "auto_mapping", "inference_mode"),
+    *("lora_dropout", "eva_config", "loftq_config", "corda_config", "lora_ga_config", "runtime_config"),
+    # The tensors themselves say which modules are adapted.
+    "target_modules",
+}
+"""Fields of peft's configuration that are used, or do not matter to a trained adapter."""
+
+NEUTRAL: dict[str, tuple[object, ...]] = {
+    "peft_type": ("LORA",),
+    "bias": ("none",),
+    "init_lora_weights": (True, "gaussian", "eva", "orthogonal"),  # others change the base, too
+    "megatron_core": ("megatron.core",),  # has an effect with megatron_config only
+    "qalora_group_size": (16,),  # with use_qalora only
+}
+"""Values of further fields that have no effect, besides those that are empty or false."""
 
 POLICY_PREFIX, PEFT_PREFIX = "transformer.", "base_model.model."
 
@@ -54,17 +74,29 @@ def read_adapter(directory: Path) -> tuple[LoraSettings, dict[str, Tensor]]:
 
 
 def read_settings(directory: Path) -> LoraSettings:
-    """The settings of an adapter.
+    """The settings of an adapter. One with ``use_rslora`` gets the alpha with which it acts the same without.
 
     Raises:
-        CheckpointError: they cannot be read.
+        CheckpointError: they cannot be read, or ask for what is not implemented.
     """
     file = directory / ADAPTER_CONFIG
     values = read_json(file)
     try:
-        return LoraSettings(int(values["r"]), float(values["lora_alpha"]))
+        rank, alpha, use_rslora = values["r"], float(values["lora_alpha"]), bool(values.get("use_rslora"))
+        if int(rank) != rank:
+            raise ValueError(f"r is {rank!r}")
+        settings = LoraSettings(int(rank), alpha * math.sqrt(rank) if use_rslora else alpha)
     except (KeyError, TypeError, ValueError, ConfigError) as error:
         raise CheckpointError(f"{file} has no r and lora_alpha of a LoRA adapter: {error}") from None
+    unknown = [f"{name} {value!r}" for name, value in sorted(values.items()) if _has_effect(name, value)]
+    if unknown:
+        raise CheckpointError(f"{file} asks for what is not implemented: {', '.join(unknown)}")
+    return settings
+
+
+def _has_effect(name: str, value: object) -> bool:
+    """Whether a field, perhaps of a later peft, may change what the adapter computes from its tensors."""
+    return bool(value) and name not in FIELDS and value not in NEUTRAL.get(name, ())
 
 
 def write_adapter(directory: Path, base: str, settings: LoraSettings, trained: Mapping[str, Tensor]) -> None:

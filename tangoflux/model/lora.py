@@ -6,6 +6,7 @@ names of the policy's parameters, such as ``transformer.transformer_blocks.0.att
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -43,7 +44,7 @@ class LoraSettings:
     """Rank and alpha of an adapter, whose additions are scaled by ``alpha / rank``.
 
     Raises:
-        ConfigError: one of them is not positive.
+        ConfigError: one of them is not positive or not finite.
     """
 
     rank: int
@@ -52,8 +53,8 @@ class LoraSettings:
     def __post_init__(self) -> None:
         if self.rank < 1:
             raise ConfigError(f"LoRA rank is {self.rank}, expected at least 1")
-        if not self.alpha > 0:
-            raise ConfigError(f"LoRA alpha is {self.alpha}, expected a number above 0")
+        if not 0 < self.alpha < math.inf:
+            raise ConfigError(f"LoRA alpha is {self.alpha}, expected a finite number above 0")
 
     @property
     def scale(self) -> float:

@@ -28,10 +28,12 @@ def score(
     """
     try:
         returned = reward(prompts, [waveform.copy() for waveform in waveforms], sample_rate_hz)
+        if np.iscomplexobj(returned):
+            raise TypeError("complex numbers have no order")
         scores = np.array(returned, dtype=np.float64)
     except RewardError:
         raise
-    except Exception as error:  # whatever a user's code raises
+    except (Exception, SystemExit) as error:  # whatever a user's code raises
         raise RewardError(f"reward {reward.name} failed: {type(error).__name__}: {error}") from error
     if scores.shape != (len(waveforms),):
         raise RewardError(f"reward {reward.name} returned rewards of shape {scores.shape} for {len(waveforms)} samples")

@@ -79,6 +79,14 @@ def test_many_samples_are_json_with_seeds_and_rewards_the_best_first(client: Tes
     assert np.abs(waves[0] - waves[1]).max() < 1e-3, "a sample's seed gives it alone, too"
 
 
+@pytest.mark.parametrize(
+    ("accept", "kind"),
+    [("application/json, text/plain, */*", "audio/wav"), ("application/json, audio/wav;q=0.1", "application/json")],
+)
+def test_the_accept_header_chooses_between_audio_and_json(client: TestClient, accept: str, kind: str) -> None:
+    assert client.post(URL, json=QUICK, headers={"Accept": accept}).headers["content-type"] == kind
+
+
 def test_progress_comes_by_step_and_then_the_audio(client: TestClient) -> None:
     with client.stream("POST", URL, json=QUICK, headers={"Accept": "text/event-stream"}) as answer:
         lines = [line for line in answer.iter_lines() if line]
@@ -133,18 +141,34 @@ def test_a_users_reward_may_return_a_list(
     assert {sample["seed"]: sample["reward"] for sample in answer.json()["data"]} == rewards
 
 
-def test_a_users_reward_that_fails_is_named_in_the_answer(
-    tiny_policy_dir: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize(
+    ("body", "message"),
+    [
+        ("return [1.0]", "reward mine returned rewards of shape (1,) for 3 samples"),
+        ("return [[1.0]] * 3", "reward mine returned rewards of shape (3, 1) for 3 samples"),
+        ("return None", "reward mine returned rewards of shape () for 3 samples"),
+        ("return [1j] * 3", "reward mine failed: TypeError: complex numbers have no order"),
+        ("raise ValueError('no weights')", "reward mine failed: ValueError: no weights"),
+        ("raise SystemExit(3)", "reward mine failed: SystemExit: 3"),
+        ("raise KeyboardInterrupt", "internal error (RuntimeError); see standard error of the server"),
+        ("import torch; return torch.zeros(3, device='meta')", "reward mine failed: TypeError: can't convert meta"),
+    ],
+)
+def test_a_users_reward_that_fails_is_answered_and_logged_and_the_next_request_is_served(
+    tiny_policy_dir: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: Any, body: str, message: str
 ) -> None:
-    (tmp_path / "failing_reward.py").write_text(
+    module = f"failing_reward_{abs(hash(body))}"
+    (tmp_path / f"{module}.py").write_text(
         "class Mine:\n    name, checkpoint = 'mine', ''\n"
-        "    def __call__(self, prompts, waveforms, sample_rate_hz):\n        return [1.0]\n"
+        f"    def __call__(self, prompts, waveforms, sample_rate_hz):\n        {body}\n"
     )
     monkeypatch.syspath_prepend(tmp_path)
-    with served(tiny_policy_dir, reward="failing_reward:Mine") as client:
+    with served(tiny_policy_dir, reward=f"{module}:Mine") as client:
         answer = client.post(URL, json={**QUICK, "best_of": 3})
+        assert client.post(URL, json=QUICK).status_code == 200
     assert answer.status_code == 500
-    assert error_of(answer)["message"] == "reward mine returned rewards of shape (1,) for 3 samples"
+    assert error_of(answer)["message"].startswith(message)
+    assert "a request failed" in caplog.text
 
 
 @pytest.mark.parametrize(
@@ -153,6 +177,10 @@ def test_a_users_reward_that_fails_is_named_in_the_answer(
         ("mp3_44100_128", "audio/mpeg", None),
         ("pcm_24000", "audio/l16;rate=24000", 0.5),
         ("opus_48000_96", "audio/ogg", None),
+        ("mp3_44100_32", "audio/mpeg", None),
+        ("mp3_24000_48", "audio/mpeg", None),
+        ("ulaw_8000", "audio/pcmu;rate=8000", None),
+        ("alaw_8000", "audio/pcma;rate=8000", None),
     ],
 )
 def test_elevenlabs_clients_are_answered(
@@ -163,6 +191,45 @@ def test_elevenlabs_clients_are_answered(
     assert (answer.status_code, answer.headers["content-type"]) == (200, media_type), answer.text
     if seconds:
         assert len(answer.content) == 2 * round(seconds * 24000)
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"model_id": "eleven_text_to_sound_v2"},
+        {"model_id": "eleven_text_to_sound_v1", "loop": False},
+        {"model_id": None, "loop": None, "prompt_influence": None},
+        {"model_id": "base", "prompt_influence": 1},
+    ],
+)
+def test_what_elevenlabs_clients_send_is_accepted(client: TestClient, change: dict[str, Any]) -> None:
+    body = {"text": "a bell rings", "duration_seconds": 0.5, **change}
+    assert client.post("/v1/sound-generation", json=body).status_code == 200
+
+
+@pytest.mark.parametrize(
+    ("change", "param", "text"),
+    [
+        ({"duration_seconds": 22}, "duration_seconds", "duration_seconds 22 must be above 0 and at most 3 seconds"),
+        ({"duration_seconds": -1}, "duration_seconds", "duration_seconds: "),
+        ({"text": " "}, "text", "text is blank"),
+        ({"text": "x" * 101}, "text", "text has 101 characters"),
+        ({"model_id": "v0009"}, "model_id", "there is no policy 'v0009'"),
+        ({"loop": True}, "loop", "loop: "),
+        ({"prompt_influence": 2}, "prompt_influence", "prompt_influence: "),
+    ],
+)
+def test_elevenlabs_clients_are_told_their_own_fields(
+    client: TestClient, change: dict[str, Any], param: str, text: str
+) -> None:
+    error = error_of(client.post("/v1/sound-generation", json={"text": "a bell", "duration_seconds": 0.5, **change}))
+    assert error["param"] == param and error["message"].startswith(text), error
+
+
+@pytest.mark.parametrize("value", ["", "  ", "x" * 101])
+def test_who_writes_prompt_is_told_prompt(client: TestClient, value: str) -> None:
+    error = error_of(client.post(URL, json={"prompt": value, "audio_length": 1}))
+    assert error["param"] == "prompt" and error["message"].startswith("prompt"), error
 
 
 @pytest.mark.parametrize(
@@ -285,10 +352,19 @@ def test_policies_health_docs_and_page(client: TestClient) -> None:
     assert "http://" not in docs and "https://" not in docs, "it works without a network"
 
 
+def test_head_works_wherever_get_does(client: TestClient) -> None:
+    documented = [path for path, methods in client.get("/openapi.json").json()["paths"].items() if "get" in methods]
+    for path in [*documented, "/", "/docs", "/openapi.json", "/static-offline-docs/swagger-ui.css"]:
+        got, head = client.get(path), client.head(path)
+        assert (head.status_code, head.headers["content-length"]) == (200, got.headers["content-length"]), path
+    assert client.head(URL).status_code == 405
+
+
 def test_before_the_first_policy_it_is_said_that_it_starts(tmp_path: Path) -> None:
     with served("miniature", run_dir=str(tmp_path)) as client:
         health = client.get("/health")
         assert (health.status_code, health.json()["status"]) == (503, "starting")
+        assert client.head("/health").status_code == 503
         answer = client.post(URL, json=QUICK)
         assert answer.status_code == 503 and answer.headers["retry-after"] == "2"
 

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import asyncio
 import threading
 import time
 from collections.abc import Iterator, Sequence
@@ -10,7 +11,8 @@ import pytest
 import torch
 from numpy.typing import NDArray
 
-from serve.engine import Engine, Job, QueueFullError
+from serve.engine import Engine, QueueFullError
+from serve.job import Job, Result
 from serve.policies import Resident
 from tangoflux.pipeline import TangoFlux
 from tangoflux.sampling_params import SamplingParams
@@ -120,6 +122,37 @@ def test_a_request_that_fails_gets_its_error_and_others_continue(model: TangoFlu
     with pytest.raises(TypeError):
         failing.result(30)
     assert engine.load() == (0, 0)
+
+
+@pytest.mark.parametrize("error", [RuntimeError("out of memory"), SystemExit(3), KeyboardInterrupt(), StopIteration()])
+@pytest.mark.parametrize(
+    "place",
+    [
+        "serve.engine.start_rows",
+        "serve.engine.RunningBatch.__init__",
+        "serve.engine.RunningBatch.add",
+        "serve.engine.RunningBatch.step",
+        "serve.engine.RunningBatch.remove",
+        "tangoflux.model.autoencoder.Autoencoder.decode_rows",
+        "serve.engine.score",
+    ],
+)
+def test_whatever_is_raised_in_a_stage_is_the_answer_and_the_engine_continues(
+    model: TangoFlux, engine: Engine, place: str, error: BaseException
+) -> None:
+    async def ask() -> Result:
+        return await asyncio.wait_for(asyncio.wrap_future(engine.submit(job(model, ranked=True))), 30)
+
+    def fail(*_: Any, **__: Any) -> None:
+        raise error
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(place, fail)
+        with pytest.raises(RuntimeError) as failure:
+            asyncio.run(ask())
+    assert failure.value is error or failure.value.__cause__ is error
+    assert asyncio.run(ask()).rewards, "the next one is served"
+    assert engine.is_healthy and engine.load() == (0, 0)
 
 
 def test_an_engine_whose_steps_keep_failing_is_unhealthy_until_one_succeeds(model: TangoFlux, engine: Engine) -> None:

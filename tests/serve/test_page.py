@@ -108,6 +108,36 @@ def test_a_prompt_is_typed_generated_and_heard(page: Page) -> None:
     assert facts[0] == facts[1], "the same seed again"
 
 
+@pytest.mark.parametrize(
+    ("refused", "is_drawn_too"),
+    [
+        ("window.OfflineAudioContext = class { constructor() { throw new Error('16000 Hz'); } }", True),
+        ("delete window.OfflineAudioContext; delete window.AudioContext; delete window.TextDecoderStream", True),
+        ("HTMLCanvasElement.prototype.getContext = () => null", False),
+        ("CanvasRenderingContext2D.prototype.createImageData = () => { throw new Error('no memory'); }", False),
+        ("Object.defineProperty(window, 'localStorage', { get() { throw new Error('refused'); } })", True),
+    ],
+)
+def test_audio_is_played_and_saved_whatever_a_browser_refuses(
+    page: Page, address: str, refused: str, is_drawn_too: bool
+) -> None:
+    page.add_init_script(refused)
+    page.goto(address)
+    expect(page.locator("#policy")).to_have_text(re.compile("^policy v"))
+    page.fill("#input", "a dog barks")
+    page.fill("#audio_length", "0.5")
+    page.fill("#num_inference_steps", "3")
+    page.get_by_role("button", name="Generate").click()
+    expect(page.locator(".result .facts")).to_have_count(1, timeout=SLOWLY_MS)
+    expect(page.locator("#error")).to_be_hidden()
+    loaded = "player => new Promise(done => { player.onloadedmetadata = () => done(player.duration); player.load(); })"
+    assert page.locator("audio").evaluate(loaded) == pytest.approx(0.5, abs=0.01)
+    expect(page.get_by_role("link", name="Download")).to_have_attribute("href", re.compile("^blob:"))
+    assert page.locator("canvas").count() == (2 if is_drawn_too else 0)
+    if is_drawn_too:
+        assert is_drawn(page, "canvas.wave") and is_drawn(page, "canvas.spectrum")
+
+
 def test_two_policies_are_compared_and_a_new_one_is_announced(page: Page, followed: Path) -> None:
     store = PolicyStore(followed / "policies")
     weights = store.state(0)

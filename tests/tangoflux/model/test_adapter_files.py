@@ -8,13 +8,13 @@ from pathlib import Path
 
 import pytest
 import torch
-from peft import PeftModel
+from peft import LoraConfig, PeftModel
 from safetensors.torch import load_file, save_file
 
 from tangoflux.errors import CheckpointError, ConfigError
 from tangoflux.model.adapter_files import base_directory, check_adapter, read_adapter, write_adapter
 from tangoflux.model.layout import load_lora_policy, load_policy
-from tangoflux.model.lora import LoraSettings
+from tangoflux.model.lora import TARGETS, LoraSettings
 from tangoflux.pipeline import TangoFlux
 from tests.tiny import LORA, tiny_lora
 
@@ -55,7 +55,19 @@ def test_the_directory_gives_audio_like_any_other(adapter_dir: Path, tiny_policy
     assert audio[0].shape == audio[1].shape and abs(audio[0] - audio[1]).max() > 1e-3
 
 
-def test_peft_loads_the_adapter_with_the_same_result(adapter_dir: Path, tiny_policy_dir: Path) -> None:
+@pytest.mark.parametrize(
+    "fields",
+    [
+        {},
+        {"use_rslora": True},
+        {"use_rslora": True, "lora_alpha": 3},
+        {"use_rslora": False, "lora_dropout": 0.5, "init_lora_weights": "gaussian", "bias": "none"},
+    ],
+)
+def test_peft_loads_the_adapter_with_the_same_result(
+    adapter_dir: Path, tiny_policy_dir: Path, fields: dict[str, object]
+) -> None:
+    configure(adapter_dir, fields)
     theirs = PeftModel.from_pretrained(load_policy(tiny_policy_dir).transformer, str(adapter_dir))
     merged = theirs.merge_and_unload().state_dict()
     for name, value in load_policy(adapter_dir).transformer.state_dict().items():
@@ -89,7 +101,60 @@ def test_a_base_that_is_none_is_refused(adapter_dir: Path, name: object) -> None
         load_policy(adapter_dir)
 
 
-@pytest.mark.parametrize("config", [{}, {"r": "four", "lora_alpha": 1}, {"r": 0, "lora_alpha": 1}, {"r": None}])
+def configure(directory: Path, fields: dict[str, object]) -> None:
+    """Changes fields of an adapter's configuration."""
+    file = directory / "adapter_config.json"
+    file.write_text(json.dumps({**json.loads(file.read_text()), **fields}))
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("peft_type", "LOHA"),
+        ("use_dora", True),
+        ("rank_pattern", {"to_q": 8}),
+        ("alpha_pattern", {"to_q": 8}),
+        ("bias", "all"),
+        ("lora_bias", True),
+        ("modules_to_save", ["proj_out"]),
+        ("fan_in_fan_out", True),
+        ("layers_to_transform", [0]),
+        ("layer_replication", [[0, 1]]),
+        ("init_lora_weights", "pissa"),
+        ("init_lora_weights", "pissa_niter_4"),
+        ("init_lora_weights", "loftq"),
+        ("megatron_config", {"a": 1}),
+        ("target_parameters", ["weight"]),
+        ("exclude_modules", ["to_q"]),
+        ("trainable_token_indices", [1]),
+        ("use_qalora", True),
+        ("invented_later", 0.5),
+    ],
+)
+def test_what_is_not_implemented_is_refused_by_name(adapter_dir: Path, name: str, value: object) -> None:
+    configure(adapter_dir, {name: value})
+    with pytest.raises(CheckpointError, match=f"asks for what is not implemented: {name} "):
+        load_policy(adapter_dir)
+
+
+def test_the_configuration_that_peft_writes_is_accepted(adapter_dir: Path) -> None:
+    LoraConfig(r=LORA.rank, lora_alpha=LORA.alpha, target_modules=TARGETS, inference_mode=True).save_pretrained(
+        adapter_dir
+    )
+    assert read_adapter(adapter_dir)[0] == LORA
+
+
+@pytest.mark.parametrize(
+    "config",
+    [
+        {},
+        {"r": 4.5, "lora_alpha": 1},
+        {"r": 4, "lora_alpha": float("inf")},
+        {"r": "four", "lora_alpha": 1},
+        {"r": 0, "lora_alpha": 1},
+        {"r": None},
+    ],
+)
 def test_a_config_that_is_none_is_refused(adapter_dir: Path, config: object) -> None:
     (adapter_dir / "adapter_config.json").write_text(json.dumps(config))
     with pytest.raises(CheckpointError, match=r"adapter_config\.json has no r and lora_alpha"):
