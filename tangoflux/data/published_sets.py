@@ -8,12 +8,11 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator, Sequence
-from pathlib import Path, PurePosixPath
-from typing import Any, Literal, cast
+from dataclasses import replace
+from pathlib import Path
+from typing import Literal
 
-import pyarrow as pa
-from pyarrow.fs import FileSelector, FileSystem, FileType
-
+from tangoflux.data.audio_folder import AudioFiles, Problem
 from tangoflux.data.manifest import (
     Clip,
     Row,
@@ -25,11 +24,9 @@ from tangoflux.data.manifest import (
     seconds,
 )
 from tangoflux.data.text_rows import raise_problems
-from tangoflux.errors import ConfigError, DataError
+from tangoflux.errors import DataError
 
 Format = Literal["auto", "manifest", "audiocaps", "wavcaps"]
-
-AUDIO_SUFFIXES = (".wav", ".flac", ".ogg", ".mp3", ".opus")
 
 AUDIOCAPS_S = 10
 """Length of AudioCaps' clips: a clip is seconds ``start_time`` to ``start_time`` + 10 of a video."""
@@ -104,9 +101,9 @@ def _audiocaps(rows: Sequence[Row], folder: str) -> Iterator[Clip | DataError]:
             groups.setdefault((video, start), []).append(row)
     for (video, start), group in groups.items():
         ids = [str(row.values.get("audiocap_id", "")) for row in group]
-        name = files.find([*_audiocaps_names(video, float(start)), *filter(None, ids)])
+        name, problem = files.find([*_audiocaps_names(video, float(start)), *filter(None, ids)])
         captions = [row.values.get("caption") for row in group]
-        yield make_clip(group[0], f"{video}_{start}", name, locate(name, folder), captions)
+        yield _with_problem(make_clip(group[0], f"{video}_{start}", name, locate(name, folder), captions), problem)
 
 
 def _audiocaps_names(video: str, start_s: float) -> list[str]:
@@ -123,50 +120,16 @@ def _wavcaps(rows: Sequence[Row], folder: str) -> Iterator[Clip | DataError]:
     for row in rows:
         try:
             id = checked_name(str(row.values.get("id", "")), "id", row.origin)
-            name = files.find([id.removesuffix(".wav")])
-            duration_s = seconds(row, "duration", None)
-            yield make_clip(row, id, name, locate(name, folder), row.values.get("caption"), duration_s=duration_s)
+            name, problem = files.find([id.removesuffix(".wav")])
+            duration_s, captions = seconds(row, "duration", None), row.values.get("caption")
+            clip = make_clip(row, id, name, locate(name, folder), captions, duration_s=duration_s)
+            yield _with_problem(clip, problem)
         except DataError as error:
             yield error
 
 
-class AudioFiles:
-    """The audio files below a directory, by their names without the suffix."""
-
-    def __init__(self, folder: str) -> None:
-        """Lists the files.
-
-        Raises:
-            ConfigError: there is no such directory.
-        """
-        self._folder = folder
-        self._files: dict[str, list[str]] = {}
-        try:
-            system, base = FileSystem.from_uri(folder)
-            found = cast(list[Any], system.get_file_info(FileSelector(base, recursive=True)))
-        except (OSError, pa.ArrowInvalid) as error:
-            raise ConfigError(f"the audio directory {folder} cannot be listed: {error}") from None
-        for info in found:
-            path = PurePosixPath(info.path)
-            if info.type == FileType.File and path.suffix.lower() in AUDIO_SUFFIXES:
-                self._files.setdefault(path.stem, []).append(str(path.relative_to(base)))
-
-    def find(self, names: Sequence[str]) -> str:
-        """The path, relative to the directory, of a file with the first of these names that exists.
-
-        If there is none, the path that was expected.
-
-        Raises:
-            DataError: several files have this name.
-        """
-        for name in names:
-            files = self._files.get(name, [])
-            if len(files) > 1:
-                two = " and ".join(sorted(files)[:2])
-                raise DataError(f"{self._folder} has {two}, which may both be {name}; name a directory below it")
-            if files:
-                return files[0]
-        return f"{names[0]}.wav"
+def _with_problem(clip: Clip, problem: Problem | None) -> Clip:
+    return replace(clip, problem=clip.problem or problem)
 
 
 def _refuse_duplicate_ids(file: Path, clips: Sequence[Clip]) -> None:

@@ -142,6 +142,16 @@ def test_what_was_prepared_stays_when_too_much_is_quarantined(
     assert main(options(tiny_policy_dir, manifest, tmp_path / "a")) == 0
 
 
+def test_a_folder_of_another_format_is_told_before_anything_starts(tiny_policy_dir: Path, tmp_path: Path) -> None:
+    (tmp_path / "train.csv").write_text("youtube_id,start_time,caption\nabc,0,Rain\ndef,10,Wind\n")
+    for name in ("Yabc.m4a", "Ydef.webm"):
+        (tmp_path / name).touch()
+    said = r"2 of the 2 clips .* cannot be used, such as abc_0: found as \.m4a, convert it to \.flac or \.wav"
+    with pytest.raises(DataError, match=said):
+        main(options(tiny_policy_dir, tmp_path / "train.csv", tmp_path / "out"))
+    assert not (tmp_path / "out").exists()
+
+
 @pytest.mark.parametrize(
     ("more", "error", "message"),
     [

@@ -103,13 +103,21 @@ def read_inputs(config: PrepareJob) -> Inputs:
 
 
 def check_files(config: PrepareJob, clips: Sequence[Clip]) -> None:
-    """Checks that enough of the local audio files exist, so that a mistyped directory is reported at once.
+    """Checks that enough clips can be used and their local files exist, so that a mistake is reported at once.
 
     Raises:
-        DataError: more are missing than may be quarantined.
+        DataError: more cannot be used, or are missing, than may be quarantined.
     """
+    most = config.max_quarantined_share * len(clips)
+    if len(unusable := [clip for clip in clips if clip.problem]) > most:
+        first = unusable[0]
+        raise DataError(
+            f"{len(unusable)} of the {len(clips)} clips of {config.manifest} cannot be used, such as {first.id}: "
+            f"{first.problem and first.problem[1]}; correct them, or raise --max-quarantined-share "
+            f"{config.max_quarantined_share:g}"
+        )
     missing = [clip for clip in clips if "://" not in clip.location and not os.path.exists(clip.location)]
-    if len(missing) > config.max_quarantined_share * len(clips):
+    if len(missing) > most:
         raise DataError(
             f"{len(missing)} of the {len(clips)} audio files that {config.manifest} names are missing, such as "
             f"{missing[0].location}; give their directory with --audio-dir, or raise --max-quarantined-share "
