@@ -20,7 +20,7 @@ from urllib.parse import quote
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from tangoflux.data.text_rows import csv_rows, has_surrogate, parse_row, read_bytes, shown, text_lines
+from tangoflux.data.text_rows import csv_rows, has_surrogate, is_null, parse_row, read_text, shown, text_lines
 from tangoflux.errors import DataError
 
 COLUMNS = ("audio", "caption", "captions", "start", "duration", "id")
@@ -96,16 +96,16 @@ def make_clip(row: Row, id: object, source: str, location: str, captions: object
     """A clip of checked values.
 
     Args:
-        captions: a text or a list of texts; invalid ones become the clip's ``problem``.
+        captions: a text or a list of texts; all else becomes the clip's ``problem``.
         part: ``start_s``, ``duration_s``.
 
     Raises:
         DataError: a value has the wrong type; begins with the row's origin.
     """
-    texts = _captions(captions, row.origin)
+    texts, problem = _captions(captions)
     number = isinstance(id, int) and not isinstance(id, bool)
     checked = checked_name(str(id) if number else id, "id", row.origin)
-    return Clip(checked, source, location, texts, **part, problem=caption_problem(texts))  # pyright: ignore
+    return Clip(checked, source, location, texts, **part, problem=problem or caption_problem(texts))  # pyright: ignore
 
 
 def caption_problem(captions: Sequence[str]) -> tuple[str, str] | None:
@@ -138,12 +138,14 @@ def seconds(row: Row, name: str, default: float | None) -> float | None:
         DataError: it is not such a number; begins with the row's origin.
     """
     value = row.values.get(name)
-    if value is None or value == "":
+    if is_null(value) or value == "":
         return default
     try:
-        number = math.nan if isinstance(value, bool) else float(value)
-    except (TypeError, ValueError):
-        number = math.nan
+        number = math.inf if isinstance(value, bool) else float(cast(Any, value))
+    except (TypeError, ValueError, OverflowError):
+        number = math.inf
+    if math.isnan(number):
+        return default
     if not math.isfinite(number) or number < 0 or (name == "duration" and number == 0):
         least = "above 0" if name == "duration" else "of at least 0"
         raise DataError(f"{row.origin}: {name} is {shown(value)}; it must be a number of seconds {least}")
@@ -162,20 +164,31 @@ def _clip(row: Row, default_id: str, folder: str) -> Clip:
     captions = row.values.get("captions")
     return make_clip(
         row,
-        default_id if row.values.get("id") in (None, "") else row.values["id"],
+        default_id if is_null(id := row.values.get("id")) or id == "" else id,
         audio,
         locate(audio, folder),
-        row.values.get("caption") if captions is None else captions,
+        row.values.get("caption") if is_null(captions) else captions,
         start_s=seconds(row, "start", 0.0),
         duration_s=seconds(row, "duration", None),
     )
 
 
-def _captions(value: object, origin: str) -> tuple[str, ...]:
-    texts = [value] if isinstance(value, str) or value is None else value
-    if not isinstance(texts, list) or not all(text is None or isinstance(text, str) for text in texts):
-        raise DataError(f"{origin}: caption is {shown(value)}; it must be a text, or a list of texts")
-    return tuple((text or "").strip() for text in cast(list[str | None], texts))
+def _captions(value: object) -> tuple[tuple[str, ...], tuple[str, str] | None]:
+    """The captions, with a problem if one is no text. A number is none in any format, and null is an empty one."""
+    values = cast(list[object], value) if isinstance(value, list) else [value]
+    texts = tuple(text.strip() if isinstance(text, str) else "" for text in values)
+    for text in values:
+        if not is_null(text) and (not isinstance(text, str) or _is_number(text)):
+            return texts, ("unreadable caption", f"a caption is {shown(text)}, which is no text")
+    return texts, None
+
+
+def _is_number(text: str) -> bool:
+    try:
+        float(text)
+    except ValueError:
+        return False
+    return True
 
 
 def _json_lines(file: Path) -> Iterator[Row]:
@@ -204,7 +217,7 @@ def _parquet(file: Path) -> Iterator[Row]:
 
 def _wavcaps_json(file: Path) -> Iterator[Row]:
     try:
-        values: object = json.loads(read_bytes(file, "manifest"))
+        values: object = json.loads(read_text(file, "manifest"))
     except (ValueError, RecursionError) as error:
         raise DataError(f"{file} is not JSON ({error})") from None
     data = cast(dict[str, object], values).get("data") if isinstance(values, dict) else None

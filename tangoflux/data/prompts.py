@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 
-from tangoflux.data.text_rows import csv_rows, has_surrogate, parse_row, shown, text_lines
+from tangoflux.data.text_rows import csv_rows, has_surrogate, parse_row, shown, text_lines, without_nulls
 from tangoflux.errors import ConfigError, DataError
 from tangoflux.seeding import derive_seed
 
@@ -42,7 +42,8 @@ class PromptFile:
         Args:
             path: a UTF-8 file: ``.txt``, one prompt per line (blank lines are skipped); ``.jsonl``, one object per line
                 with ``prompt`` and optionally ``duration_s`` and ``id``; or ``.csv`` with these columns, where
-                ``caption``, as in AudioCaps, may replace ``prompt``. Other keys are ignored.
+                ``caption``, as in AudioCaps, may replace ``prompt``. Other keys are ignored, and null
+                counts as absent.
             default_duration_s: seconds for prompts without a duration.
             max_duration_s: the model's longest duration in seconds.
 
@@ -116,10 +117,11 @@ def checked_prompt(
     Raises:
         DataError: a value is missing or invalid; begins with ``origin``.
     """
+    given = without_nulls(row)
     return Prompt(
-        id=_checked_id(row.get("id", default_id), origin),
+        id=_checked_id(given.get("id", default_id), origin),
         text=_checked_text(row, origin),
-        duration_s=_checked_duration(row.get("duration_s", default_duration_s), max_duration_s, origin),
+        duration_s=_checked_duration(given.get("duration_s", default_duration_s), max_duration_s, origin),
     )
 
 

@@ -119,7 +119,8 @@ def _wavcaps(rows: Sequence[Row], folder: str) -> Iterator[Clip | DataError]:
     files = AudioFiles(folder)
     for row in rows:
         try:
-            id = checked_name(str(row.values.get("id", "")), "id", row.origin)
+            value = row.values.get("id")
+            id = checked_name(str(value) if isinstance(value, int) else value, "id", row.origin)
             name, problem = files.find([id.removesuffix(".wav")])
             duration_s, captions = seconds(row, "duration", None), row.values.get("caption")
             clip = make_clip(row, id, name, locate(name, folder), captions, duration_s=duration_s)

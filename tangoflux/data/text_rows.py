@@ -7,7 +7,8 @@ import csv
 import difflib
 import itertools
 import json
-from collections.abc import Generator, Iterator, Sequence
+import math
+from collections.abc import Generator, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, BinaryIO, cast
@@ -19,6 +20,8 @@ MAX_FILE_BYTES = 4 * 2**30
 
 MAX_LINE_BYTES = 2**20
 """Longer lines, and so most binary files, are refused; files are read line by line."""
+
+LINE_ENDS = "save the file with the line ends of Unix or Windows (LF or CRLF)"
 
 MAX_PROBLEMS = 20
 """Most bad lines that an error names."""
@@ -34,47 +37,79 @@ def text_lines(file: Path, what: str) -> Iterator[tuple[int, str]]:
         DataError: the file cannot be read, is too large or not text.
     """
     with _opened(file, what) as handle:
-        # Not text mode: it would also cut at carriage returns, which editors may not count as lines.
-        for number, raw in enumerate(_bounded_lines(handle, file), start=1):
-            try:
-                line = raw.decode("utf-8").strip()
-            except UnicodeDecodeError as error:
-                raise DataError(f"{file}:{number}: not UTF-8 text ({error.reason}); save the file as UTF-8") from None
-            if "\0" in line:
-                raise DataError(f"{file}:{number}: not text (it holds a NUL byte); give a .txt or .jsonl file in UTF-8")
+        for number, text in _decoded_lines(handle, file):
+            line = text.strip()
+            if "\r" in line:
+                raise DataError(f"{file}:{number}: a carriage return in the line; {LINE_ENDS}")
             if line:
                 yield number, line
 
 
-def read_bytes(file: Path, what: str) -> bytes:
-    """A file's bytes, without a byte order mark.
+def read_text(file: Path, what: str) -> str:
+    """A UTF-8 file's text, without a byte order mark.
 
     Raises:
-        DataError: it cannot be read or is too large.
+        DataError: it cannot be read, is too large or not text.
     """
     with _opened(file, what) as handle:
-        return handle.read()
+        return _decoded(handle.read(), file, 1)
 
 
 def csv_rows(file: Path, what: str) -> Iterator[tuple[int, dict[str, str]]]:
-    """The rows of a CSV table whose first line names the columns, with the numbers of their lines.
+    """The rows of a CSV table whose first line names the columns, with the numbers of the lines where they begin.
 
     Raises:
-        DataError: see ``text_lines``; or the number of a row's cells differs from that of the columns.
+        DataError: see ``text_lines``; or a row is not CSV, or the number of its cells differs from that of the columns.
     """
-    try:
-        with _opened(file, what) as handle:
-            reader = csv.DictReader((line.decode("utf-8") for line in _bounded_lines(handle, file)), strict=True)
-            for values in reader:
-                if None in values or None in values.values():
-                    raise DataError(
-                        f"{file}:{reader.line_num}: the number of cells is not that of the columns in the first line"
-                    )
-                yield reader.line_num, values
-    except UnicodeDecodeError as error:
-        raise DataError(f"{file}: not UTF-8 text ({error.reason}); save the file as UTF-8") from None
-    except csv.Error as error:
-        raise DataError(f"{file} is not a CSV table: {error}") from None
+    columns: list[str] | None = None
+    for number, cells in _csv_cells(file, what):
+        if columns is None:
+            columns = _checked_columns(cells, f"{file}:{number}")
+        elif len(cells) != len(columns):
+            raise DataError(
+                f"{file}:{number}: the number of cells is not that of the columns in the first line: {len(cells)} "
+                f"instead of {len(columns)}; enclose a text with commas in quotes"
+            )
+        else:
+            yield number, dict(zip(columns, cells, strict=True))
+
+
+def _csv_cells(file: Path, what: str) -> Iterator[tuple[int, list[str]]]:
+    """The cells of each row that is not blank, the first included."""
+    with _opened(file, what) as handle:
+        reader = csv.reader((text for _, text in _decoded_lines(handle, file)), strict=True)
+        while True:
+            number = reader.line_num + 1
+            try:
+                cells = next(reader)
+            except StopIteration:
+                return
+            except csv.Error as error:
+                raise DataError(f"{file}:{number}: the row is not CSV: {_csv_problem(str(error))}") from None
+            if cells:
+                yield number, cells
+
+
+def _csv_problem(error: str) -> str:
+    if "field limit" in error:
+        return f"a cell is longer than {csv.field_size_limit():,} characters; is a quote not closed?"
+    if "unexpected end" in error:
+        return 'a quote is not closed; close it, or write "" for a quote in a quoted text'
+    if "new-line" in error:
+        return f"a carriage return in a cell; {LINE_ENDS}"
+    return f'{error}; write "" for a quote in a quoted text'
+
+
+def _checked_columns(cells: Sequence[str], origin: str) -> list[str]:
+    columns = [cell.strip() for cell in cells]
+    for column in columns:
+        if column and columns.count(column) > 1:
+            raise DataError(f"{origin}: two columns are named {column!r}; give each its own name")
+    if len(columns) == 1 and any(separator in columns[0] for separator in ";\t|"):
+        raise DataError(
+            f"{origin}: the columns {shown(columns[0])} are not separated by commas; save the table with commas"
+        )
+    return columns
 
 
 @contextmanager
@@ -87,11 +122,34 @@ def _opened(file: Path, what: str) -> Generator[BinaryIO]:
         if size > MAX_FILE_BYTES:
             raise DataError(f"{file} has {size:,} bytes, the limit is {MAX_FILE_BYTES:,}; split it")
         with file.open("rb") as handle:
-            if handle.read(len(codecs.BOM_UTF8)) != codecs.BOM_UTF8:
+            start = handle.read(len(codecs.BOM_UTF8))
+            if start.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)):
+                raise DataError(f"{file}:1: not UTF-8 text (it is UTF-16); save the file as UTF-8")
+            if start != codecs.BOM_UTF8:
                 handle.seek(0)
             yield handle
     except OSError as error:
         raise DataError(f"{file} cannot be read: {error.strerror}") from None
+
+
+def _decoded_lines(handle: BinaryIO, file: Path) -> Iterator[tuple[int, str]]:
+    """The lines with their numbers and line ends."""
+    # Not text mode: it would also cut at carriage returns, which editors may not count as lines.
+    for number, raw in enumerate(_bounded_lines(handle, file), start=1):
+        yield number, _decoded(raw, file, number)
+
+
+def _decoded(raw: bytes, file: Path, first: int) -> str:
+    """The text of lines, the first of which has the number ``first``."""
+    try:
+        text = raw.decode("utf-8")
+    except UnicodeDecodeError as error:
+        line = first + raw.count(b"\n", 0, error.start)
+        raise DataError(f"{file}:{line}: not UTF-8 text ({error.reason}); save the file as UTF-8") from None
+    if "\0" in text:
+        line = first + text.count("\n", 0, text.index("\0"))
+        raise DataError(f"{file}:{line}: not text (it holds a NUL byte); give a text file in UTF-8")
+    return text
 
 
 def _bounded_lines(handle: BinaryIO, file: Path) -> Iterator[bytes]:
@@ -122,6 +180,16 @@ def parse_row(line: str, origin: str, keys: Sequence[str], example: str) -> dict
     row = cast(dict[str, Any], row)
     _refuse_misspelt_keys(row, origin, keys)
     return row
+
+
+def without_nulls(row: Mapping[str, Any]) -> dict[str, Any]:
+    """The values of a row that are given: null counts as absent, and so does NaN, which tables write for it."""
+    return {key: value for key, value in row.items() if not is_null(value)}
+
+
+def is_null(value: object) -> bool:
+    """Whether a value of a row is null or NaN."""
+    return value is None or (isinstance(value, float) and math.isnan(value))
 
 
 def raise_problems(problems: Sequence[str]) -> None:

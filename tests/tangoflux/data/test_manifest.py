@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+import math
 from pathlib import Path
 from typing import Any
 
@@ -72,6 +73,17 @@ def test_paths_and_uris_are_relative_to_the_audio_directory(
         (["a dog", ""], "empty caption"),
         ("x" * (MAX_CAPTION_CHARS + 1), "huge caption"),
         ("half \ud800", "unreadable caption"),
+        (math.nan, "empty caption"),
+        ([None, "a dog"], "empty caption"),
+        ([], "empty caption"),
+        (5, "unreadable caption"),
+        (-1.5, "unreadable caption"),
+        (math.inf, "unreadable caption"),
+        (True, "unreadable caption"),
+        ({"text": "a dog"}, "unreadable caption"),
+        (["a dog", 5], "unreadable caption"),
+        ("5", "unreadable caption"),
+        ("NaN", "unreadable caption"),
     ],
 )
 def test_a_caption_that_does_not_fit_is_the_clips_problem_and_no_error(
@@ -85,9 +97,11 @@ def test_a_caption_that_does_not_fit_is_the_clips_problem_and_no_error(
     ("row", "message"),
     [
         ({"caption": "x", "audio": ""}, r"m.jsonl:2: audio is ''; it must be a text"),
-        ({"audio": "a", "caption": 5}, r"m.jsonl:2: caption is 5; it must be a text, or a list of texts"),
         ({"audio": "a", "caption": "x", "start": -1}, r":2: start is -1; it must be a number of seconds of at least 0"),
         ({"audio": "a", "caption": "x", "start": "soon"}, r":2: start is 'soon'"),
+        ({"audio": "a", "caption": "x", "start": math.inf}, r":2: start is inf"),
+        ({"audio": "a", "caption": "x", "start": True}, r":2: start is True"),
+        ({"audio": "a", "caption": "x", "start": 10**400}, r":2: start is 1000"),
         ({"audio": "a", "caption": "x", "duration": 0}, r":2: duration is 0; it must be a number of seconds above 0"),
         ({"audio": "a", "caption": "x", "id": ["no"]}, r":2: id is \['no'\]"),
         ({"audio": "a", "caption": "x", "id": "one"}, r"more than one clip has the id 'one'"),
@@ -112,7 +126,8 @@ def test_all_bad_rows_are_named_at_once_and_many_are_counted(tmp_path: Path) -> 
         ("m.jsonl", b"", "contains no rows"),
         ("m.csv", b"audio,caption\n", "contains no rows"),
         ("m.csv", b"audio,caption\na.wav\n", r"m.csv:2: the number of cells is not that of the columns"),
-        ("m.csv", b"audio,caption\n\xff,x\n", "not UTF-8 text"),
+        ("m.csv", b"audio,caption\na,b\n\xff,x\n", "m.csv:3: not UTF-8 text .*; save the file as UTF-8"),
+        ("m.json", b'{"data": [\n{"id": 1, "caption": "caf\xe9"}]}', "m.json:2: not UTF-8 text"),
         ("m.csv", b"file,text\na,b\n", "has the columns file, text; expected audio and caption or captions or"),
         ("m.parquet", b"PAR1", "cannot be read as Parquet"),
         ("m.json", b"[]", 'it must be an object with "data"'),
@@ -123,6 +138,42 @@ def test_a_file_that_is_no_manifest_is_refused(tmp_path: Path, name: str, conten
     (tmp_path / name).write_bytes(content)
     with pytest.raises(DataError, match=message):
         load_manifest(tmp_path / name)
+
+
+@pytest.mark.parametrize("name", ["m.jsonl", "m.csv", "m.parquet"])
+@pytest.mark.parametrize("value", [math.nan, math.inf, 7.0, None])
+def test_a_caption_that_is_no_text_sets_one_clip_aside_in_every_format(
+    tmp_path: Path, name: str, value: object
+) -> None:
+    rows: list[dict[str, Any]] = [{"audio": "a.wav", "captions": ["a dog"]}, {"audio": "b.wav", "caption": value}]
+    if name == "m.csv":
+        cell = "" if value is None else value
+        (tmp_path / name).write_text(f"audio,caption\na.wav,a dog\nb.wav,{cell}\n")
+    elif name == "m.parquet":
+        types = {"audio": pa.string(), "caption": pa.float64(), "captions": pa.list_(pa.string())}
+        pq.write_table(pa.Table.from_pylist(rows, pa.schema(types)), tmp_path / name)
+    else:
+        write(tmp_path / name, rows)
+    whole, aside = load_manifest(tmp_path / name)
+    assert whole.problem is None and whole.captions == ("a dog",)
+    assert aside.problem and aside.problem[0] in ("empty caption", "unreadable caption")
+
+
+@pytest.mark.parametrize(
+    ("name", "content"),
+    [
+        (
+            "m.jsonl",
+            '{"audio": "a.wav", "caption": "a dog", "start": null, "duration": NaN, "id": null, "captions": null}',
+        ),
+        ("m.jsonl", '{"audio": "a.wav", "captions": ["a dog"], "caption": NaN, "id": NaN, "start": NaN}'),
+        ("m.csv", "audio,caption,start,duration,id\na.wav,a dog,,nan,\n"),
+        ("m.csv", "\ufeffaudio , caption\r\na.wav,a dog\r\n"),
+    ],
+)
+def test_null_and_nan_are_absent(tmp_path: Path, name: str, content: str) -> None:
+    (tmp_path / name).write_text(content)
+    assert load_manifest(tmp_path / name) == [Clip("c0000001", "a.wav", str(tmp_path / "a.wav"), ("a dog",))]
 
 
 @pytest.mark.parametrize("name", ["m.jsonl", "m.csv", "m.parquet", "m.json"])

@@ -116,11 +116,11 @@ def test_file_beyond_the_limit_is_refused_without_reading_it(tmp_path: Path) -> 
         ('{"prompt": "a", "duration": 3}', "did you mean 'duration_s'"),
         ('{"prompt": "a", "duration_s": "2"}', "duration_s is '2'"),
         ('{"prompt": "a", "duration_s": true}', "duration_s is True"),
-        ('{"prompt": "a", "duration_s": null}', "duration_s is None"),
         ('{"prompt": "a", "duration_s": 0}', "above 0 and at most 4"),
         ('{"prompt": "a", "duration_s": -1}', "above 0 and at most 4"),
         ('{"prompt": "a", "duration_s": 4.01}', "above 0 and at most 4"),
-        ('{"prompt": "a", "duration_s": NaN}', "duration_s is nan"),
+        ('{"prompt": NaN}', "prompt is nan"),
+        ('{"prompt": "a", "duration_s": Infinity}', "duration_s is inf"),
         ('{"prompt": "a", "duration_s": 1' + "0" * 400 + "}", "above 0 and at most 4"),
         ('{"prompt": "a", "id": "../a"}', "id is '../a'"),
         ('{"prompt": "a", "id": ".hidden"}', "the first a letter or digit"),
@@ -134,6 +134,22 @@ def test_wrong_line_is_named_by_file_and_number(tmp_path: Path, line: str, said:
     message = message_of(write(tmp_path, '{"prompt": "fine"}\n\n' + line, "prompts.jsonl"))
     assert "prompts.jsonl:3: " in message
     assert said in message
+
+
+@pytest.mark.parametrize(
+    ("name", "content"),
+    [
+        ("p.jsonl", '{"prompt": "a", "duration_s": null, "id": null}'),
+        ("p.jsonl", '{"prompt": "a", "duration_s": NaN, "id": NaN, "source": null}'),
+        ("p.jsonl", '{"prompt": "a"}'),
+        ("p.csv", "prompt,duration_s,id\na,,\n"),
+        ("p.csv", "prompt,duration_s,id\na,nan,\n"),
+        ("p.csv", " prompt , duration_s,id,\na,,,\n"),
+        ("p.txt", "a"),
+    ],
+)
+def test_null_is_absent_in_every_kind_of_file(tmp_path: Path, name: str, content: str) -> None:
+    assert load(write(tmp_path, content, name)) == [Prompt("p000001", "a", 2.0)]
 
 
 def test_duplicate_ids_are_refused_with_both_lines(tmp_path: Path) -> None:
