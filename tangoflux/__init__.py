@@ -24,8 +24,21 @@ _MODULES = {
     "sample_latents": "tangoflux.sampling",
 }
 
+_PUBLISHED = {
+    "TangoFluxInference": "from tangoflux import TangoFlux; "
+    "model = TangoFlux.from_pretrained('declare-lab/TangoFlux'); "
+    "[[waveform]] = model.generate(prompt, duration_s=10.0, num_steps=50, guidance_scale=4.5)"
+}
+"""Names of the package by the paper's authors, which has this one's name, and how it is written here."""
+
 
 def __getattr__(name: str) -> Any:
+    if name in _PUBLISHED:
+        # An AttributeError's text would be lost on "from tangoflux import".
+        raise ImportError(
+            f"{name} is of the package by the paper's authors, which is also named tangoflux; in this one write: "
+            f"{_PUBLISHED[name]} (see docs/alignment.md, Audio from a policy)"
+        )
     if name not in _MODULES:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
     return getattr(import_module(_MODULES[name]), name)
