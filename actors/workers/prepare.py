@@ -28,6 +28,7 @@ from actors.cluster.placement import Request, place
 from actors.pools.worker_slot import WorkerError, first_line
 from tangoflux.data.audio import AudioError, read_excerpt
 from tangoflux.data.manifest import Clip
+from tangoflux.data.parquet import embedded_audio
 from tangoflux.data.records import LatentsDtype, build_table, latent_schema
 from tangoflux.data.waveforms import fill_frames
 from tangoflux.errors import ResourceError
@@ -190,8 +191,9 @@ def _decoded(clip: dict[str, Any], facts: CodecFacts) -> tuple[dict[str, Any], b
     reason, detail = clip["problem"] or (None, None)
     if not reason:
         try:
+            location, content = _audio(clip)
             waveform, rate, start_s = read_excerpt(
-                clip["location"], clip["start_s"], clip["duration_s"], facts.policy.max_duration
+                location, clip["start_s"], clip["duration_s"], facts.policy.max_duration, content
             )
         except AudioError as error:
             reason, detail = error.reason, str(error)
@@ -201,6 +203,25 @@ def _decoded(clip: dict[str, Any], facts: CodecFacts) -> tuple[dict[str, Any], b
             found |= {"start_s": start_s, "duration_s": duration_s, "num_frames": frames}
             return found, fill_frames(waveform, rate, facts.codec, duration_s, frames).numpy().tobytes()
     return found | {"captions": [], "reason": reason, "detail": detail}, b""
+
+
+def _audio(clip: dict[str, Any]) -> tuple[str, bytes | None]:
+    """Where a clip's audio is, and its bytes if they are in a Parquet file.
+
+    Raises:
+        AudioError: the Parquet file cannot be read, or has neither audio nor a path.
+    """
+    if not clip["embedded"]:
+        return clip["location"], None
+    file, row = clip["embedded"]
+    name = f"{file}, row {row + 1}"
+    try:
+        content = embedded_audio(file, row)
+    except OSError as error:
+        raise AudioError(f"{name}: {error}") from None
+    if content is None and not clip["location"]:
+        raise AudioError(f"{name} has neither audio nor a path", "missing")
+    return (clip["location"] if content is None else name), content
 
 
 def _check_resources(encoding: Encoding) -> None:

@@ -17,8 +17,9 @@ never decodes audio. Loudness is not changed. A manifest is a table (.jsonl, .cs
 
 start and duration (seconds) select a part of the file, by default all of it; id names the clip; captions, a list of
 texts, may replace caption. Paths are relative to the manifest or to --audio-dir; file://, s3:// and gs:// URIs work
-too. AudioCaps' .csv and WavCaps' .json are read as they are distributed; --audio-dir is the directory of their audio,
-under any of the usual file names. Audio may be WAV, FLAC, OGG, MP3 or another format of libsndfile.
+too. A .parquet may hold the audio itself (audio: bytes, or a struct of bytes and path). AudioCaps' .csv and WavCaps'
+.json are read as they are distributed; --audio-dir is the directory of their audio, under any of the usual file names.
+Audio may be WAV, FLAC, OGG, MP3 or another format of libsndfile.
 
 A clip whose file is missing, empty, damaged, truncated, silent, or shorter than half of what the manifest says, or
 whose caption is empty or too long, is listed in quarantine.jsonl with the reason. Run the same command again to

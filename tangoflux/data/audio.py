@@ -208,15 +208,16 @@ def _check(source: Any, location: str | Path) -> None:
 
 def _part(source: Any, start_s: float, duration_s: float | None, location: str | Path) -> tuple[int, int]:
     """First sample and number of samples of a part."""
-    first, length_s = round(start_s * source.samplerate), source.frames / source.samplerate
+    rate, length_s = source.samplerate, source.frames / source.samplerate
+    first = round(min(start_s, length_s) * rate)
     available = source.frames - first
-    wanted = available if duration_s is None else max(1, round(duration_s * source.samplerate))
-    if available < 1 or available <= MIN_SHARE * wanted:
+    wanted_s = available / rate if duration_s is None else duration_s
+    if available < 1 or available <= MIN_SHARE * wanted_s * rate:
         end_s = start_s + (duration_s or 0)
         raise AudioError(
-            f"{location} is {length_s:.2f} s long, the manifest asks for audio up to {end_s:.2f} s", "too short"
+            f"{location} is {length_s:.2f} s long, the manifest asks for audio up to {end_s:g} s", "too short"
         )
-    return first, min(wanted, available)
+    return first, max(1, min(available, round(wanted_s * rate)))
 
 
 def _read(source: Any, count: int, location: str | Path) -> NDArray[np.float32]:

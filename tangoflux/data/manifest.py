@@ -1,12 +1,10 @@
 """Manifests of captioned audio files for training, in this project's format or a published one.
 
 Ours is a table (.jsonl, .csv or .parquet) with the columns ``audio`` and ``caption``, and optionally ``start``,
-``duration`` and ``id``. The readers of other formats are in ``published_sets.py``.
+``duration`` and ``id``; in .parquet, ``audio`` may be the audio itself. The readers of other formats are in
+``published_sets.py``.
 """
 
-# pyarrow has no type stubs.
-# pyright: reportMissingTypeStubs=false, reportUnknownMemberType=false, reportUnknownVariableType=false
-# pyright: reportUnknownArgumentType=false, reportAttributeAccessIssue=false
 from __future__ import annotations
 
 import json
@@ -17,9 +15,7 @@ from pathlib import Path
 from typing import Any, NamedTuple, cast
 from urllib.parse import quote
 
-import pyarrow as pa
-import pyarrow.parquet as pq
-
+from tangoflux.data.parquet import parquet_rows
 from tangoflux.data.text_rows import csv_rows, has_surrogate, is_null, parse_row, read_text, shown, text_lines
 from tangoflux.errors import DataError
 
@@ -46,6 +42,7 @@ class Clip:
         captions: at least one; all valid unless there is a ``problem``.
         start_s, duration_s: the part of the file in seconds; a duration of None extends to its end.
         problem: why the clip cannot be used, as (short reason, details); None if it can.
+        embedded: the Parquet file, and its row counted from 0, that hold the audio; ``location`` counts if they do not.
     """
 
     id: str
@@ -55,13 +52,15 @@ class Clip:
     start_s: float = 0.0
     duration_s: float | None = None
     problem: tuple[str, str] | None = None
+    embedded: tuple[str, int] | None = None
 
 
 class Row(NamedTuple):
-    """A row of a table; ``origin`` is its file and line, for errors."""
+    """A row of a table; ``origin`` is its file and line, for errors, and ``embedded`` as in its ``Clip``."""
 
     origin: str
     values: dict[str, Any]
+    embedded: tuple[str, int] | None = None
 
 
 def read_rows(file: Path) -> list[Row]:
@@ -105,7 +104,8 @@ def make_clip(row: Row, id: object, source: str, location: str, captions: object
     texts, problem = _captions(captions)
     number = isinstance(id, int) and not isinstance(id, bool)
     checked = checked_name(str(id) if number else id, "id", row.origin)
-    return Clip(checked, source, location, texts, **part, problem=problem or caption_problem(texts))  # pyright: ignore
+    problem = problem or caption_problem(texts)
+    return Clip(checked, source, location, texts, **part, problem=problem, embedded=row.embedded)  # pyright: ignore
 
 
 def caption_problem(captions: Sequence[str]) -> tuple[str, str] | None:
@@ -160,13 +160,18 @@ def locate(audio: str, folder: str) -> str:
 
 
 def _clip(row: Row, default_id: str, folder: str) -> Clip:
-    audio = checked_name(row.values.get("audio"), "audio", row.origin)
+    audio = row.values.get("audio")
+    if row.embedded and (is_null(audio) or audio == ""):
+        source, location = row.origin, ""
+    else:
+        source = checked_name(audio, "audio", row.origin)
+        location = locate(source, folder)
     captions = row.values.get("captions")
     return make_clip(
         row,
         default_id if is_null(id := row.values.get("id")) or id == "" else id,
-        audio,
-        locate(audio, folder),
+        source,
+        location,
         row.values.get("caption") if is_null(captions) else captions,
         start_s=seconds(row, "start", 0.0),
         duration_s=seconds(row, "duration", None),
@@ -203,16 +208,8 @@ def _csv(file: Path) -> Iterator[Row]:
 
 
 def _parquet(file: Path) -> Iterator[Row]:
-    if not file.is_file():
-        raise DataError(f"{file}: no such manifest")
-    try:
-        with pq.ParquetFile(file) as table:
-            columns = [name for name in table.schema_arrow.names if name in READ] or table.schema_arrow.names
-            rows = table.read(columns=columns).to_pylist()
-    except (OSError, pa.ArrowException) as error:
-        raise DataError(f"{file} cannot be read as Parquet: {error}") from None
-    for number, values in enumerate(rows, start=1):
-        yield Row(f"{file}, row {number}", values)
+    for number, (values, is_embedded) in enumerate(parquet_rows(file, READ, COLUMNS)):
+        yield Row(f"{file}, row {number + 1}", values, (str(file.absolute()), number) if is_embedded else None)
 
 
 def _wavcaps_json(file: Path) -> Iterator[Row]:

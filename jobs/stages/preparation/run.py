@@ -116,7 +116,8 @@ def check_files(config: PrepareJob, clips: Sequence[Clip]) -> None:
             f"{first.problem and first.problem[1]}; correct them, or raise --max-quarantined-share "
             f"{config.max_quarantined_share:g}"
         )
-    missing = [clip for clip in clips if "://" not in clip.location and not os.path.exists(clip.location)]
+    local = [clip for clip in clips if not clip.embedded and "://" not in clip.location]
+    missing = [clip for clip in local if not os.path.exists(clip.location)]
     if len(missing) > most:
         raise DataError(
             f"{len(missing)} of the {len(clips)} audio files that {config.manifest} names are missing, such as "

@@ -102,6 +102,8 @@ def test_what_makes_an_excerpt_unusable_has_a_reason(tmp_path: Path) -> None:
         (tmp_path / "short.wav", 0.0, 2.0, "too short"),
         (tmp_path / "short.wav", 0.9, 1.0, "too short"),
         (tmp_path / "short.wav", 1.5, None, "too short"),
+        (tmp_path / "short.wav", 1e305, 1e305, "too short"),
+        (tmp_path / "short.wav", 0.0, 1e305, "too short"),
         (tmp_path / "silent.wav", 1.0, None, "silent"),
         (tmp_path / "empty.wav", 0.0, None, "empty"),
         (tmp_path / "nothing.wav", 0.0, None, "empty"),

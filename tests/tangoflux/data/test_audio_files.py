@@ -100,6 +100,22 @@ def test_a_header_that_cannot_be_true_is_the_files_error(made: bytes, reason: st
     assert error.value.reason == reason
 
 
+@pytest.mark.parametrize("format", ["WAV", "RF64", "FLAC", "MP3", "OGG", "AIFF", "W64", "CAF"])
+def test_a_damaged_file_is_read_or_refused_and_raises_nothing_else(tmp_path: Path, format: str) -> None:
+    whole, choose = written(format), random.Random(format)
+    for _ in range(50):
+        made = bytearray(whole)
+        for _ in range(choose.randint(1, 5)):
+            made[choose.randrange(min(len(made), choose.choice((60, 200, len(made)))))] = choose.choice((0, 127, 255))
+        (tmp_path / "a").write_bytes(made[: choose.randint(1, len(made))] if choose.random() < 0.3 else made)
+        for location in (tmp_path / "a", (tmp_path / "a").as_uri()):
+            try:
+                waveform, rate, _ = read_excerpt(location, 0.0, None, 30.0)
+            except AudioError:
+                continue
+            assert 1_000 <= rate <= 1_000_000 and 0 < waveform.shape[1] <= 30 * rate
+
+
 def test_a_pipe_is_not_waited_for(tmp_path: Path) -> None:
     subprocess.run(["mkfifo", tmp_path / "a.wav"], check=True)
     with pytest.raises(AudioError, match="it is not a file"):
