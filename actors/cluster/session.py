@@ -46,6 +46,8 @@ def ray_session(*kinds: Processes) -> Generator[None]:
     Raises:
         ResourceError: the cluster cannot be joined, or this machine has too few GPUs for a worker.
     """
+    # The pools raise what a task raised; Ray would print its traceback before that.
+    os.environ.setdefault("RAY_IGNORE_UNHANDLED_ERRORS", "1")
     if ray.is_initialized():
         yield
         return

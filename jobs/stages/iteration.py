@@ -35,7 +35,7 @@ from jobs.stages.retention import drop_old
 from jobs.stages.run_storage import RunStorage
 from tangoflux.data.flac import decode_flac
 from tangoflux.data.health import HealthSums
-from tangoflux.data.preferences import PairCounts, check_dropped_share
+from tangoflux.data.preferences import PairCounts, check_any_pairs, check_dropped_share, describe_counts
 from tangoflux.data.prompts import draw_prompts
 from tangoflux.errors import TangoFluxError
 
@@ -94,6 +94,8 @@ class Run:
         health = sum((written[part].health for part in sorted(written)), HealthSums()).health()
         self.pools.telemetry.count("dropped_groups", counts.dropped)
         check_dropped_share(counts, self.config.rewards.max_dropped_share)
+        check_any_pairs(counts, min_margin)
+        self.display.note(f"iteration {iteration}: {describe_counts(counts, min_margin)}")
         return {"pairs": dataclasses.asdict(counts), **dataclasses.asdict(health), "samples_per_second": rate}
 
     def _pair_existing(self, iteration: int, destination: Destination) -> dict[int, WrittenShard]:

@@ -196,12 +196,21 @@ def publish(config: PretrainJob, inputs: Inputs, result: PretrainingResult) -> N
 def summary(config: PretrainJob, result: PretrainingResult) -> str:
     """The results, and where to find them."""
     events = MetricsLog(config.output / "metrics.jsonl").read()
-    losses = [event["loss"]["mean"] for event in events if event["event"] == "validation"]
-    curve = f"validation loss {format_number(losses[0])} -> {format_number(losses[-1])}\n" if losses else ""
+    losses = {event["step"]: event["loss"]["mean"] for event in events if event["event"] == "validation"}
     return (
-        f"{result.clips} clips, {result.steps} steps, {format_seconds(result.seconds)}\n{curve}\n"
+        f"{result.clips} clips, {result.steps} steps, {format_seconds(result.seconds)}\n{validation_line(losses)}\n"
         f"report       {config.output / 'report.html'}\n"
         f"policy       {config.output / 'policy'}\n"
         f"samples      {config.output / 'samples'}\n"
         f"curves       tensorboard --logdir {config.output}\n"
     )
+
+
+def validation_line(losses: Mapping[int, float]) -> str:
+    """The first and the last validation loss, by step; of a single one its step, as nothing shows a change."""
+    if not losses:
+        return ""
+    first, last = min(losses), max(losses)
+    if first == last:
+        return f"validation loss {format_number(losses[last])} at step {last}, measured only once\n"
+    return f"validation loss {format_number(losses[first])} -> {format_number(losses[last])}\n"

@@ -18,7 +18,7 @@ from jobs.options.score import ScoreJob
 from jobs.reporting.display import Display
 from jobs.stages.output_dir import check_output, find_shards, open_output
 from jobs.stages.pools import device_of, open_pool, pair_shards, reward_pool, writer_pool
-from tangoflux.data.preferences import PairCounts, check_dropped_share
+from tangoflux.data.preferences import PairCounts, check_dropped_share, describe_counts
 from tangoflux.data.records import SORT_KEYS, latents_shape, rollout_schema
 from tangoflux.errors import DataError
 from tangoflux.model.layout import find_directory
@@ -48,7 +48,7 @@ def run(config: ScoreJob) -> None:
         display.note(f"{inputs.groups} prompts' samples scored by {config.rewards.name}")
         with ray_session(config.codec, config.rewards):
             counts = score(config, inputs, destination, display)
-        display.note(describe_counts(counts))
+        display.note(describe_counts(counts, config.rewards.min_margin))
         display.note(f"rollouts     {config.output / 'rollouts'}\npreferences  {config.output / 'preferences'}")
 
 
@@ -124,11 +124,3 @@ def score(config: ScoreJob, inputs: Inputs, destination: Destination, display: D
 def codec_args(config: ScoreJob, policy_dir: Path) -> tuple[object, ...]:
     """What a ``CodecWorker`` is made with."""
     return policy_dir.resolve(), config.codec.threads, device_of(config.codec)
-
-
-def describe_counts(counts: PairCounts) -> str:
-    """``pairs made 90, tied 2, dropped 4 (4 x ValueError: ...)``."""
-    reasons = "; ".join(f"{count} x {reason}" for reason, count in counts.reasons.items())
-    return f"pairs made {counts.made}, tied {counts.tied}, dropped {counts.dropped}" + (
-        f" ({reasons})" if reasons else ""
-    )

@@ -15,6 +15,7 @@ from typing import Any
 from actors.cluster.session import ray_session
 from actors.learner.checkpoint import STATE, load_tensors
 from actors.learner.launch import train
+from actors.learner.pairs import check_not_empty
 from actors.learner.schedule import check_warmup, num_heldout, num_steps
 from actors.learner.settings import LearnerResult
 from actors.storage.atomic import explain_disk_errors
@@ -102,7 +103,9 @@ def read_inputs(config: TrainJob) -> Inputs:
         count = len(rated)
     else:
         assert config.preferences is not None
-        count = sum(shard.rows for shard in find_shards(config.preferences, "--preferences").shards().values())
+        shards = find_shards(config.preferences, "--preferences")
+        check_not_empty(shards)
+        count = sum(shard.rows for shard in shards.shards().values())
     steps = count_steps(config.learner, count)
     return Inputs(policy_dir, sorted(rated, key=lambda pair: pair.prompt.id), count, steps)
 

@@ -15,7 +15,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from tangoflux.data.records import SORT_KEYS, latents_shape, preference_schema
-from tangoflux.errors import RewardError
+from tangoflux.errors import DataError, RewardError
 
 
 @dataclass(frozen=True)
@@ -74,6 +74,28 @@ def make_pairs(rollouts: pa.Table, min_margin: float = 0.0) -> tuple[pa.Table, P
             rejected.append(first + int(group.argmin()))
     counts = PairCounts(len(chosen), tied, sum(reasons.values()), dict(sorted(reasons.items())))
     return _pair_table(rollouts, order.take(_indices(chosen)), order.take(_indices(rejected))), counts
+
+
+def describe_counts(counts: PairCounts, min_margin: float) -> str:
+    """How many pairs were made, and why not more: ``9 pairs of 12 prompts; 2 tied (equal rewards)``."""
+    tied = f"margins up to {min_margin:g}" if min_margin else "equal rewards"
+    reasons = "; ".join(f"{count} x {reason}" for reason, count in Counter(counts.reasons).most_common(3))
+    without = [(counts.tied, "tied", tied), (counts.dropped, "dropped", reasons)]
+    words = "".join(f"; {count} {what} ({why})" for count, what, why in without if count)
+    return f"{counts.made} {'pair' if counts.made == 1 else 'pairs'} of {counts.groups} prompts{words}"
+
+
+def check_any_pairs(counts: PairCounts, min_margin: float) -> None:
+    """Checks that there is something to train on.
+
+    Raises:
+        DataError: no group made a pair; the message says why.
+    """
+    if not counts.made:
+        raise DataError(
+            f"{describe_counts(counts, min_margin)}: there is nothing to train on; start another run with another "
+            "--reward, more --num-samples or a lower --min-margin"
+        )
 
 
 def check_dropped_share(counts: PairCounts, max_dropped_share: float, planned_groups: int | None = None) -> None:

@@ -15,7 +15,7 @@ from jobs import prepare, pretrain
 from jobs.capacity.model_facts import read_model_facts
 from jobs.options.pretrain import PretrainJob
 from jobs.options.sections import CONFIGS
-from jobs.stages.pretrain import bytes_of
+from jobs.stages.pretrain import bytes_of, validation_line
 from tangoflux.cli import REFUSALS
 from tangoflux.miniature_training.quality import directory_size
 from tangoflux.model.layout import EMBEDDED
@@ -110,3 +110,16 @@ def test_another_training_in_the_same_directory_is_refused(clips_dir: Path, tmp_
     error = error_of(["--clips", str(clips_dir), "--output", str(output)])
     assert "was started with other options: seed is 1 there and 0 now" in error
     assert [path.name for path in output.iterdir()] == ["config.yaml"]
+
+
+@pytest.mark.parametrize(
+    ("losses", "line"),
+    [
+        ({}, ""),
+        ({40: 0.469}, "validation loss 0.469 at step 40, measured only once\n"),
+        ({20: 0.5, 40: 0.469}, "validation loss 0.500 -> 0.469\n"),
+        ({40: 0.4, 20: 0.5, 30: 0.6}, "validation loss 0.500 -> 0.400\n"),
+    ],
+)
+def test_a_single_validation_is_not_shown_as_a_change(losses: dict[int, float], line: str) -> None:
+    assert validation_line(losses) == line

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+import time
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -80,7 +81,7 @@ def test_the_same_command_again_makes_only_the_pairs_that_are_missing(
     preferences.files()[2].unlink()
     assert main(options(tiny_policy_dir, stored, finished)) == 0
     said = capsys.readouterr().out
-    assert "scoring" not in said and "pairs made 5, tied 0, dropped 0\n" in said
+    assert "scoring" not in said and "\n5 pairs of 5 prompts\n" in said
     assert canonical_sha256(preferences.read(verify=True)) == before
 
 
@@ -104,7 +105,7 @@ def test_a_reward_that_fails_too_often_stops_the_job_and_more_failures_may_be_al
     times = {file: file.stat().st_mtime_ns for file in scored.files()}
     assert main([*moody, "0.5"]) == 0
     said = capsys.readouterr().out
-    assert "pairs made 3, tied 0, dropped 2 (" in said
+    assert "3 pairs of 5 prompts; 2 dropped (" in said
     assert "1 x FileNotFoundError: no ... at ..., really" in said and "1 x the reward is not a finite number" in said
     assert preferences.read()["prompt_id"].to_pylist() == ["p0", "p2", "p3"]
     assert all(file.stat().st_mtime_ns == time for file, time in times.items()), "what was scored stays"
@@ -154,7 +155,12 @@ def test_shards_of_something_else_are_refused(
 
 @pytest.mark.ray
 @pytest.mark.usefixtures("ray_session")
-def test_a_shard_that_was_changed_is_refused(tmp_path: Path, tiny_policy_dir: Path, stored: Path) -> None:
+def test_a_shard_that_was_changed_is_refused_without_a_traceback_of_the_worker(
+    tmp_path: Path, tiny_policy_dir: Path, stored: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    printed: list[Exception] = []
+    monkeypatch.setattr("ray._private.worker._unhandled_error_handler", printed.append)
+    monkeypatch.delenv("RAY_IGNORE_UNHANDLED_ERRORS", raising=False)
     shutil.copytree(stored, tmp_path / "changed")
     file = tmp_path / "changed" / "part-00001.parquet"
     content = bytearray(file.read_bytes())
@@ -162,3 +168,5 @@ def test_a_shard_that_was_changed_is_refused(tmp_path: Path, tiny_policy_dir: Pa
     file.write_bytes(content)
     with pytest.raises(DataError, match="was changed after it was written"):
         main(options(tiny_policy_dir, tmp_path / "changed", tmp_path / "out"))
+    time.sleep(1)  # Ray prints what nobody has asked for after a while
+    assert not printed

@@ -33,6 +33,7 @@ from jobs.stages.pools import Pools
 from jobs.stages.preflight import run_preflight
 from jobs.stages.run_dir import open_run_dir
 from jobs.stages.run_storage import RunStorage
+from tangoflux.errors import DataError
 from tests.jobs.stages.fake_workers import Sampler, Scorer
 
 pytestmark = [pytest.mark.ray, pytest.mark.usefixtures("ray_session")]
@@ -160,6 +161,24 @@ def test_a_resume_samples_only_chunks_without_a_shard(start: Callable[..., Run],
     assert ShardWriter(tmp_path / "run" / "rollouts" / "i0001").parts() == {0, 1, 2}
     assert second.pop("samples_per_second") and first.pop("samples_per_second")
     assert second == first and first["pairs"]["made"] == 6
+
+
+def test_without_a_pair_the_run_stops_before_the_learner_and_so_does_a_resume(
+    start: Callable[..., Run], pools: Pools, tmp_path: Path
+) -> None:
+    sampled: list[int] = []
+    for _ in range(2):
+        with pytest.raises(DataError, match=r"^0 pairs of 6 prompts; 6 tied \(margins up to 1000\): there is nothing"):
+            start("--min-margin", "1000").collect(1)
+        sampled.append(pools.rollouts.status().done)
+    assert sampled[0] == sampled[1], "the rollouts are kept"
+    assert len(ShardWriter(tmp_path / "run" / "rollouts" / "i0001").read()) == 6 * 2
+
+
+def test_it_is_said_how_many_pairs_an_iteration_has(start: Callable[..., Run]) -> None:
+    said = io.StringIO()
+    start(display=Display(2, said)).collect(1)
+    assert "iteration 1: 6 pairs of 6 prompts\n" in said.getvalue()
 
 
 def test_a_resume_samples_nothing_if_all_shards_exist(start: Callable[..., Run], pools: Pools) -> None:

@@ -4,9 +4,15 @@ import numpy as np
 import pyarrow as pa
 import pytest
 
-from tangoflux.data.preferences import PairCounts, check_dropped_share, make_pairs
+from tangoflux.data.preferences import (
+    PairCounts,
+    check_any_pairs,
+    check_dropped_share,
+    describe_counts,
+    make_pairs,
+)
 from tangoflux.data.records import canonical_sha256, latents_array, preference_schema
-from tangoflux.errors import RewardError
+from tangoflux.errors import DataError, RewardError
 from tests.tables import default_latents, rollouts
 
 
@@ -83,3 +89,29 @@ def test_a_share_that_can_no_longer_be_kept_stops_the_run_before_its_end() -> No
     check_dropped_share(PairCounts(dropped=20), 0.2, planned_groups=100)
     with pytest.raises(RewardError, match="21 of 100 groups"):
         check_dropped_share(PairCounts(dropped=21), 0.2, planned_groups=100)
+
+
+@pytest.mark.parametrize(
+    ("counts", "min_margin", "words"),
+    [
+        (PairCounts(made=6), 0.0, "6 pairs of 6 prompts"),
+        (PairCounts(made=5, tied=1), 0.0, "5 pairs of 6 prompts; 1 tied (equal rewards)"),
+        (PairCounts(tied=4), 0.25, "0 pairs of 4 prompts; 4 tied (margins up to 0.25)"),
+        (
+            PairCounts(1, 2, 3, {"KeyError: a": 1, "silence": 2}),
+            0.0,
+            "1 pair of 6 prompts; 2 tied (equal rewards); 3 dropped (2 x silence; 1 x KeyError: a)",
+        ),
+    ],
+)
+def test_it_is_said_how_many_pairs_there_are_and_why_not_more(
+    counts: PairCounts, min_margin: float, words: str
+) -> None:
+    assert describe_counts(counts, min_margin) == words
+
+
+@pytest.mark.parametrize("counts", [PairCounts(tied=8), PairCounts(dropped=2, reasons={"silence": 2}), PairCounts()])
+def test_without_a_pair_there_is_nothing_to_train_on(counts: PairCounts) -> None:
+    with pytest.raises(DataError, match=r"^0 pairs of \d prompts.*: there is nothing to train on; start another run"):
+        check_any_pairs(counts, 0.0)
+    check_any_pairs(PairCounts(made=1, tied=99), 0.0)

@@ -138,8 +138,8 @@ def test_what_is_not_implemented_is_refused_by_name(adapter_dir: Path, name: str
 
 
 def test_the_configuration_that_peft_writes_is_accepted(adapter_dir: Path) -> None:
-    LoraConfig(r=LORA.rank, lora_alpha=LORA.alpha, target_modules=TARGETS, inference_mode=True).save_pretrained(
-        adapter_dir
+    LoraConfig(r=LORA.rank, lora_alpha=int(LORA.alpha), target_modules=TARGETS, inference_mode=True).save_pretrained(
+        str(adapter_dir)
     )
     assert read_adapter(adapter_dir)[0] == LORA
 
