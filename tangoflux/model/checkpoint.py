@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import os
+import re
 from collections.abc import Collection, Generator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
@@ -69,10 +71,20 @@ def read_shapes(file: Path) -> dict[str, tuple[int, ...]]:
 
 
 def write_weights(tensors: Mapping[str, Tensor], file: Path) -> None:
-    """Writes a safetensors file with the permissions of any new file; safetensors' own are the user's alone."""
+    """Writes a safetensors file with the permissions of any new file; safetensors' own are the user's alone.
+
+    Raises:
+        OSError: the disk is full or the file cannot be written.
+    """
     file.touch()
     mode = file.stat().st_mode
-    save_file(dict(tensors), file)
+    try:
+        save_file(dict(tensors), file)
+    except SafetensorError as error:
+        code = re.search(r"os error (\d+)", str(error))
+        if code is None:
+            raise
+        raise OSError(int(code[1]), os.strerror(int(code[1])), str(file)) from error
     file.chmod(mode)
 
 

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import os
+import resource
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -47,6 +48,16 @@ def test_every_file_that_is_written_has_the_permissions_of_the_umask(tmp_path: P
     write_adapter(tmp_path, "policy", LORA, {"fc.0.lora_A": torch.ones(1), "fc.0.weight": torch.ones(1)})
     modes = {file.name: file.stat().st_mode & 0o777 for file in tmp_path.rglob("*") if file.is_file()}
     assert len(modes) >= 9 and set(modes.values()) == {0o666 & ~umask}, modes
+
+
+def test_a_disk_that_is_full_is_no_damaged_file(tmp_path: Path) -> None:
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (1000, limits[1]))
+    try:
+        with pytest.raises(OSError, match=f"File too large: '{tmp_path}/weights'"):
+            write_weights({"a": torch.ones(1000)}, tmp_path / "weights")
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
 
 
 @pytest.mark.parametrize("read", [read_json, read_shapes, read_weights, read_laion_checkpoint])
