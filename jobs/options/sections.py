@@ -22,6 +22,8 @@ from actors.options.scheduling import (
 )
 from actors.options.schema import REQUIRED, Options, option
 from actors.storage.object_store import Location, parse_path
+from tangoflux.data.text_rows import has_surrogate
+from tangoflux.errors import ConfigError
 from tangoflux.sampling_params import MAX_GUIDANCE_SCALE, MAX_NUM_STEPS, MINIATURE_PARAMS, Precision
 
 CONFIGS = Path(__file__).parent / "configs"
@@ -44,16 +46,21 @@ Objective = Annotated[
 LatentsDtype = Annotated[Literal["float32", "float16"], option(REQUIRED, "type in which latents are stored")]
 
 
+def _named(text: str) -> str:
+    """Refuses names that files of options, Ray and TensorBoard cannot hold."""
+    if has_surrogate(text) or "\0" in text:
+        raise ConfigError(f"the name {text!r} is not UTF-8 text; rename it, or make a link to it and name that")
+    return text
+
+
 def _local(path: Path) -> Path:
-    if ":/" in str(path):
+    if ":/" in _named(str(path)):
         raise ValueError("a URI")
-    if "\0" in str(path):
-        raise ValueError("a name with a NUL character")
     return path.expanduser()
 
 
 RunDir = Annotated[
-    Location, BeforeValidator(lambda value: parse_path(str(value))), PlainSerializer(str, return_type=str)
+    Location, BeforeValidator(lambda value: parse_path(_named(str(value)))), PlainSerializer(str, return_type=str)
 ]
 """A run's directory on this machine or its URI in an object store."""
 
