@@ -95,7 +95,9 @@ def _replace(stored: dict[str, Tensor], weights: Mapping[str, Tensor], source: P
 
 def _take(source: Path, target: Path, link: bool) -> None:
     if source.is_dir():
-        shutil.copytree(source, target, copy_function=_link if link else shutil.copyfile)
+        target.mkdir()  # not by copytree, which copies permissions
+        for part in source.iterdir():
+            _take(part, target / part.name, link)
     elif source.exists():
         (_link if link else shutil.copyfile)(source, target)
 

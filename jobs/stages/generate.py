@@ -45,6 +45,9 @@ def run(options: GenerateOptions) -> None:
         check_reward(options.reward)
     model = TangoFlux.from_pretrained(options.policy)
     items = plan(options, model.policy.config.max_duration)
+    if not items:
+        print(f"nothing to do: {options.output} has the audio of all prompts")
+        return
     device = device_of(options)
     reward = load_reward(options.reward, device) if options.best_of is not None else None
     model = model.to(device)

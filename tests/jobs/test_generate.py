@@ -82,12 +82,14 @@ def fill(folder: Path, bank: str, *more: str) -> None:
     main(["--prompts", str(bank_file), str(folder), *QUICK, *more])
 
 
-def test_prompts_that_are_appended_are_added_to_the_folder(tmp_path: Path) -> None:
+def test_prompts_that_are_appended_are_added_to_the_folder(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     folder = tmp_path / "out"
     fill(folder, "a dog barks\n")
     first = (folder / "p000001.flac").stat()
     fill(folder, "a dog barks\na bell rings\n")
+    capsys.readouterr()
     fill(folder, "a dog barks\n")
+    assert capsys.readouterr().out == f"nothing to do: {folder} has the audio of all prompts\n"
     assert (folder / "p000001.flac").stat() == first
     rows = [json.loads(line) for line in (folder / "generated.jsonl").read_text().splitlines()]
     assert [(row["file"], row["prompt"]) for row in rows] == [

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 from pathlib import Path
 
 import pytest
@@ -60,6 +61,25 @@ def test_the_first_version_is_a_copy_and_later_ones_share_what_did_not_change(
         assert not os.path.samefile(tiny_policy_dir / name, store.path(0) / name), "the user's files are not ours"
         assert os.path.samefile(store.path(0) / name, store.path(1) / name)
     assert not os.path.samefile(store.path(0) / "tangoflux.safetensors", store.path(1) / "tangoflux.safetensors")
+
+
+@pytest.mark.parametrize("umask", [0o022, 0o007, 0o077])
+def test_permissions_follow_the_umask_whatever_those_of_the_source(
+    tmp_path: Path, tiny_policy_dir: Path, umask: int
+) -> None:
+    source = tmp_path / "source"
+    shutil.copytree(tiny_policy_dir, source)
+    for path in (*source.rglob("*"), source):
+        path.chmod(0o500)
+    before = os.umask(umask)
+    try:
+        store = PolicyStore(tmp_path / "policies")
+        store.publish(0, source)
+        store.publish(1, store.path(0), moved(store, 0))
+    finally:
+        os.umask(before)
+    for path in store.location.rglob("*"):
+        assert path.stat().st_mode & 0o777 == (0o777 if path.is_dir() else 0o666) & ~umask, path
 
 
 def test_the_pointer_follows_the_highest_version(store: PolicyStore) -> None:
