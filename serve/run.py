@@ -54,7 +54,7 @@ def _serve(options: ServeOptions) -> int:
     deployment = application(options)
     _start_ray(options)
     try:
-        serve.start(http_options={"host": options.host, "port": options.port}, logging_config={"log_level": "WARNING"})
+        _start_proxy(options)
         health = serve.run(deployment, name="tangoflux").health.remote().result()
         catch_sigterm()
         _say(options, health)
@@ -66,6 +66,22 @@ def _serve(options: ServeOptions) -> int:
             ray.shutdown()
     print("stopped", flush=True)
     return 0
+
+
+def _start_proxy(options: ServeOptions) -> None:
+    """Starts Serve's HTTP proxy, on the cluster's head.
+
+    Raises:
+        ResourceError: it cannot listen.
+    """
+    from ray import serve
+    from ray.exceptions import RayTaskError
+
+    try:
+        serve.start(http_options={"host": options.host, "port": options.port}, logging_config={"log_level": "WARNING"})
+    except RayTaskError as error:
+        reason = str(error.cause).rstrip(".")
+        raise ResourceError(f"--port {options.port} of --host {options.host}: {reason}: pass another port") from None
 
 
 def _say(options: ServeOptions, health: Mapping[str, Any]) -> None:

@@ -6,10 +6,11 @@ from collections.abc import Iterator
 from typing import Any
 
 import pytest
+from ray.exceptions import RayTaskError
 
 from serve.options import options_of
 from serve.ports import reserved_port
-from serve.run import main
+from serve.run import _start_proxy, main  # pyright: ignore[reportPrivateUsage]
 from tangoflux.errors import ConfigError, ResourceError, TangoFluxError
 
 
@@ -88,3 +89,12 @@ def test_a_port_for_administrators_is_refused(monkeypatch: pytest.MonkeyPatch) -
 def test_port_and_metrics_port_differ() -> None:
     with pytest.raises(TangoFluxError, match="both 8123; pass another --metrics-port"):
         options_of({"port": "8123", "metrics_port": "8123"})
+
+
+def test_a_port_that_is_busy_on_the_clusters_head_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    def start(**_: Any) -> None:
+        raise RayTaskError("ready", "a traceback", RuntimeError("Failed to bind to address '127.0.0.1:8123'."))
+
+    monkeypatch.setattr("ray.serve.start", start)
+    with pytest.raises(ResourceError, match=r"^--port 8123 of --host 127.0.0.1: Failed to bind .*: pass another port$"):
+        _start_proxy(options_of({"port": "8123"}))

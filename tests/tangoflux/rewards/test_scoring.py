@@ -6,6 +6,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
 
 from tangoflux.errors import RewardError
 from tangoflux.rewards import best_first, score
@@ -22,7 +23,7 @@ class Returning:
         self.returned = returned
 
     def __call__(self, prompts: Sequence[str], waveforms: Sequence[Any], sample_rate_hz: int) -> Any:
-        if isinstance(self.returned, Exception):
+        if isinstance(self.returned, BaseException):
             raise self.returned
         for waveform in waveforms:
             waveform[:] = 0
@@ -51,11 +52,22 @@ def test_other_shapes_are_refused(returned: Any) -> None:
         scores_of(returned)
 
 
-@pytest.mark.parametrize("returned", [ZeroDivisionError("division by zero"), ["a", "b", "c"], [[1], 2, 3]])
+@pytest.mark.parametrize(
+    "returned",
+    [
+        ZeroDivisionError("division by zero"),
+        SystemExit(3),
+        ["a", "b", "c"],
+        [[1], 2, 3],
+        [1j, 2, 3],
+        torch.ones(3, requires_grad=True),
+        torch.ones(3, device="meta"),
+    ],
+)
 def test_what_a_users_code_raises_or_returns_becomes_a_reward_error_with_its_cause(returned: Any) -> None:
     with pytest.raises(RewardError, match=r"^reward mine failed: ") as caught:
         scores_of(returned)
-    assert isinstance(caught.value.__cause__, Exception)
+    assert isinstance(caught.value.__cause__, BaseException)
 
 
 def test_a_reward_that_writes_to_waveforms_writes_to_copies_even_of_read_only_ones() -> None:
