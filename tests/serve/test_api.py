@@ -5,7 +5,6 @@ import hashlib
 import io
 import json
 from collections.abc import Generator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -14,37 +13,17 @@ import pytest
 import soundfile
 from fastapi.testclient import TestClient
 
-from serve.api import build_api
 from serve.options import check_reachable, key_hash, options_of
-from serve.service import Service
 from tangoflux.errors import ConfigError, ResourceError
 from tangoflux.model.autoencoder import Autoencoder
 from tangoflux.pipeline import TangoFlux
-
-URL = "/v1/audio/generate"
-QUICK = {"input": "a dog barks", "audio_length": 0.5, "num_inference_steps": 3}
-
-
-@contextmanager
-def served(model: Path | str, key: str | None = None, **arguments: Any) -> Generator[TestClient]:
-    options = options_of({"policy": str(model), **arguments})
-    service = Service(options)
-    try:
-        yield TestClient(build_api(lambda: service, options, key), raise_server_exceptions=False)
-    finally:
-        service.close()
+from tests.serve.in_process import QUICK, URL, error_of, served
 
 
 @pytest.fixture(scope="module")
 def client(tiny_policy_dir: Path) -> Generator[TestClient]:
     with served(tiny_policy_dir, max_body_bytes="4096", max_prompt_chars="100", max_seconds="3") as client:
         yield client
-
-
-def error_of(answer: Any) -> dict[str, Any]:
-    body = answer.json()
-    assert body.keys() == {"error"} and body["error"].keys() == {"message", "type", "param", "code"}
-    return body["error"]
 
 
 @pytest.mark.parametrize(("kind", "container"), [("wav", "WAV"), ("flac", "FLAC"), ("mp3", "MP3"), ("ogg", "OGG")])
@@ -113,117 +92,6 @@ def test_an_error_after_the_first_step_is_an_event_and_before_it_a_status(
     assert last.startswith("error\n") and "the codec is gone" in last
     answer = client.post(URL, json=QUICK)
     assert answer.status_code == 500 and error_of(answer)["message"] == "the codec is gone"
-
-
-@pytest.mark.parametrize(
-    ("returned", "rewards"),
-    [
-        ("[len(prompts) - k for k in range(len(prompts))]", {10: 3.0, 11: 2.0}),
-        ("[float('nan'), float('inf'), -1]", {12: -1.0, 10: None}),
-    ],
-)
-def test_a_users_reward_may_return_a_list(
-    tiny_policy_dir: Path,
-    tmp_path: Path,
-    monkeypatch: pytest.MonkeyPatch,
-    returned: str,
-    rewards: dict[int, float | None],
-) -> None:
-    module = f"listed_reward_{len(returned)}"
-    (tmp_path / f"{module}.py").write_text(
-        "class Mine:\n    name, checkpoint = 'mine', ''\n"
-        f"    def __call__(self, prompts, waveforms, sample_rate_hz):\n        return {returned}\n"
-    )
-    monkeypatch.syspath_prepend(tmp_path)
-    with served(tiny_policy_dir, reward=f"{module}:Mine") as client:
-        answer = client.post(URL, json={**QUICK, "n": 2, "best_of": 3, "seed": 10})
-    assert answer.status_code == 200, answer.text
-    assert {sample["seed"]: sample["reward"] for sample in answer.json()["data"]} == rewards
-
-
-@pytest.mark.parametrize(
-    ("body", "message"),
-    [
-        ("return [1.0]", "reward mine returned rewards of shape (1,) for 3 samples"),
-        ("return [[1.0]] * 3", "reward mine returned rewards of shape (3, 1) for 3 samples"),
-        ("return None", "reward mine returned rewards of shape () for 3 samples"),
-        ("return [1j] * 3", "reward mine failed: TypeError: complex numbers have no order"),
-        ("raise ValueError('no weights')", "reward mine failed: ValueError: no weights"),
-        ("raise SystemExit(3)", "reward mine failed: SystemExit: 3"),
-        ("raise KeyboardInterrupt", "internal error (RuntimeError); see standard error of the server"),
-        ("import torch; return torch.zeros(3, device='meta')", "reward mine failed: TypeError: can't convert meta"),
-    ],
-)
-def test_a_users_reward_that_fails_is_answered_and_logged_and_the_next_request_is_served(
-    tiny_policy_dir: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: Any, body: str, message: str
-) -> None:
-    module = f"failing_reward_{abs(hash(body))}"
-    (tmp_path / f"{module}.py").write_text(
-        "class Mine:\n    name, checkpoint = 'mine', ''\n"
-        f"    def __call__(self, prompts, waveforms, sample_rate_hz):\n        {body}\n"
-    )
-    monkeypatch.syspath_prepend(tmp_path)
-    with served(tiny_policy_dir, reward=f"{module}:Mine") as client:
-        answer = client.post(URL, json={**QUICK, "best_of": 3})
-        assert client.post(URL, json=QUICK).status_code == 200
-    assert answer.status_code == 500
-    assert error_of(answer)["message"].startswith(message)
-    assert "a request failed" in caplog.text
-
-
-@pytest.mark.parametrize(
-    ("output_format", "media_type", "seconds"),
-    [
-        ("mp3_44100_128", "audio/mpeg", None),
-        ("pcm_24000", "audio/l16;rate=24000", 0.5),
-        ("opus_48000_96", "audio/ogg", None),
-        ("mp3_44100_32", "audio/mpeg", None),
-        ("mp3_24000_48", "audio/mpeg", None),
-        ("ulaw_8000", "audio/pcmu;rate=8000", None),
-        ("alaw_8000", "audio/pcma;rate=8000", None),
-    ],
-)
-def test_elevenlabs_clients_are_answered(
-    client: TestClient, output_format: str, media_type: str, seconds: float | None
-) -> None:
-    body = {"text": "a bell rings", "duration_seconds": 0.5, "prompt_influence": 0.5}
-    answer = client.post(f"/v1/sound-generation?output_format={output_format}", json=body)
-    assert (answer.status_code, answer.headers["content-type"]) == (200, media_type), answer.text
-    if seconds:
-        assert len(answer.content) == 2 * round(seconds * 24000)
-
-
-@pytest.mark.parametrize(
-    "change",
-    [
-        {"model_id": "eleven_text_to_sound_v2"},
-        {"model_id": "eleven_text_to_sound_v1", "loop": False},
-        {"model_id": None, "loop": None, "prompt_influence": None},
-        {"model_id": "base", "prompt_influence": 1},
-    ],
-)
-def test_what_elevenlabs_clients_send_is_accepted(client: TestClient, change: dict[str, Any]) -> None:
-    body = {"text": "a bell rings", "duration_seconds": 0.5, **change}
-    assert client.post("/v1/sound-generation", json=body).status_code == 200
-
-
-@pytest.mark.parametrize(
-    ("change", "param", "text"),
-    [
-        ({"duration_seconds": 22}, "duration_seconds", "duration_seconds 22 must be above 0 and at most 3 seconds"),
-        ({"duration_seconds": -1}, "duration_seconds", "duration_seconds: "),
-        ({"text": " "}, "text", "text is blank"),
-        ({"text": "x" * 101}, "text", "text has 101 characters"),
-        ({"model_id": "v0009"}, "model_id", "there is no policy 'v0009'"),
-        ({"loop": True}, "loop", "loop: "),
-        ({"prompt_influence": 2}, "prompt_influence", "prompt_influence: "),
-    ],
-)
-def test_elevenlabs_clients_are_told_their_own_fields(
-    client: TestClient, change: dict[str, Any], param: str, text: str
-) -> None:
-    error = error_of(client.post("/v1/sound-generation", json={"text": "a bell", "duration_seconds": 0.5, **change}))
-    assert error["param"] == param and error["message"].startswith(text), error
 
 
 @pytest.mark.parametrize("value", ["", "  ", "x" * 101])

@@ -1,0 +1,66 @@
+"""Rewards of users behind the API: whatever they return or raise is answered."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.serve.in_process import QUICK, URL, error_of, served
+
+
+@pytest.mark.parametrize(
+    ("returned", "rewards"),
+    [
+        ("[len(prompts) - k for k in range(len(prompts))]", {10: 3.0, 11: 2.0}),
+        ("[float('nan'), float('inf'), -1]", {12: -1.0, 10: None}),
+    ],
+)
+def test_a_users_reward_may_return_a_list(
+    tiny_policy_dir: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    returned: str,
+    rewards: dict[int, float | None],
+) -> None:
+    module = f"listed_reward_{len(returned)}"
+    (tmp_path / f"{module}.py").write_text(
+        "class Mine:\n    name, checkpoint = 'mine', ''\n"
+        f"    def __call__(self, prompts, waveforms, sample_rate_hz):\n        return {returned}\n"
+    )
+    monkeypatch.syspath_prepend(tmp_path)
+    with served(tiny_policy_dir, reward=f"{module}:Mine") as client:
+        answer = client.post(URL, json={**QUICK, "n": 2, "best_of": 3, "seed": 10})
+    assert answer.status_code == 200, answer.text
+    assert {sample["seed"]: sample["reward"] for sample in answer.json()["data"]} == rewards
+
+
+@pytest.mark.parametrize(
+    ("body", "message"),
+    [
+        ("return [1.0]", "reward mine returned rewards of shape (1,) for 3 samples"),
+        ("return [[1.0]] * 3", "reward mine returned rewards of shape (3, 1) for 3 samples"),
+        ("return None", "reward mine returned rewards of shape () for 3 samples"),
+        ("return [1j] * 3", "reward mine failed: TypeError: complex numbers have no order"),
+        ("raise ValueError('no weights')", "reward mine failed: ValueError: no weights"),
+        ("raise SystemExit(3)", "reward mine failed: SystemExit: 3"),
+        ("raise KeyboardInterrupt", "internal error (RuntimeError); see standard error of the server"),
+        ("import torch; return torch.zeros(3, device='meta')", "reward mine failed: TypeError: can't convert meta"),
+    ],
+)
+def test_a_users_reward_that_fails_is_answered_and_logged_and_the_next_request_is_served(
+    tiny_policy_dir: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: Any, body: str, message: str
+) -> None:
+    module = f"failing_reward_{abs(hash(body))}"
+    (tmp_path / f"{module}.py").write_text(
+        "class Mine:\n    name, checkpoint = 'mine', ''\n"
+        f"    def __call__(self, prompts, waveforms, sample_rate_hz):\n        {body}\n"
+    )
+    monkeypatch.syspath_prepend(tmp_path)
+    with served(tiny_policy_dir, reward=f"{module}:Mine") as client:
+        answer = client.post(URL, json={**QUICK, "best_of": 3})
+        assert client.post(URL, json=QUICK).status_code == 200
+    assert answer.status_code == 500
+    assert error_of(answer)["message"].startswith(message)
+    assert "a request failed" in caplog.text
