@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 import os
 import signal
 import socket
@@ -18,6 +19,8 @@ from actors.storage.object_store import Location
 from actors.storage.paths import content_of, create, modified, remove, sizes, write
 from tangoflux.errors import ConfigError, ResourceError
 
+logger = logging.getLogger(__name__)
+
 LOCK = ".lock"
 """In the locked directory."""
 
@@ -27,7 +30,7 @@ CLOCK = "00000000"
 HEARTBEAT_S = 5.0
 
 STALE_S = 60.0
-"""A lock without a heartbeat for this long is replaced; at once if its process was on this host and has ended."""
+"""A lock without a heartbeat for this long is replaced; at once if this process can see that its process has ended."""
 
 STARTED_S = 2.0
 """A process that started this close to the time in a lock is the one that took it: the clock may have been set."""
@@ -43,6 +46,7 @@ class RunLock:
     def __init__(self, directory: Location) -> None:
         self._directory, self._lock = directory, directory / LOCK
         self._released = threading.Event()
+        self._identity = _my_identity()
         self._heartbeat = threading.Thread(target=self._beat, name="run lock", daemon=True)
 
     def __enter__(self) -> RunLock:
@@ -52,11 +56,7 @@ class RunLock:
             ConfigError: another process holds it; names that process.
             ResourceError: the directory cannot be written or the store does not answer.
         """
-        self._identity = _my_identity()
-        last = self._last()
-        holder = content_of(self._lock / last) if last > CLOCK else None
-        if holder is not None and not self._is_stale(self._lock / last, holder):
-            raise ConfigError(f"{self._directory} is in use: {_describe(holder)}; end that run first")
+        last, holder = self._last_holder()
         self._mine = f"{int(last) + 1:08d}"
         if not create(self._lock / self._mine, self._identity):
             raise ConfigError(f"{self._directory} was just taken by another process")
@@ -66,6 +66,14 @@ class RunLock:
             raise ConfigError(f"{self._directory} was just taken by another process")
         self._heartbeat.start()
         return self
+
+    def check_free(self) -> None:
+        """Checks that no other process holds the lock, without taking it.
+
+        Raises:
+            ConfigError: another process holds it; names that process.
+        """
+        self._last_holder()
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
@@ -78,12 +86,20 @@ class RunLock:
             if isinstance(self._lock, Path):
                 _remove_empty(self._lock)
 
+    def _last_holder(self) -> tuple[str, bytes | None]:
+        """Number and content of the last holder, which is gone; None if there was none."""
+        last = self._last()
+        holder = content_of(self._lock / last) if last > CLOCK else None
+        if holder is not None and not self._is_stale(self._lock / last, holder):
+            raise ConfigError(f"{self._directory} is in use: {_describe(holder)}; end that run first")
+        return last, holder
+
     def _last(self) -> str:
         return max(sizes(self._lock), default=CLOCK)
 
     def _is_stale(self, file: Location, holder: bytes) -> bool:
         identity = _parse(holder)
-        if identity["host"] == socket.gethostname():
+        if identity["processes"] == _processes():
             return not is_alive(identity)
         # Both times are the storage's: the clocks of hosts may differ.
         write(self._lock / CLOCK, self._identity)
@@ -94,6 +110,7 @@ class RunLock:
         while not self._released.wait(HEARTBEAT_S):
             try:
                 if self._last() != self._mine:
+                    logger.error("another process has taken %s over: this one ends", self._directory)
                     os.kill(os.getpid(), signal.SIGTERM)
                     return
                 if isinstance(self._lock, Path):
@@ -119,15 +136,29 @@ def is_alive(identity: dict[str, Any]) -> bool:
 
 
 def _my_identity() -> bytes:
-    identity = {"host": socket.gethostname(), "pid": os.getpid(), "started": psutil.Process().create_time()}
-    return json.dumps({**identity, "since": time.strftime("%Y-%m-%d %H:%M:%S %z")}).encode()
+    identity = {
+        "host": socket.gethostname(),
+        "processes": _processes(),
+        "pid": os.getpid(),
+        "started": psutil.Process().create_time(),
+        "since": time.strftime("%Y-%m-%d %H:%M:%S %z"),
+    }
+    return json.dumps(identity).encode()
+
+
+def _processes() -> str:
+    """Which processes this one can see: those of its machine since its start, and of its container."""
+    boot, namespace = Path("/proc/sys/kernel/random/boot_id"), Path("/proc/self/ns/pid")
+    if not namespace.is_symlink():  # no Linux
+        return f"{socket.gethostname()} {psutil.boot_time():.0f}"
+    return f"{boot.read_text().strip()} {os.readlink(namespace)}"
 
 
 def _parse(holder: bytes) -> dict[str, Any]:
     try:
         return json.loads(holder)
     except ValueError:  # the holder is writing it at this moment, or was killed while it did
-        return {"host": "unknown", "pid": 0, "since": "just now"}
+        return {"host": "unknown", "processes": "", "pid": 0, "since": "just now"}
 
 
 def _describe(holder: bytes) -> str:

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from actors.storage.object_store import Location
-from actors.storage.paths import content_of, create, modified, sizes
+from actors.storage.paths import content_of, create, modified, remove, sizes
 from actors.storage.run_lock import LOCK, STALE_S, RunLock, is_alive
 from tangoflux.errors import ConfigError, ResourceError
 
@@ -42,7 +42,7 @@ def holder(directory: Location) -> subprocess.Popen[str]:
 
 
 def of_another_host(directory: Location) -> Location:
-    identity = {"host": "elsewhere", "pid": 7, "started": 1.0, "since": "2026-01-01"}
+    identity = {"host": "elsewhere", "processes": "theirs", "pid": 7, "started": 1.0, "since": "2026-01-01"}
     file = directory / LOCK / "00000001"
     assert create(file, json.dumps(identity).encode())
     return file
@@ -87,6 +87,27 @@ def test_another_hosts_lock_is_replaced_when_its_heartbeat_has_stopped_for_long(
     with RunLock(directory):
         assert holding_pid(directory) == os.getpid()
     assert STALE_S == 60
+
+
+def test_a_process_of_another_container_with_the_same_host_name_is_not_taken_for_dead(directory: Location) -> None:
+    with RunLock(directory):
+        identity = json.loads(content_of(directory / LOCK / "00000001") or b"")
+    boot, namespace = identity["processes"].split(" ", 1)
+    for processes in (f"{boot} pid:[1]", f"another-boot {namespace}"):
+        file = directory / LOCK / "00000001"
+        assert create(file, json.dumps({**identity, "processes": processes, "pid": 2**22 + 1}).encode())
+        with pytest.raises(ConfigError, match=f"is in use: process {2**22 + 1} on host {identity['host']}"):
+            RunLock(directory).__enter__()
+        remove(file)
+
+
+def test_whether_it_is_free_is_seen_without_taking_it(tmp_path: Path) -> None:
+    missing = tmp_path / "not" / "made"
+    RunLock(missing).check_free()
+    assert not missing.parent.exists()
+    of_another_host(tmp_path)
+    with pytest.raises(ConfigError, match="process 7 on host elsewhere"):
+        RunLock(tmp_path).check_free()
 
 
 def test_the_storages_clock_decides_and_not_the_hosts(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
