@@ -13,17 +13,30 @@ import numpy as np
 import numpy.typing as npt
 
 from jobs.reporting.trackers import Axis
-from tangoflux.errors import ConfigError
+from tangoflux.errors import ConfigError, ResourceError
+
+WITHOUT_ACCOUNT = ("offline", "disabled", "dryrun")
+"""Modes of W&B that need no account."""
 
 
 def check_wandb() -> None:
-    """Checks that the package is installed.
+    """Checks that the package is installed, and logs in unless W&B's settings say offline.
 
     Raises:
-        ConfigError: it is not.
+        ConfigError: it is not installed, there is no key, or W&B refuses it or does not answer.
     """
     if find_spec("wandb") is None:
         raise ConfigError("--wandb-project needs the package wandb: pip install 'tangoflux[wandb]', or leave it out")
+    import wandb
+
+    os.environ.setdefault("WANDB_SILENT", "true")
+    try:
+        ready = wandb.login(prompt=False) or wandb.setup().settings.mode in WITHOUT_ACCOUNT
+        problem = "" if ready else "no W&B account is logged in"
+    except wandb.Error as error:
+        problem = _first_line(error)
+    if problem:
+        raise ConfigError(f"--wandb-project: {problem}; set WANDB_API_KEY, or WANDB_MODE=offline to log to files only")
 
 
 class WandbTracker:
@@ -41,14 +54,17 @@ class WandbTracker:
 
         os.environ.setdefault("WANDB_SILENT", "true")
         path = directory.resolve()
-        self._run = wandb.init(
-            project=project,
-            name=path.name,
-            id=hashlib.sha256(str(path).encode()).hexdigest()[:16],
-            resume="allow",
-            dir=path,
-            config=dict(config),
-        )
+        try:
+            self._run = wandb.init(
+                project=project,
+                name=path.name,
+                id=hashlib.sha256(str(path).encode()).hexdigest()[:16],
+                resume="allow",
+                dir=path,
+                config=dict(config),
+            )
+        except wandb.Error as error:
+            raise ResourceError(f"--wandb-project {project}: {_first_line(error)}") from None
         for axis, prefixes in (("step", ("step", "validation")), ("iteration", ("iteration", "samples"))):
             self._run.define_metric(f"{axis}/number", hidden=True)
             for prefix in prefixes:
@@ -67,3 +83,7 @@ class WandbTracker:
     def close(self, failed: bool) -> None:
         """See ``Tracker``."""
         self._run.finish(exit_code=int(failed))
+
+
+def _first_line(error: Exception) -> str:
+    return str(error).partition("\n")[0].removesuffix(".")

@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import os
+import subprocess
 import sys
 import time
 from pathlib import Path
@@ -36,3 +38,18 @@ def test_without_the_package_the_option_is_refused(monkeypatch: pytest.MonkeyPat
     monkeypatch.setattr("jobs.reporting.wandb_tracker.find_spec", lambda name: None)
     with pytest.raises(ConfigError, match=r"pip install 'tangoflux\[wandb\]'"):
         check_wandb()
+
+
+@pytest.mark.parametrize(("key", "said"), [(None, "no W&B account is logged in"), ("xyz", "WANDB_API_KEY invalid")])
+def test_a_project_without_an_account_is_refused_unless_it_is_offline(
+    tmp_path: Path, key: str | None, said: str
+) -> None:
+    environment = {name: value for name, value in os.environ.items() if not name.startswith("WANDB_")}
+    environment |= {"HOME": str(tmp_path)} | ({"WANDB_API_KEY": key} if key else {})
+    code = "from jobs.reporting.wandb_tracker import check_wandb; check_wandb()"
+    for mode, refused in (("online", True), ("offline", False)):
+        done = subprocess.run(
+            [sys.executable, "-c", code], env=environment | {"WANDB_MODE": mode}, capture_output=True, text=True
+        )
+        last = done.stderr.splitlines()[-1] if done.stderr else ""
+        assert (f"ConfigError: --wandb-project: {said}" in last) == refused, done.stderr
