@@ -10,7 +10,7 @@ from typing import Any
 
 import ray
 import yaml
-from ray._private.state import available_resources_per_node
+from ray._private.state import actors, available_resources_per_node
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from actors.cluster.placement import NodeGroup
@@ -37,6 +37,12 @@ def free_nodes() -> list[NodeGroup]:
     """Living nodes, with the resources that are free on each."""
     free = available_resources_per_node()
     return [_node_group(node, free.get(node["NodeID"], {})) for node in _living_nodes()]
+
+
+def has_place(actor: Any) -> bool:
+    """Whether an actor runs on a node or starts there; else it waits for resources."""
+    info: Any = actors(actor._actor_id.hex())
+    return bool(info and info["Address"]["IPAddress"])
 
 
 def this_node() -> NodeAffinitySchedulingStrategy:

@@ -72,6 +72,15 @@ def place(requests: Iterable[Request], groups: Sequence[NodeGroup]) -> dict[str,
     return placement
 
 
+def can_place(request: Request, groups: Sequence[NodeGroup]) -> bool:
+    """Whether these workers can be scheduled."""
+    try:
+        place([request], groups)
+    except ResourceError:
+        return False
+    return True
+
+
 def matches(labels: Mapping[str, str] | None, selector: Mapping[str, str]) -> bool:
     """Whether a node's labels match a selector, whose values are ``a``, ``!a``, ``in(a,b)`` or ``!in(a,b)``."""
     if labels is None:

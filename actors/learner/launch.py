@@ -21,7 +21,6 @@ from ray.exceptions import RayActorError
 from ray.train.torch import TorchTrainer
 
 from actors.cluster.nodes import this_node
-from actors.cluster.placement import format_resources
 from actors.learner.checkpoint import checkpoint_progress, latest_checkpoint
 from actors.learner.mailbox import MailboxActor
 from actors.learner.pairs import check_not_empty, fingerprint
@@ -30,10 +29,10 @@ from actors.learner.settings import (
     AlignmentSettings,
     LearnerJob,
     LearnerResult,
-    LearnerSettings,
     PretrainingResult,
     PretrainingSettings,
 )
+from actors.learner.waiting import MakeRoom, WaitingRanks
 from actors.pools.worker_slot import START_TIMEOUT_S, WorkerError, first_line
 from actors.storage.arrow_filesystem import arrow_filesystem
 from actors.storage.object_store import ObjectStorePath
@@ -79,6 +78,7 @@ def train(
     iteration: int,
     seed: int,
     on_step: OnEvent | None = None,
+    make_room: MakeRoom = lambda: None,
 ) -> LearnerResult:
     """Trains the policy of ``policy_dir`` on the pairs of ``preferences_dir``; Ray must be running.
 
@@ -92,6 +92,7 @@ def train(
         iteration, seed: with the pairs and ``settings`` they decide the result.
         on_step: called in this thread with each optimiser step's values (see ``actors/storage/metrics.py``), soon after
             it, and after a resume also with those of the steps before the checkpoint.
+        make_room: called in this thread before the ranks are started, each time, and while they have no place.
 
     Raises:
         DataError: there are no pairs, or they lack columns, are not finite or do not fit the policy.
@@ -106,7 +107,7 @@ def train(
     checkpoints = output / "checkpoints" / fingerprint(shards)
     weights, pairs = output / "weights.safetensors", absolute(preferences_dir)
     job = LearnerJob(absolute(policy_dir), weights, checkpoints, settings, seed, iteration, preferences_dir=pairs)
-    measured, restarts = _train(job, on_step)
+    measured, restarts = _train(job, on_step, make_room)
     start, end = measured["start"], measured["end"]
     return LearnerResult(
         weights=job.weights,
@@ -148,12 +149,12 @@ def pretrain(
     output = output_dir.resolve()
     weights, checkpoints = output / "weights.safetensors", output / "checkpoints"
     job = LearnerJob(policy_dir.resolve(), weights, checkpoints, settings, seed, PRETRAINING_ITERATION)
-    measured, restarts = _train(job, on_event)
+    measured, restarts = _train(job, on_event, lambda: None)
     seconds = time.monotonic() - started
     return PretrainingResult(weights, measured["clips"], measured["steps"], restarts, seconds)
 
 
-def _train(job: LearnerJob, on_event: OnEvent | None) -> tuple[dict[str, Any], int]:
+def _train(job: LearnerJob, on_event: OnEvent | None, make_room: MakeRoom) -> tuple[dict[str, Any], int]:
     """Runs the ranks, again after a death; returns what rank 0 measured, and how often they were started again."""
     remove(job.weights)
     on_new = _each_once(on_event or (lambda event: None))
@@ -161,7 +162,8 @@ def _train(job: LearnerJob, on_event: OnEvent | None) -> tuple[dict[str, Any], i
     while True:
         step = checkpoint_progress(latest_checkpoint(job.checkpoints)).step
         try:
-            return _attempt(job, on_new), restarts
+            make_room()
+            return _attempt(job, on_new, make_room), restarts
         except (ray.train.TrainingFailedError, RayActorError, _HungError) as error:
             reached = checkpoint_progress(latest_checkpoint(job.checkpoints)).step
             restarts, futile = restarts + 1, 0 if reached > step else futile + 1
@@ -172,7 +174,7 @@ def _train(job: LearnerJob, on_event: OnEvent | None) -> tuple[dict[str, Any], i
             logger.warning("the learner died and resumes from step %d: %s", reached, _cause(error))
 
 
-def _attempt(job: LearnerJob, on_event: OnEvent) -> dict[str, Any]:
+def _attempt(job: LearnerJob, on_event: OnEvent, make_room: MakeRoom) -> dict[str, Any]:
     """Starts the ranks and waits for their end."""
     mailbox: Any = MailboxActor.options(num_cpus=0, scheduling_strategy=this_node()).remote()
     trainer = _trainer(job, mailbox)
@@ -180,6 +182,7 @@ def _attempt(job: LearnerJob, on_event: OnEvent) -> dict[str, Any]:
     ranks: list[Any] = []
     timeout_s = job.settings.timeout_s
     heard, patience_s = time.monotonic(), max(timeout_s, START_TIMEOUT_S)
+    waiting = WaitingRanks(job.settings, make_room)
     try:
         while True:
             over = fit.done()
@@ -189,22 +192,16 @@ def _attempt(job: LearnerJob, on_event: OnEvent) -> dict[str, Any]:
                 heard, patience_s = time.monotonic(), timeout_s
             if over:
                 return fit.result()
+            if not ranks:
+                waiting.look()
             if timeout_s and time.monotonic() - heard > patience_s:
                 if not ranks:
-                    raise ResourceError(_no_place(job.settings, patience_s))
+                    raise ResourceError(waiting.shortage(patience_s))
                 raise _HungError(f"the ranks gave no sign for {patience_s:g} s")
             time.sleep(POLL_S)
     finally:
         for rank in ranks:
             ray.kill(rank)
-
-
-def _no_place(settings: LearnerSettings, seconds: float) -> str:
-    needs = format_resources({"CPU": settings.num_cpus, "GPU": settings.num_gpus, **settings.resources})
-    return (
-        f"the learner found no place within {seconds:g} s: it needs {settings.workers} x ({needs}), the cluster has "
-        f"{format_resources(ray.cluster_resources())}: ask for less, or add nodes and resume"
-    )
 
 
 def _each_once(on_event: OnEvent) -> OnEvent:

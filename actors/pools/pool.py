@@ -19,7 +19,9 @@ from typing import Any, TypeVar
 import ray
 from ray.exceptions import RayActorError, RayTaskError
 
+from actors.cluster.nodes import has_place
 from actors.options.pool_size import PoolSize
+from actors.pools.places import SHARE_S, Places
 from actors.pools.status import PoolStatus, Usage
 from actors.pools.stream import POLL_S, OnGiveUp, Stream
 from actors.pools.worker_slot import (
@@ -56,6 +58,7 @@ class Pool:
         target: workers that the pool wants now, within ``size``.
         usage: counts since the pool was created.
         on_poll: called whenever the pool is polled, if set.
+        neighbours: pools whose idle workers make room for this one's; see ``share_places``.
     """
 
     def __init__(
@@ -84,15 +87,16 @@ class Pool:
         self.target = size.least
         self.usage = Usage()
         self.on_poll: Callable[[], None] | None = None
+        self.neighbours: Sequence[Pool] = ()
         self._actor_class = actor_class.options(max_restarts=0, max_task_retries=0, **resources)
         self._args = args
-        self._resources = dict(resources)
         self._start_timeout_s = start_timeout_s
         self._task_timeout_s = task_timeout_s
         self._slots: list[WorkerSlot] = []
         self._broadcasts: dict[str, tuple[Any, ...]] = {}
         self._stream: Stream[Any] | None = None
         self._last_ready = 0.0
+        self._places = Places(name, resources)
         self._released = False
         self.ensure()
 
@@ -113,6 +117,7 @@ class Pool:
             slot.kill()
         self._slots = []
         self._stream = None
+        self._places.given_up = 0
         self._released = True
 
     def close(self) -> None:
@@ -198,11 +203,9 @@ class Pool:
         self.usage.update(self._slots, self._stream is not None and not self._stream.over)
         if any(slot.ready for slot in self._slots):
             self._last_ready = time.monotonic()
-        elif time.monotonic() - self._last_ready > self._start_timeout_s:
-            raise WorkerError(
-                f"no {self.name} was ready within {self._start_timeout_s:g} s: each needs {self._resources}, "
-                f"free in the cluster: {ray.available_resources()}; ask for less or add nodes"
-            )
+            self._places.found()
+        else:
+            self._await_first_worker(time.monotonic() - self._last_ready)
 
     def replace(self, slot: WorkerSlot, error: Exception) -> None:
         """Clears the slot of a dead worker; a replacement starts after a back-off.
@@ -218,6 +221,41 @@ class Pool:
             what = f"died {slot.failed_starts} times in a row before it was ready"
             raise worker_error(self.name, what, error) from error
         logger.warning("a %s died and is replaced: %s", self.name, first_line(error))
+
+    def give_up_place(self) -> bool:
+        """Ends a worker that has nothing to do, so that another pool's can start; returns whether there was one."""
+        idle = [slot for slot in self._slots if slot.ready and not slot.recently_alive]
+        if self._wants_workers() or not idle:
+            return False
+        # Those that are not ready would take the place at once.
+        leaving = idle[:1] + [slot for slot in self._slots if not slot.ready]
+        for slot in leaving:
+            slot.kill()
+            self._slots.remove(slot)
+        self._places.give_up(len(leaving))
+        return True
+
+    def _await_first_worker(self, waited_s: float) -> None:
+        """Asks the neighbours for a place, says what is waited for, and at last gives up."""
+        if waited_s > self._start_timeout_s:
+            raise WorkerError(f"no {self.name} was ready within {self._start_timeout_s:g} s: {self._places.shortage()}")
+        if waited_s < SHARE_S or not self._wants_workers() or not self._places.is_due():
+            return
+        if any(slot.actor and has_place(slot.actor) for slot in self._slots):
+            return  # it is starting
+        if giver := next((pool for pool in self.neighbours if pool.give_up_place()), None):
+            logger.warning("an idle %s ends, as no %s has a place", giver.name, self.name)
+        else:
+            self._places.tell(waited_s)
+
+    def _take_place_back(self) -> None:
+        """Takes back a place that was given up when one is free, or when there is work and no worker left."""
+        is_waiting = self._slots and not any(slot.ready for slot in self._slots)
+        if self._places.given_up and not is_waiting and self._places.is_due():
+            self._places.given_up -= (not self._slots and self._wants_workers()) or self._places.is_free()
+
+    def _wants_workers(self) -> bool:
+        return self._stream is not None and self._stream.wants_workers()
 
     def _poll_slot(self, slot: WorkerSlot) -> None:
         if slot.actor is None:
@@ -253,8 +291,9 @@ class Pool:
         idle = [slot for slot in self._slots if slot.ready and not slot.in_flight and now - slot.busy_since > IDLE_S]
         needed = len(busy) + math.ceil(self._backlog() / MAX_IN_FLIGHT)
         self.target = self.size.nearest(max(needed, self.target - len(idle)))
+        self._take_place_back()
         staying = [slot for slot in self._slots if not slot.draining]
-        self._slots += [WorkerSlot() for _ in range(self.target - len(staying))]
+        self._slots += [WorkerSlot() for _ in range(self.target - self._places.given_up - len(staying))]
         # Drain first the workers that lose least: those that have not started, then those without items.
         staying.sort(key=lambda slot: (slot.ready, len(slot.in_flight)))
         for slot in staying[: max(0, len(staying) - self.target)]:
@@ -262,3 +301,9 @@ class Pool:
         for slot in [slot for slot in self._slots if slot.draining and not slot.in_flight]:
             slot.kill()
             self._slots.remove(slot)
+
+
+def share_places(*pools: Pool) -> None:
+    """Lets idle workers of each pool make room for the others' when the cluster has become too small for all."""
+    for pool in pools:
+        pool.neighbours = [other for other in pools if other is not pool]

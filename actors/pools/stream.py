@@ -100,6 +100,10 @@ class Stream(Iterator[tuple[T, ObjectRef[Any]]]):
         waiting = len(self._upstream._done) if self._upstream else length_hint(self._inputs)
         return len(self._retries) + waiting
 
+    def wants_workers(self) -> bool:
+        """Whether there are items for another worker, and the results are taken."""
+        return not self.over and self.backlog() > 0 and not self._is_full()
+
     def _advance(self) -> None:
         """Does everything that needs no waiting."""
         if self._upstream:
@@ -197,11 +201,15 @@ class Stream(Iterator[tuple[T, ObjectRef[Any]]]):
         slots = self._pool.slots_of(self)
         for item in [self._retries.popleft() for _ in range(len(self._retries))]:
             self._submit(item, slots)
-        while not self._retries and len(self._done) + self._num_in_flight() < MAX_IN_FLIGHT * len(slots):
+        while not self._retries and not self._is_full():
             item = self._next_item() if any(slot.accepts() for slot in slots) else None
             if item is None:
                 return
             self._submit(item, slots)
+
+    def _is_full(self) -> bool:
+        slots = self._pool.slots_of(self)
+        return len(self._done) + self._num_in_flight() >= MAX_IN_FLIGHT * max(1, len(slots))
 
     def _submit(self, item: WorkItem[T], slots: Sequence[WorkerSlot]) -> None:
         """Submits an item to the least busy worker that accepts it, or puts it back."""

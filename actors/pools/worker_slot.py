@@ -25,6 +25,9 @@ DEATHS = (RayActorError, OutOfMemoryError, RuntimeEnvSetupError, ActorUnschedula
 START_TIMEOUT_S = 1800.0
 """Start-up timeout: node provisioning plus model loading."""
 
+TELL_S = 30.0
+"""What has no place in the cluster for so long is told."""
+
 RECENT_S = 1.0
 """A worker that was idle for longer is pinged before it gets an item, or the item would be blamed for its death."""
 

@@ -142,7 +142,6 @@ class Run:
         figures = self.directory / "learner" / iteration_name(iteration) / "result.json"
         if iteration not in self.store.versions():
             with self.display.stage(iteration, "learner", self.config.max_steps, "steps") as stage:
-                make_room_for_learner(self.config, self.pools)
                 result = self._train(iteration, output, lambda step: self._on_step(stage, step))
                 self._learner_restarts += result.restarts
                 self.pools.telemetry.count("learner_restarts", result.restarts)
@@ -165,6 +164,7 @@ class Run:
             iteration,
             self.config.seed,
             on_step,
+            lambda: make_room_for_learner(self.config, self.pools),
         )
 
     def _on_step(self, stage: Stage, step: Mapping[str, Any]) -> None:

@@ -9,12 +9,12 @@ from pathlib import Path
 from typing import Any
 
 from actors.cluster.nodes import free_nodes, this_node
-from actors.cluster.placement import place
+from actors.cluster.placement import can_place
 from actors.learner.settings import AlignmentSettings
 from actors.options.pool_size import PoolSize
 from actors.options.scheduling import PoolOptions, Processes
 from actors.pools.controller import publish_pools
-from actors.pools.pool import Pool
+from actors.pools.pool import Pool, share_places
 from actors.pools.stream import OnGiveUp
 from actors.pools.telemetry import Telemetry
 from actors.storage.object_store import Location
@@ -32,9 +32,7 @@ from jobs.options.sections import (
     RolloutOptions,
     SamplingOptions,
     ScoringOptions,
-    TrainingOptions,
 )
-from tangoflux.errors import ResourceError
 from tangoflux.sampling_params import SamplingParams
 
 
@@ -98,6 +96,7 @@ def open_pools(config: RunConfig, policy_dir: Location) -> Generator[Pools]:
         reward_pool(config.rewards.roles, config.rewards) as rewards,
         writer_pool(config.run_dir) as writer,
     ):
+        share_places(rollouts, rewards)
         pools = Pools(rollouts, rewards, writer)
         with publish_pools(config.run_dir, {"rollouts": rollouts, "rewards": rewards}, pools.telemetry):
             yield pools
@@ -160,15 +159,7 @@ def make_room_for_learner(config: RunConfig, pools: Pools) -> None:
     """Gives the pools' resources back unless the learner fits beside them; their next stream takes them again."""
     pools.poll()
     # Workers that are only starting will yet take what looks free.
-    if pools.rollouts.status().pending or pools.rewards.status().pending or not _fits(config.learner):
+    pending = pools.rollouts.status().pending or pools.rewards.status().pending
+    if pending or not can_place(learner_request(config.learner), free_nodes()):
         pools.rollouts.release()
         pools.rewards.release()
-
-
-def _fits(learner: TrainingOptions) -> bool:
-    """Whether the ranks can be scheduled now."""
-    try:
-        place([learner_request(learner)], free_nodes())
-    except ResourceError:
-        return False
-    return True

@@ -1,16 +1,18 @@
 from __future__ import annotations
 
+import logging
 import os
 import signal
 import time
 from collections.abc import Iterator
+from contextlib import closing
 from pathlib import Path
 
 import pytest
 import ray
 
 from actors.options.pool_size import PoolSize
-from actors.pools.pool import Pool
+from actors.pools.pool import Pool, share_places
 from actors.pools.worker_slot import WorkerError
 from tangoflux.errors import DataError
 
@@ -209,9 +211,35 @@ def test_workers_that_die_during_start_up_raise_an_error() -> None:
 
 def test_workers_that_fit_no_node_raise_an_error() -> None:
     pool = Pool(SquarerActor, (), PoolSize(1, 1), {"num_cpus": 64}, "giant", start_timeout_s=0.5)
-    with pytest.raises(WorkerError, match=r"no giant was ready within 0.5 s: each needs \{'num_cpus': 64\}"):
+    with pytest.raises(WorkerError, match=r"no giant was ready within 0.5 s: each needs 64 CPU, free in .* CPU"):
         next(pool.stream("square", [1]))
     pool.close()
+
+
+def test_pools_take_turns_where_the_cluster_has_a_place_for_one(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr("actors.pools.pool.SHARE_S", 0.3)
+    monkeypatch.setattr("actors.pools.places.SHARE_S", 0.3)
+    large = {"num_cpus": 1.25}
+    first, second = (Pool(SquarerActor, (), PoolSize(1, 2), large, name) for name in ("first", "second"))
+    share_places(first, second)
+    with closing(first), closing(second), caplog.at_level(logging.WARNING, logger="actors.pools.pool"):
+        squares = second.stream("square", first.stream("square", range(5)))
+        assert dict(squares.values()) == {number: number**4 for number in range(5)}
+    assert "an idle first ends, as no second has a place" in caplog.text
+    assert "an idle second ends, as no first has a place" in caplog.text
+
+
+def test_a_pool_without_a_place_says_what_it_waits_for(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr("actors.pools.pool.SHARE_S", 0.1)
+    monkeypatch.setattr("actors.pools.places.TELL_S", 0.2)
+    pool = Pool(SquarerActor, (), PoolSize(1, 1), {"num_cpus": 64}, "giant", start_timeout_s=2.5)
+    with closing(pool), pytest.raises(WorkerError):
+        next(pool.stream("square", [1]))
+    assert caplog.text.count("no giant has had a place for") == 1
 
 
 def test_workers_whose_environment_cannot_be_created_raise_an_error() -> None:

@@ -117,6 +117,7 @@ class FakeLearner:
         iteration: int,
         seed: int,
         on_step: Callable[[Mapping[str, Any]], None],
+        make_room: Callable[[], None],
     ) -> LearnerResult:
         self.calls.append((preferences_dir.name, policy_dir.name))
         for number in range(1, 5):
