@@ -33,19 +33,24 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Checks everything that can be checked early, then runs the iterations that are missing in the run directory."""
     config = load_config(argv)
     # torch and Ray take seconds to import, which --help and a mistyped option need not wait for.
+    from actors.cluster.session import ray_session
+    from jobs.capacity.placement import place_run
     from jobs.stages.preflight import run_preflight
     from jobs.stages.run_storage import open_run
 
     inputs = run_preflight(config)
-    with open_run(config.run_dir) as storage:
-        run(config, inputs, storage)
+    with Display(config.iterations) as display:
+        display.note(f"{inputs.plan}\n\nrun directory {config.run_dir}")
+        # First Ray: what keeps it from starting leaves no directory behind.
+        with ray_session(config.rollouts, config.rewards, config.learner):
+            display.note(place_run(config))
+            with open_run(config.run_dir) as storage:
+                run(config, inputs, storage, display)
     return 0
 
 
-def run(config: RunConfig, inputs: Inputs, storage: RunStorage) -> None:
+def run(config: RunConfig, inputs: Inputs, storage: RunStorage, display: Display) -> None:
     """The run itself, whose files this process alone writes."""
-    from actors.cluster.session import ray_session
-    from jobs.capacity.placement import place_run
     from jobs.reporting.html.crpo_report import write_report
     from jobs.stages.iteration import Run
     from jobs.stages.pools import open_pools
@@ -58,14 +63,10 @@ def run(config: RunConfig, inputs: Inputs, storage: RunStorage) -> None:
     steps_before = len(read_history(directory / "metrics.jsonl").steps)
     with (
         resumable(f"resume with: python jobs/crpo.py --run-dir {shlex.quote(str(storage.root))} --resume"),
-        Display(config.iterations) as display,
         _open_trackers(config, directory, steps_before) as trackers,
     ):
-        display.note(f"{inputs.plan}\n\nrun directory {storage.root}")
-        with ray_session(config.rollouts, config.rewards, config.learner):
-            display.note(place_run(config))
-            with open_pools(config, storage.policies.path(0)) as pools:
-                failure_counts = align(Run(config, storage, inputs, pools, display, trackers))
+        with open_pools(config, storage.policies.path(0)) as pools:
+            failure_counts = align(Run(config, storage, inputs, pools, display, trackers))
         write_report(directory)
         summarise(storage, failure_counts, display)
     # After the block: TensorBoard's files are closed.

@@ -11,6 +11,7 @@ from collections.abc import Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext, redirect_stdout, suppress
 from typing import Any
 
+from actors.cluster.address import cluster_address
 from actors.options.command_line import load_options
 from serve.options import COMMAND, ServeOptions, check_reachable, key_hash
 from serve.ports import reserved_port
@@ -32,7 +33,7 @@ def _reserved_ports(options: ServeOptions) -> AbstractContextManager[None]:
     Raises:
         ConfigError, ResourceError: a port cannot be used.
     """
-    if os.environ.get("RAY_ADDRESS"):
+    if cluster_address():
         return nullcontext()
     if options.metrics_port:
         with reserved_port("0.0.0.0", options.metrics_port, "--metrics-port"):
@@ -103,19 +104,19 @@ def _start_ray(options: ServeOptions) -> None:
     Raises:
         ResourceError: the cluster cannot be joined, or this machine has fewer GPUs than a replica requests.
     """
-    import ray
     import torch
 
+    from actors.cluster.local import start_ray
     from actors.cluster.session import join_cluster
 
-    if address := os.environ.get("RAY_ADDRESS"):
+    if address := cluster_address():
         return join_cluster(address)
     replica, gpus = options.replica, torch.cuda.device_count()
     if replica.num_gpus > gpus:
         raise ResourceError(f"--num-gpus {replica.num_gpus:g}: this machine has {gpus}")
     cpus = max(os.cpu_count() or 1, math.ceil(replica.num_cpus * replica.replicas.most))
     port: dict[str, Any] = {"_metrics_export_port": options.metrics_port} if options.metrics_port else {}
-    ray.init(num_cpus=cpus, include_dashboard=False, log_to_driver=False, logging_level=logging.ERROR, **port)
+    start_ray(cpus, **port)
 
 
 if __name__ == "__main__":

@@ -37,6 +37,10 @@ class Terminated(KeyboardInterrupt):
     """SIGTERM, which ends a command like Ctrl-C."""
 
 
+_terminated = threading.Event()
+"""Set by SIGTERM: where Ray waits, it turns ``Terminated`` into a KeyboardInterrupt of its own."""
+
+
 @contextmanager
 def resumable(how: str) -> Generator[None]:
     """A part of a command that can be resumed; the message says ``how`` after an interruption or a full disk."""
@@ -51,6 +55,7 @@ def catch_sigterm() -> None:
     """Makes SIGTERM raise ``Terminated`` in the main thread; call again after libraries that replace the handler."""
 
     def terminate(signum: int, frame: object) -> None:
+        _terminated.set()
         raise Terminated
 
     if threading.current_thread() is threading.main_thread():
@@ -67,7 +72,8 @@ def run_main(main: Callable[[Sequence[str] | None], int]) -> NoReturn:
         status = main(None)
     except KeyboardInterrupt as interruption:
         _print(_with_notes("interrupted", interruption))
-        status = EXIT_TERMINATED if isinstance(interruption, Terminated) else EXIT_INTERRUPTED
+        terminated = isinstance(interruption, Terminated) or _terminated.is_set()
+        status = EXIT_TERMINATED if terminated else EXIT_INTERRUPTED
     except TangoFluxError as error:
         _print(_message(error))
         status = EXIT_REFUSED if isinstance(error, REFUSALS) else EXIT_FAILED

@@ -12,11 +12,14 @@ from contextlib import contextmanager
 
 import ray
 import torch
+from ray._private.utils import read_ray_address
 from ray.exceptions import RayError
 
+from actors.cluster.address import cluster_address
+from actors.cluster.local import start_ray
 from actors.options.pool_size import PoolSize
 from actors.options.scheduling import Processes
-from tangoflux.cli import catch_sigterm
+from tangoflux.cli import Terminated, catch_sigterm
 from tangoflux.errors import ResourceError
 
 CONNECT_TIMEOUT_S = 10.0
@@ -44,22 +47,19 @@ def ray_session(*kinds: Processes) -> Generator[None]:
         kinds: the workers that will run.
 
     Raises:
-        ResourceError: the cluster cannot be joined, or this machine has too few GPUs for a worker.
+        ResourceError: the cluster cannot be joined, Ray cannot start, or this machine has too few GPUs for a worker.
     """
     # The pools raise what a task raised; Ray would print its traceback before that.
     os.environ.setdefault("RAY_IGNORE_UNHANDLED_ERRORS", "1")
     if ray.is_initialized():
         yield
         return
-    if address := os.environ.get("RAY_ADDRESS"):
+    if address := cluster_address():
         join_cluster(address)
     else:
         _check_gpus(kinds)
         silence_ray_logs()
-        ray.init(
-            num_cpus=_logical_cpus(kinds), include_dashboard=False, log_to_driver=False, logging_level=logging.ERROR
-        )
-    catch_sigterm()
+        start_ray(_logical_cpus(kinds))
     try:
         yield
     finally:
@@ -70,18 +70,26 @@ def join_cluster(address: str) -> None:
     """Joins the cluster at an address in the format of ``RAY_ADDRESS``.
 
     Raises:
+        Terminated: SIGTERM arrived meanwhile.
         ResourceError: the cluster does not answer, or the address is invalid.
     """
     try:
-        if head := re.fullmatch(r"([^/:]+):(\d+)", address):
+        # "auto" is in a file that may be left from a cluster that is gone.
+        found = read_ray_address() if address == "auto" else address
+        if head := re.fullmatch(r"([^/:]+):(\d+)", found or ""):
             socket.create_connection((head[1], int(head[2])), CONNECT_TIMEOUT_S).close()
         ray.init(address=address, log_to_driver=False, logging_level=logging.ERROR)
     except (OSError, OverflowError, ValueError, RuntimeError, RayError) as error:
         reason = str(error).partition("\n")[0].split(". ")[0]
         raise ResourceError(
             f"the cluster at RAY_ADDRESS={address} cannot be joined ({reason}): give the head's host:port, as `ray "
-            "start --head` shows it, or unset RAY_ADDRESS to start Ray on this machine"
+            "start --head` shows it, set RAY_AUTH_MODE=token if it asks for tokens, or unset RAY_ADDRESS to start Ray "
+            "on this machine"
         ) from error
+    except SystemExit:  # what Ray's own handler of SIGTERM does
+        raise Terminated from None
+    finally:
+        catch_sigterm()
 
 
 def silence_ray_logs(metrics: bool = False) -> None:

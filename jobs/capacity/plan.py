@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import math
-import os
 import shutil
 from dataclasses import dataclass
 from pathlib import Path
 
 import psutil
 
+from actors.cluster.address import cluster_address
 from actors.storage.object_store import ObjectStorePath
 from jobs.capacity.memory import Memory, machine_memory
 from jobs.capacity.model_facts import ModelFacts
@@ -86,7 +86,7 @@ def check_plan(plan: Plan, run_dir: Path | ObjectStorePath) -> None:
             "--latents-dtype float16",
         )
     available = _available_memory()
-    if plan.memory_bytes > available and "RAY_ADDRESS" not in os.environ:
+    if plan.memory_bytes > available and not cluster_address():
         largest = max(plan.memory, key=lambda part: part.total)
         raise ResourceError(
             f"the run needs {format_bytes(plan.memory_bytes)} of memory, but {format_bytes(available)} are available; "

@@ -24,9 +24,10 @@ def check_output(options: Options, directory: Path, config_file: Path) -> None:
     """Checks that the directory is new or empty, or was started with the same options.
 
     Raises:
-        ConfigError: it was not; says what differs.
+        ConfigError: it was not, which says what differs, or another process writes there.
     """
     check_writable(directory, FLAG)
+    RunLock(directory).check_free()
     if config_file.is_file():
         different = differences(load_file(type(options), config_file), options)
         if different:

@@ -65,12 +65,12 @@ def run(config: PretrainJob) -> None:
     """Checks the input, trains from the latest checkpoint on, and writes the new policy."""
     check_output(config, config.output, config.output / CONFIG_FILE)
     inputs = read_inputs(config)
-    with open_output(config, config.output, config.output / CONFIG_FILE), Display() as display:
+    with Display() as display:
         if (config.output / "policy").is_dir():
             display.note(f"nothing to do: {config.output / 'policy'} is there; choose another --output to train again")
             return
         display.note(f"{inputs.clips} clips of {config.clips} ({inputs.hours:.2f} h) to train {config.init_policy}")
-        with ray_session(config.learner):
+        with ray_session(config.learner), open_output(config, config.output, config.output / CONFIG_FILE):
             display.note(place_learner(config.learner))
             result = train(config, inputs, display)
         write_pretraining_report(config.output)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -51,11 +52,14 @@ def run(config: RolloutJob) -> None:
     done = shards.parts()
     missing = [chunk for chunk in chunks if chunk.index not in done]
     check_disk(bytes_of(config, inputs, missing), config.output, DISK_ADVICE)
-    with open_output(config, config.output, config.output / CONFIG_FILE), Display() as display:
+    with (
+        Display() as display,
+        ray_session(config.rollouts) if missing else nullcontext(),
+        open_output(config, config.output, config.output / CONFIG_FILE),
+    ):
         display.note(f"{len(inputs.prompts)} prompts x {config.num_samples} samples by {config.policy}")
         if missing:
-            with ray_session(config.rollouts):
-                sample(config, inputs, missing, display)
+            sample(config, inputs, missing, display)
         rows = sum(shard.rows for shard in shards.shards().values())
         display.note(f"{rows} rollouts of {len(inputs.prompts)} prompts in {config.output}")
 

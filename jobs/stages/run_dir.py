@@ -9,7 +9,7 @@ from pathlib import Path
 from actors.options.schema import Model, option_fields, option_values
 from actors.options.yaml_files import load_file
 from actors.storage.object_store import Location, ObjectStorePath
-from actors.storage.run_lock import LOCK
+from actors.storage.run_lock import LOCK, RunLock
 from jobs.options.crpo import CONFIG_FILE, RunConfig, stored_config
 from tangoflux.errors import ConfigError
 
@@ -18,12 +18,13 @@ def check_run_dir(config: RunConfig) -> None:
     """Checks that the run may write into its directory, without writing anything.
 
     Raises:
-        ConfigError: the directory holds a run and ``resume`` is not set, holds something else or another config, or
-            this process may not write to it or its parent.
+        ConfigError: the directory holds a run and ``resume`` is not set, holds something else or another config,
+            another process writes there, or this process may not write to it or its parent.
     """
     directory = config.run_dir
     if isinstance(directory, Path):
         check_writable(directory, "--run-dir")
+    RunLock(directory).check_free()
     if config.resume:
         _check_same_config(config)
     elif entries := _entries(directory):

@@ -9,6 +9,7 @@ from pathlib import Path
 import pyarrow.parquet as pq
 
 from actors.cluster.session import ray_session
+from actors.pools.pool import share_places
 from actors.storage.shards import ShardWriter, shards_at
 from actors.workers.codec import CodecActor
 from actors.workers.messages import Destination, StoredShard
@@ -44,10 +45,13 @@ def run(config: ScoreJob) -> None:
     destination = Destination(output / "rollouts", output / "preferences", config.rewards.min_margin)
     missing = inputs.shards.parts() - shards_at(destination.rollouts).parts()
     check_disk(bytes_of(inputs, missing), config.output, "choose another --output")
-    with open_output(config, config.output, config.output / CONFIG_FILE), Display() as display:
+    with (
+        Display() as display,
+        ray_session(config.codec, config.rewards),
+        open_output(config, config.output, config.output / CONFIG_FILE),
+    ):
         display.note(f"{inputs.groups} prompts' samples scored by {config.rewards.name}")
-        with ray_session(config.codec, config.rewards):
-            counts = score(config, inputs, destination, display)
+        counts = score(config, inputs, destination, display)
         display.note(describe_counts(counts, config.rewards.min_margin))
         display.note(f"rollouts     {config.output / 'rollouts'}\npreferences  {config.output / 'preferences'}")
 
@@ -112,6 +116,7 @@ def score(config: ScoreJob, inputs: Inputs, destination: Destination, display: D
                 open_pool(CodecActor, codec_args(config, inputs.policy_dir), config.codec, "codec worker") as codec,
                 reward_pool({"reward": config.rewards.name}, config.rewards) as rewards,
             ):
+                share_places(codec, rewards)
                 scored = rewards.stream("score_to_rows", codec.stream("decode", missing))
                 for _, shard in writer.stream("write", scored, destination).values():
                     counts += shard.counts

@@ -78,7 +78,7 @@ def run(config: TrainJob) -> None:
     """Checks the input, encodes a user's pairs, trains, and writes the new policy."""
     check_output(config, config.output, config.output / WORK / CONFIG_FILE)
     inputs = read_inputs(config)
-    with Display() as display, workspace(config) as directory, ray_session(config.codec, config.learner):
+    with Display() as display, ray_session(config.codec, config.learner), workspace(config) as directory:
         display.note(place_learner(config.learner))
         display.note(f"{inputs.count} pairs from {config.preferences or config.pairs}, to train {config.init_policy}")
         preferences = config.preferences or encode(config, inputs, directory, display)

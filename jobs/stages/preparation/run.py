@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping, Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -64,18 +65,23 @@ class Decoding:
 def run(config: PrepareJob) -> None:
     """Checks the input, then encodes the clips of the missing shards."""
     check_writable(config.output, FLAG)
+    RunLock(config.output).check_free()
     inputs = read_inputs(config)
     check_settings(config.output, inputs.settings)
     shards = ShardWriter(config.output / "latents")
     missing = sorted(set(range(len(inputs.shards))) - shards.parts())
     check_disk(bytes_of(inputs, missing), config.output, DISK_ADVICE)
-    with resumable(RESUME), RunLock(config.output), Display() as display:
+    with (
+        Display() as display,
+        ray_session(config.codec, Decoding()) if missing else nullcontext(),
+        resumable(RESUME),
+        RunLock(config.output),
+    ):
         write_json(config.output / SETTINGS_FILE, inputs.settings)
         quarantine = Quarantine(config.output / "quarantine.jsonl", shards.parts())
         display.note(f"{inputs.count} clips of {config.manifest} for the codec of {config.policy}")
         if missing:
-            with ray_session(config.codec, Decoding()):
-                prepare(config, inputs, missing, shards, quarantine, display)
+            prepare(config, inputs, missing, shards, quarantine, display)
         quarantine.check(inputs.count, inputs.count, config.max_quarantined_share)
         quarantine.sort()
         prepared = finish(config.output, inputs.settings, shards, quarantine)

@@ -16,10 +16,11 @@ def test_of_two_of_the_same_command_the_second_is_refused_with_the_name_of_the_f
     file = output / "config.yaml"
     with open_output(options, output, file):
         assert file.is_file()
-        check_output(options, output, file)
-        with pytest.raises(ConfigError, match=r"scored is in use: process \d+ on "), open_output(options, output, file):
-            pass
+        for attempt in (lambda: check_output(options, output, file), open_output(options, output, file).__enter__):
+            with pytest.raises(ConfigError, match=r"scored is in use: process \d+ on "):
+                attempt()
     assert not (output / LOCK).exists()
+    check_output(options, output, file)
     with open_output(options, output, file):
         pass
 
