@@ -17,8 +17,9 @@ never decodes audio. Loudness is not changed. A manifest is a table (.jsonl, .cs
 
 start and duration (seconds) select a part of the file, by default all of it; id names the clip; captions, a list of
 texts, may replace caption. Paths are relative to the manifest or to --audio-dir; file://, s3:// and gs:// URIs work
-too. A .parquet may hold the audio itself (audio: bytes, or a struct of bytes and path). AudioCaps' .csv and WavCaps'
-.json are read as they are distributed; --audio-dir is the directory of their audio, under any of the usual file names.
+too. A .parquet may hold the audio itself (audio: bytes, or a struct of bytes and path); of a set in several .parquet,
+give the folder. AudioCaps' .csv and WavCaps' .json are read as they are distributed; --audio-dir is the directory of
+their audio, under any of the usual file names.
 Audio may be WAV, FLAC, OGG, MP3 or another format of libsndfile.
 
 A clip whose file is missing, empty, damaged, truncated, silent, or shorter than half of what the manifest says, or
@@ -39,7 +40,7 @@ then:
 class PrepareJob(Options):
     """All options of the job."""
 
-    manifest: LocalPath = option(REQUIRED, "manifest: .jsonl, .csv, .parquet, or WavCaps' .json")
+    manifest: LocalPath = option(REQUIRED, "manifest: .jsonl, .csv, .parquet, a folder of .parquet, or WavCaps' .json")
     output: LocalPath = option(REQUIRED, "directory to write the latents to")
     format: Literal["auto", "manifest", "audiocaps", "wavcaps"] = option(
         "auto", "format of the manifest; auto: detected from its columns"

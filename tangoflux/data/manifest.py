@@ -16,7 +16,7 @@ from typing import Any, NamedTuple, cast
 from urllib.parse import quote
 
 from tangoflux.data.parquet import parquet_rows
-from tangoflux.data.text_rows import csv_rows, has_surrogate, is_null, parse_row, read_text, shown, text_lines
+from tangoflux.data.text_rows import csv_rows, has_surrogate, id_text, is_null, parse_row, read_text, shown, text_lines
 from tangoflux.errors import DataError
 
 COLUMNS = ("audio", "caption", "captions", "start", "duration", "id")
@@ -63,19 +63,53 @@ class Row(NamedTuple):
     embedded: tuple[str, int] | None = None
 
 
-def read_rows(file: Path) -> list[Row]:
-    """The rows of a .jsonl, .csv or .parquet file; those of WavCaps' .json are its ``data``.
+def manifest_files(path: Path) -> list[Path]:
+    """The files of a manifest: the file itself, or a folder's Parquet files in the order of their names.
 
     Raises:
-        DataError: the file cannot be read, is empty or has another format.
+        DataError: the folder cannot be read or has none; suggests a folder below that has some.
     """
+    if not path.is_dir():
+        return [path]
+    try:
+        if files := _parquet_files(path):
+            return files
+        below = [folder for folder in sorted(path.iterdir()) if folder.is_dir() and _parquet_files(folder)]
+    except OSError as error:
+        raise DataError(f"{error.filename} cannot be read: {error.strerror}") from None
+    hint = f"; did you mean {below[0]}?" if below else "; name a .jsonl, .csv or .parquet"
+    raise DataError(f"{path} is a folder without .parquet files{hint}")
+
+
+def read_rows(path: Path) -> list[Row]:
+    """The rows of a .jsonl, .csv or .parquet file, or of a folder's .parquet files; of WavCaps' .json, its ``data``.
+
+    Raises:
+        DataError: a file cannot be read or has another format, there are no rows, or files have different columns.
+    """
+    rows: list[Row] = []
+    for file in manifest_files(path):
+        found = _file_rows(file)
+        if rows and found and rows[0].values.keys() != found[0].values.keys():
+            raise DataError(
+                f"{file} has the columns {', '.join(found[0].values)}, and other files of {path} have "
+                f"{', '.join(rows[0].values)}; give each set a folder of its own"
+            )
+        rows += found
+    if not rows:
+        raise DataError(f"{path} contains no rows")
+    return rows
+
+
+def _parquet_files(folder: Path) -> list[Path]:
+    return sorted(file for file in folder.glob("*.parquet") if not file.name.startswith("."))
+
+
+def _file_rows(file: Path) -> list[Row]:
     readers = {".jsonl": _json_lines, ".csv": _csv, ".parquet": _parquet, ".json": _wavcaps_json}
     if file.suffix not in readers:
         raise DataError(f"{file}: a manifest is named .jsonl, .csv or .parquet, or .json if it is one of WavCaps")
-    rows = list(readers[file.suffix](file))
-    if not rows:
-        raise DataError(f"{file} contains no rows")
-    return rows
+    return list(readers[file.suffix](file))
 
 
 def manifest_clips(rows: Sequence[Row], folder: str) -> Iterator[Clip | DataError]:
@@ -102,8 +136,7 @@ def make_clip(row: Row, id: object, source: str, location: str, captions: object
         DataError: a value has the wrong type; begins with the row's origin.
     """
     texts, problem = _captions(captions)
-    number = isinstance(id, int) and not isinstance(id, bool)
-    checked = checked_name(str(id) if number else id, "id", row.origin)
+    checked = checked_name(id_text(id), "id", row.origin)
     problem = problem or caption_problem(texts)
     return Clip(checked, source, location, texts, **part, problem=problem, embedded=row.embedded)  # pyright: ignore
 

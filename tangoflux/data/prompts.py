@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 
-from tangoflux.data.text_rows import csv_rows, has_surrogate, parse_row, shown, text_lines, without_nulls
+from tangoflux.data.text_rows import csv_rows, has_surrogate, id_text, parse_row, shown, text_lines, without_nulls
 from tangoflux.errors import ConfigError, DataError
 from tangoflux.seeding import derive_seed
 
@@ -175,7 +175,7 @@ def _checked_text(row: dict[str, Any], origin: str) -> str:
 
 
 def _checked_id(value: Any, origin: str) -> str:
-    text = str(value) if isinstance(value, int) and not isinstance(value, bool) else value
+    text = id_text(value)
     if not isinstance(text, str) or not ID_PATTERN.fullmatch(text):
         raise DataError(
             f"{origin}: id is {shown(value)}; it names files, so use 1 to 64 letters, digits, '.', '_' or '-' "

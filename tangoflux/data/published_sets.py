@@ -23,7 +23,7 @@ from tangoflux.data.manifest import (
     read_rows,
     seconds,
 )
-from tangoflux.data.text_rows import raise_problems
+from tangoflux.data.text_rows import id_text, raise_problems
 from tangoflux.errors import DataError
 
 Format = Literal["auto", "manifest", "audiocaps", "wavcaps"]
@@ -43,7 +43,7 @@ def load_manifest(file: Path, audio_dir: str | None = None, format: Format = "au
     """Reads a manifest without opening the audio.
 
     Args:
-        file: ``.jsonl``, ``.csv`` or ``.parquet``, or WavCaps' ``.json``.
+        file: ``.jsonl``, ``.csv`` or ``.parquet``, a folder of ``.parquet``, or WavCaps' ``.json``.
         audio_dir: path or URI of the directory that paths are relative to (default: the manifest's), or that has
             AudioCaps' and WavCaps' files somewhere below it.
         format: the meaning of the columns; auto picks the format that they match.
@@ -56,7 +56,7 @@ def load_manifest(file: Path, audio_dir: str | None = None, format: Format = "au
     """
     rows = read_rows(file)
     kind = _kind(file, rows[0], format)
-    folder = audio_dir or str(file.absolute().parent)
+    folder = audio_dir or str(file.absolute() if file.is_dir() else file.absolute().parent)
     if "://" not in folder:
         folder = os.path.abspath(os.path.expanduser(folder))
     readers = {"manifest": manifest_clips, "audiocaps": _audiocaps, "wavcaps": _wavcaps}
@@ -100,7 +100,7 @@ def _audiocaps(rows: Sequence[Row], folder: str) -> Iterator[Clip | DataError]:
         else:
             groups.setdefault((video, start), []).append(row)
     for (video, start), group in groups.items():
-        ids = [str(row.values.get("audiocap_id", "")) for row in group]
+        ids = [str(id_text(row.values.get("audiocap_id")) or "") for row in group]
         name, problem = files.find([*_audiocaps_names(video, float(start)), *filter(None, ids)])
         captions = [row.values.get("caption") for row in group]
         yield _with_problem(make_clip(group[0], f"{video}_{start}", name, locate(name, folder), captions), problem)
@@ -119,8 +119,7 @@ def _wavcaps(rows: Sequence[Row], folder: str) -> Iterator[Clip | DataError]:
     files = AudioFiles(folder)
     for row in rows:
         try:
-            value = row.values.get("id")
-            id = checked_name(str(value) if isinstance(value, int) else value, "id", row.origin)
+            id = checked_name(id_text(row.values.get("id")), "id", row.origin)
             name, problem = files.find([id.removesuffix(".wav")])
             duration_s, captions = seconds(row, "duration", None), row.values.get("caption")
             clip = make_clip(row, id, name, locate(name, folder), captions, duration_s=duration_s)

@@ -8,8 +8,10 @@ import difflib
 import itertools
 import json
 import math
+import re
 from collections.abc import Generator, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from decimal import Decimal
 from pathlib import Path
 from typing import Any, BinaryIO, cast
 
@@ -190,6 +192,15 @@ def without_nulls(row: Mapping[str, Any]) -> dict[str, Any]:
 def is_null(value: object) -> bool:
     """Whether a value of a row is null or NaN."""
     return value is None or (isinstance(value, float) and math.isnan(value))
+
+
+def id_text(value: object) -> object:
+    """An id as text if it is a whole number. 12.0 is 12: pandas writes it in columns of integers that have nulls."""
+    if isinstance(value, str):
+        return value[:-2] if re.fullmatch(r"-?\d+\.0", value) else value
+    if isinstance(value, int | float | Decimal) and not isinstance(value, bool) and value % 1 == 0:
+        return str(int(value))
+    return value
 
 
 def raise_problems(problems: Sequence[str]) -> None:

@@ -248,7 +248,7 @@ def test_no_clip_ends_the_job_and_what_is_whole_is_used(
 def test_audio_embedded_in_parquet_gives_the_latents_of_its_files(
     finished: Path, tiny_policy_dir: Path, manifest: Path, tmp_path: Path
 ) -> None:
-    """As in Hugging Face's data sets; row 1 has no bytes but a path, and the last ones are unusable."""
+    """Two files, as in Hugging Face's data sets; row 1 has no bytes but a path, and the last ones are unusable."""
     audio: list[dict[str, object]] = []
     for line in manifest.read_text().splitlines():
         name = json.loads(line)["audio"]
@@ -257,20 +257,22 @@ def test_audio_embedded_in_parquet_gives_the_latents_of_its_files(
     captions = ["" if number == 5 else f"noise {number}" for number in range(len(audio))]
     bad = [{"bytes": wav()[:-2], "path": "cut.wav"}, {"bytes": b"no", "path": None}, {"bytes": None, "path": None}]
     table = pa.table({"audio": [*audio, *bad], "caption": [*captions, "x", "y", "z"]})
-    pq.write_table(table, tmp_path / "m.parquet", row_group_size=5)
+    (folder := tmp_path / "data").mkdir()
+    files = [folder / f"train-0000{number}-of-00002.parquet" for number in range(2)]
+    for file, part in zip(files, (table[:10], table[10:]), strict=True):
+        pq.write_table(part, file, row_group_size=5)
     more = ("--audio-dir", manifest.parent, "--max-quarantined-share", 0.5)
-    assert main(options(tiny_policy_dir, tmp_path / "m.parquet", tmp_path / "out", *more)) == 0
+    assert main(options(tiny_policy_dir, folder, tmp_path / "out", *more)) == 0
     rows, expected = (ShardWriter(folder / "latents").read() for folder in (tmp_path / "out", finished))
     names = ["captions", "duration_s", "start_s", "mean", "scale"]
     assert rows.select(names).equals(expected.select(names))
     assert rows["id"].to_pylist()[:2] == ["c0000001", "c0000002"]
     lines = (tmp_path / "out" / "quarantine.jsonl").read_text().splitlines()
     found = [(row["source"], row["reason"], row["detail"]) for row in map(json.loads, lines)][2:]
-    file = tmp_path / "m.parquet"
     assert found == [
-        ("cut.wav", "truncated", f"{file}, row 13 ends before its header says, or its stream does"),
-        (f"{file}, row 14", "unreadable", f"{file}, row 14 cannot be read as audio: Format not recognised."),
-        (f"{file}, row 15", "missing", f"{file}, row 15 has neither audio nor a path"),
+        ("cut.wav", "truncated", f"{files[1]}, row 3 ends before its header says, or its stream does"),
+        (f"{files[1]}, row 4", "unreadable", f"{files[1]}, row 4 cannot be read as audio: Format not recognised."),
+        (f"{files[1]}, row 5", "missing", f"{files[1]}, row 5 has neither audio nor a path"),
     ]
 
 

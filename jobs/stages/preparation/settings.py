@@ -12,6 +12,7 @@ from actors.storage.atomic import atomic_write
 from actors.workers.prepare import CodecFacts
 from jobs.options.prepare import PrepareJob
 from jobs.stages.output_dir import FLAG, check_new
+from tangoflux.data.manifest import manifest_files
 from tangoflux.errors import ConfigError
 from tangoflux.model.adapter_files import base_directory
 from tangoflux.model.checkpoint import read_json
@@ -25,7 +26,7 @@ PREPARED_FILE = "prepared.json"
 def settings_of(config: PrepareJob, policy_dir: Path, facts: CodecFacts) -> dict[str, Any]:
     """The settings that the latents depend on."""
     return {
-        "manifest_sha256": _sha256(config.manifest),
+        "manifest_sha256": _manifest_sha256(config.manifest),
         "format": config.format,
         "audio_dir": config.audio_dir,
         **codec_hashes(policy_dir),
@@ -72,6 +73,11 @@ def write_json(file: Path, values: Mapping[str, Any]) -> None:
     """Writes a JSON object atomically."""
     with atomic_write(file) as temporary:
         temporary.write_text(json.dumps(values, indent=2) + "\n", encoding="utf-8")
+
+
+def _manifest_sha256(manifest: Path) -> str:
+    hashes = list(map(_sha256, manifest_files(manifest)))
+    return hashlib.sha256("".join(hashes).encode()).hexdigest() if manifest.is_dir() else hashes[0]
 
 
 def _sha256(file: Path) -> str:

@@ -38,6 +38,17 @@ def test_a_table_of_any_kind_gives_the_same_clips(tmp_path: Path, name: str) -> 
     assert second == Clip("bell", "sub/b.flac", str(tmp_path / "sub/b.flac"), ("a bell, twice",), 1.5, 2.0)
 
 
+@pytest.mark.parametrize("name", ["m.jsonl", "m.csv", "m.parquet"])
+def test_whole_ids_beside_nulls_are_whole_in_any_table(tmp_path: Path, name: str) -> None:
+    """As pandas writes them: the column becomes one of floats."""
+    rows = [{"audio": "a.wav", "caption": "x", "id": id} for id in (12.0, None, 3.0)]
+    if name == "m.csv":
+        (tmp_path / name).write_text("audio,caption,id\na.wav,x,12.0\na.wav,x,\na.wav,x,3.0\n")
+    else:
+        write(tmp_path / name, rows)
+    assert [clip.id for clip in load_manifest(tmp_path / name)] == ["12", "c0000002", "3"]
+
+
 @pytest.mark.parametrize("name", ["m.jsonl", "m.parquet"])
 def test_a_clip_may_have_several_captions(tmp_path: Path, name: str) -> None:
     rows = [{"audio": "a.wav", "captions": ["a dog", "a bark"]}]

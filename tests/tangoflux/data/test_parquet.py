@@ -77,6 +77,43 @@ def test_texts_come_in_any_of_arrows_types(tmp_path: Path, captions: Any, expect
     assert [clip.captions for clip in load_manifest(write(tmp_path / "m.parquet", columns))] == expected
 
 
+def test_a_folder_of_files_is_one_manifest_in_the_order_of_their_names(tmp_path: Path) -> None:
+    """As a data set of Hugging Face lies in its cache: the files are links, and one may be empty."""
+    (tmp_path / "blobs").mkdir()
+    (folder := tmp_path / "data").mkdir()
+    for name, captions in (("2-of-3", ["d"]), ("0-of-3", ["a", "b", "c"]), ("1-of-3", [])):
+        audio = pa.array([{"bytes": caption.encode(), "path": f"{caption}.wav"} for caption in captions], HUGGING_FACE)
+        write(tmp_path / "blobs" / name, {"caption": pa.array(captions, pa.string()), "audio": audio})
+        (folder / f"train-0000{name}.parquet").symlink_to(tmp_path / "blobs" / name)
+    for other in ("README.md", "._train-00000-of-3.parquet"):
+        (folder / other).write_bytes(b"no table")
+    clips = load_manifest(folder)
+    assert [clip.id for clip in clips] == ["c0000001", "c0000002", "c0000003", "c0000004"]
+    assert [embedded_audio(*clip.embedded) for clip in clips if clip.embedded] == [b"a", b"b", b"c", b"d"]
+    assert clips[3].location == str(folder / "d.wav")
+
+
+@pytest.mark.parametrize(
+    ("files", "message"),
+    [
+        ({}, r"data is a folder without .parquet files; name a .jsonl"),
+        ({"train/0.parquet": {}}, r"data is a folder without .parquet files; did you mean .*data/train\?"),
+        ({"0.parquet": {"caption": []}, "1.parquet": {"caption": []}}, r"data contains no rows"),
+        ({"0.parquet": {"caption": ["x"]}, "1.parquet": {"text": ["x"]}}, r"1.parquet has the columns audio, text"),
+        ({"0.parquet": {"caption": ["x"]}, "1.parquet": {"caption": ["x"], "start": [0]}}, r"a folder of its own"),
+        ({"0.parquet": {"id": [1], "caption": ["x"]}, "1.parquet": {"id": [1], "caption": ["y"]}}, r"the id '1'; make"),
+    ],
+)
+def test_a_folder_that_is_no_manifest_is_refused(tmp_path: Path, files: dict[str, Any], message: str) -> None:
+    (tmp_path / "data").mkdir()
+    for name, columns in files.items():
+        (tmp_path / "data" / name).parent.mkdir(exist_ok=True)
+        audio = pa.array(["a.wav"] * len(columns.get("caption", [""])), pa.string())
+        write(tmp_path / "data" / name, {"audio": audio, **columns})
+    with pytest.raises(DataError, match=message):
+        load_manifest(tmp_path / "data")
+
+
 AUDIO = pa.array([{"bytes": wav(), "path": "a.wav"}], HUGGING_FACE)
 
 

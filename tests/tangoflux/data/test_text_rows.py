@@ -1,10 +1,12 @@
 from __future__ import annotations
 
+import math
+from decimal import Decimal
 from pathlib import Path
 
 import pytest
 
-from tangoflux.data.text_rows import csv_rows, text_lines
+from tangoflux.data.text_rows import csv_rows, id_text, text_lines
 from tangoflux.errors import DataError
 
 
@@ -89,3 +91,16 @@ def test_what_is_wrong_in_lines_of_text_is_told_with_the_line(
     with pytest.raises(DataError, match=said) as caught:
         list(text_lines(tmp_path / "t.txt", "text"))
     assert str(caught.value).startswith(f"{tmp_path}/t.txt:{line}: ")
+
+
+@pytest.mark.parametrize(
+    ("value", "text"),
+    [
+        *((value, "12") for value in (12, 12.0, "12", "12.0", Decimal("12.0"), Decimal(12))),
+        (2.0**53, "9007199254740992"),
+        *((value, "-1") for value in (-1, -1.0, "-1.0")),
+        *((value, value) for value in ("d7", "v1.0", "1.10", "12.00", "1.0\n", 12.5, math.inf, True, None, [12.0])),
+    ],
+)
+def test_an_id_that_is_a_whole_number_is_its_digits(value: object, text: object) -> None:
+    assert id_text(value) == text and type(id_text(value)) is type(text)
