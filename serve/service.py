@@ -25,7 +25,7 @@ from tangoflux.model.policy import PolicyConfig
 from tangoflux.pipeline import TangoFlux
 from tangoflux.rewards import best_first, load_reward
 from tangoflux.sampling import SAMPLING_FLOATS
-from tangoflux.sampling_params import SamplingParams, uses_bf16
+from tangoflux.sampling_params import MIN_DURATION_S, SamplingParams, uses_bf16
 from tangoflux.seeding import derive_seed
 
 logger = logging.getLogger(__name__)
@@ -116,7 +116,7 @@ class Service:
             ApiError: the request is refused or failed.
         """
         resident = await self._resident(request.model)
-        length_s = self._checked_length(request, resident)
+        length_s = self._checked_length(request)
         count = self._checked_count(request)
         first = secrets.randbelow(2**32) if request.seed is None else request.seed
         # The noise is that of `tangoflux generate` with the same prompt and seed.
@@ -227,12 +227,12 @@ class Service:
         except Exception as error:  # the version is refused from now on
             raise _no_policy(str(error)) from None
 
-    def _checked_length(self, request: GenerateRequest, resident: Resident) -> float:
+    def _checked_length(self, request: GenerateRequest) -> float:
         longest = self.max_duration_s
         length_s = self._default_length_s if request.audio_length is None else request.audio_length
-        shortest = 1 / resident.autoencoder.sample_rate_hz  # below one sample it would round to no audio
-        if not shortest <= length_s <= longest:
-            raise invalid(f"audio_length {length_s:g} must be above 0 and at most {longest:g} seconds", "audio_length")
+        if not MIN_DURATION_S <= length_s <= longest:
+            message = f"audio_length {length_s:g} must be from {MIN_DURATION_S:g} to {longest:g} seconds"
+            raise invalid(message, "audio_length")
         return length_s
 
     def _checked_count(self, request: GenerateRequest) -> int:

@@ -17,7 +17,7 @@ from tangoflux.model.checkpoint import write_weights
 from tangoflux.model.layout import find_directory, load_policy, num_frames, policy_weights
 from tangoflux.model.policy import Policy
 from tangoflux.sampling import SampleRequest, sample_latents
-from tangoflux.sampling_params import Precision, SamplingParams, uses_bf16
+from tangoflux.sampling_params import MIN_DURATION_S, Precision, SamplingParams, uses_bf16
 from tangoflux.seeding import derive_seed
 
 
@@ -47,10 +47,11 @@ class TangoFlux:
         """A request for ``sample_latents`` with this model's number of frames.
 
         Raises:
-            ConfigError: the duration is not in (0, max_duration].
+            ConfigError: the duration is not from ``MIN_DURATION_S`` to the policy's ``max_duration``.
         """
-        if not 0 < duration_s <= self.policy.config.max_duration:
-            raise ConfigError(f"duration_s {duration_s} is not in (0, {self.policy.config.max_duration}] seconds")
+        longest_s = self.policy.config.max_duration
+        if not MIN_DURATION_S <= duration_s <= longest_s:
+            raise ConfigError(f"duration_s {duration_s} is not from {MIN_DURATION_S:g} to {longest_s} seconds")
         return SampleRequest(prompt, duration_s, self.num_frames(duration_s), tuple(seeds))
 
     def decode(self, latents: Sequence[Tensor], durations_s: Sequence[float]) -> list[NDArray[np.float32]]:
@@ -81,7 +82,7 @@ class TangoFlux:
         ([3, 3], (1, 32000), 16000)
 
         Args:
-            duration_s: seconds per prompt, or for all prompts, above 0 and at most the policy's ``max_duration``.
+            duration_s: seconds per prompt, or for all, from ``MIN_DURATION_S`` to the policy's ``max_duration``.
             num_steps: Euler steps.
             guidance_scale: classifier-free guidance; 1 or less is off.
             negative_prompt: what the audio should not sound like; needs guidance.

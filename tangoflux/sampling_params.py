@@ -13,6 +13,9 @@ from tangoflux.errors import ConfigError
 MAX_NUM_STEPS = 1000
 MAX_GUIDANCE_SCALE = 100
 
+MIN_DURATION_S = 0.001
+"""The shortest audio: that of less than a sample would have no latents."""
+
 Precision = Literal["auto", "fp32", "bf16"]
 
 

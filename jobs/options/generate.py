@@ -9,7 +9,7 @@ from pydantic import model_validator
 from actors.options.command_line import Command
 from actors.options.schema import REQUIRED, Options, option
 from jobs.options.sections import GuidanceScale, LocalPath, NegativePrompt, NumSteps
-from tangoflux.sampling_params import Precision, SamplingParams
+from tangoflux.sampling_params import MIN_DURATION_S, Precision, SamplingParams
 
 DESCRIPTION = "Generates audio files from text."
 
@@ -40,7 +40,7 @@ class GenerateOptions(Options):
     prompts: LocalPath | None = option(None, "many prompts: .txt, one a line, or .jsonl or .csv with prompt")
     policy: str = option("miniature", "policy that samples: a directory, a name or owner/name on the hub", min_length=1)
     duration_s: float | None = option(
-        None, "length of the audio", unit="seconds", default_text="10, or the policy's longest", gt=0
+        None, "length of the audio", unit="seconds", default_text="10, or the policy's longest", ge=MIN_DURATION_S
     )
     num_steps: NumSteps = SamplingParams.num_steps
     guidance_scale: GuidanceScale = SamplingParams.guidance_scale

@@ -22,9 +22,9 @@ give the folder. AudioCaps' .csv and WavCaps' .json are read as they are distrib
 their audio, under any of the usual file names.
 Audio may be WAV, FLAC, OGG, MP3 or another format of libsndfile.
 
-A clip whose file is missing, empty, damaged, truncated, silent, or shorter than half of what the manifest says, or
-whose caption is empty or too long, is listed in quarantine.jsonl with the reason. Run the same command again to
-resume."""
+A clip whose file is missing, empty, damaged, truncated, silent, out of scale, or shorter than half of what the manifest
+says, or whose caption is empty or too long, is listed in quarantine.jsonl with the reason. Run the same command again
+to resume."""
 
 EXAMPLES = """\
 examples:

@@ -24,7 +24,7 @@ from actors.options.schema import REQUIRED, Options, option
 from actors.storage.object_store import Location, parse_path
 from tangoflux.data.text_rows import has_surrogate
 from tangoflux.errors import ConfigError
-from tangoflux.sampling_params import MAX_GUIDANCE_SCALE, MAX_NUM_STEPS, MINIATURE_PARAMS, Precision
+from tangoflux.sampling_params import MAX_GUIDANCE_SCALE, MAX_NUM_STEPS, MIN_DURATION_S, MINIATURE_PARAMS, Precision
 
 CONFIGS = Path(__file__).parent / "configs"
 """The configs that come with the project."""
@@ -86,7 +86,9 @@ class SamplerOptions(Options):
 class SamplingOptions(SamplerOptions):
     """How the policy samples, in rollouts and on held-out prompts."""
 
-    duration_s: float = option(2.0, "length of the audio for prompts without their own", unit="seconds", gt=0)
+    duration_s: float = option(
+        2.0, "length of the audio for prompts without their own", unit="seconds", ge=MIN_DURATION_S
+    )
 
 
 class RolloutOptions(Options):

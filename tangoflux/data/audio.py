@@ -10,7 +10,7 @@ import stat
 from collections.abc import Generator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any, BinaryIO, cast
 
 import numpy as np
 import pyarrow as pa
@@ -18,9 +18,10 @@ import soundfile
 from numpy.typing import NDArray
 from pyarrow.fs import FileSystem
 
-from tangoflux.data.containers import flac, mpeg, ogg, riff
+from tangoflux.data.containers import flac, id3, mpeg, ogg, riff
 from tangoflux.data.containers.rebuilt import RebuiltFile
 from tangoflux.errors import DataError
+from tangoflux.sampling_params import MIN_DURATION_S
 
 MIN_SHARE = 0.5
 """A file must have more than this share of what a manifest asks for. Published durations are inexact, but a file that
@@ -34,11 +35,20 @@ MAX_SAMPLES = 2**25
 REMOTE_BUFFER = 2**20
 """Bytes of a read from an object store, where each is a request."""
 
+MAX_PEAK = 100
+"""Floats above this (40 dB above full scale) are no loud audio, but integers that were not scaled, or damage."""
+
 SILENT_PEAK = 1e-4
 """Audio that stays below this (-80 dBFS) is silent."""
 
-LENGTH_NOTE = re.compile(r"^ *(?:SSND|BODY|Data Size|riff) *: (\d+) \(should be (\d+)\)", re.MULTILINE)
-"""libsndfile corrects the length of a truncated AIFF, AU, IFF or W64 file, and reports that only in its log."""
+RIFF_FORMATS = ("WAV", "WAVEX", "RF64")
+"""Their sizes have been checked before libsndfile opens them."""
+
+LENGTH_NOTE = re.compile(r"^ *(?:SSND|BODY|Data Size|riff|data) *: (\d+) \(should be (\d+)\)", re.MULTILINE)
+"""libsndfile corrects the length of a truncated AIFF, AU, CAF, IFF or W64 file, and reports that only in its log."""
+
+CUT_NOTE = "Seems to be a truncated file."
+"""The same for VOC."""
 
 
 class AudioError(DataError):
@@ -94,7 +104,7 @@ def read_audio(file: Path, max_duration_s: float) -> tuple[NDArray[np.float32], 
         (channels, samples) in [-1, 1], and its sample rate.
 
     Raises:
-        AudioError: see ``open_audio``; or it is empty, or has samples that are not finite.
+        AudioError: see ``open_audio``; or it is empty, or has samples that are not finite or far from [-1, 1].
     """
     with open_audio(file) as source:
         count = min(source.frames, math.ceil(max_duration_s * source.samplerate))
@@ -128,9 +138,13 @@ def read_excerpt(
         first, count = _part(source, start_s, duration_s, location)
         most = round(max_duration_s * rate)
         first, count = first + max(0, count - most) // 2, min(count, most)
-        source.seek(first)
+        if count < MIN_DURATION_S * rate:
+            raise AudioError(
+                f"{location}: a clip of {count / rate:g} s is shorter than {MIN_DURATION_S:g} s", "too short"
+            )
+        _skip(source, first)
         waveform = _read(source, count, location)
-    if max(waveform.max(), -waveform.min()) < SILENT_PEAK:
+    if _peak(waveform) < SILENT_PEAK:
         raise AudioError(f"{location} is silent from {first / rate:g} s to {(first + count) / rate:g} s", "silent")
     return waveform, rate, first / rate
 
@@ -162,6 +176,8 @@ def _opened(file: BinaryIO) -> soundfile.SoundFile:
     Raises:
         EOFError: the file was cut off.
     """
+    if start := id3.end_of_tags(file):
+        file = cast(BinaryIO, RebuiltFile(b"", file, start))
     rebuilt = _rebuilt(file)
     if rebuilt is None and isinstance(file, io.BufferedReader) and isinstance(file.raw, io.FileIO):
         os.lseek(file.fileno(), 0, os.SEEK_SET)
@@ -195,7 +211,7 @@ def _check(source: Any, location: str | Path) -> None:
             f"{location} has a sample rate of {source.samplerate:,} Hz; it must be from {least:,} to {most:,}",
             "extreme rate",
         )
-    if any(int(promised) > int(there) for promised, there in LENGTH_NOTE.findall(source.extra_info)):
+    if source.format not in RIFF_FORMATS and _is_cut(source.extra_info):
         raise EOFError
     if source.frames < 1:
         raise AudioError(f"{location} contains no audio", "empty")
@@ -204,6 +220,10 @@ def _check(source: Any, location: str | Path) -> None:
         if len(source.read(1)) < 1:
             raise EOFError
         source.seek(0)
+
+
+def _is_cut(log: str) -> bool:
+    return CUT_NOTE in log or any(int(promised) > int(there) for promised, there in LENGTH_NOTE.findall(log))
 
 
 def _part(source: Any, start_s: float, duration_s: float | None, location: str | Path) -> tuple[int, int]:
@@ -220,6 +240,15 @@ def _part(source: Any, start_s: float, duration_s: float | None, location: str |
     return first, max(1, min(available, round(wanted_s * rate)))
 
 
+def _skip(source: Any, count: int) -> None:
+    """Moves to a sample; some codings, such as GSM, can only be read from their beginning on."""
+    if source.seekable():
+        source.seek(count)
+    else:
+        for _ in source.blocks(source.samplerate, frames=count, dtype="float32"):
+            pass
+
+
 def _read(source: Any, count: int, location: str | Path) -> NDArray[np.float32]:
     """The next ``count`` samples, (channels, count)."""
     if count * source.channels > MAX_SAMPLES:
@@ -231,6 +260,14 @@ def _read(source: Any, count: int, location: str | Path) -> NDArray[np.float32]:
     waveform = np.ascontiguousarray(source.read(count, dtype="float32", always_2d=True).T)
     if waveform.shape[1] < count:
         raise EOFError
-    if not np.isfinite(waveform.sum(dtype=np.float64)):
+    peak = _peak(waveform)
+    if not math.isfinite(peak):
         raise AudioError(f"{location} contains samples that are not finite", "not finite")
+    if peak > MAX_PEAK:
+        raise AudioError(f"{location} contains samples up to {peak:g}; scale them to [-1, 1]", "not scaled")
     return waveform
+
+
+def _peak(waveform: NDArray[np.float32]) -> float:
+    """The largest absolute value; NaN if there is one."""
+    return float(max(waveform.max(), -waveform.min()))

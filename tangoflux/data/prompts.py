@@ -15,6 +15,7 @@ import numpy as np
 
 from tangoflux.data.text_rows import csv_rows, has_surrogate, id_text, parse_row, shown, text_lines, without_nulls
 from tangoflux.errors import ConfigError, DataError
+from tangoflux.sampling_params import MIN_DURATION_S
 from tangoflux.seeding import derive_seed
 
 ID_PATTERN = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
@@ -186,9 +187,9 @@ def _checked_id(value: Any, origin: str) -> str:
 
 def _checked_duration(value: Any, max_duration_s: float, origin: str) -> float:
     is_number = isinstance(value, int | float) and not isinstance(value, bool)
-    if not is_number or not 0 < value <= max_duration_s:
+    if not is_number or not MIN_DURATION_S <= value <= max_duration_s:
         raise DataError(
-            f"{origin}: duration_s is {shown(value)}; it must be a number of seconds above 0 and at most "
+            f"{origin}: duration_s is {shown(value)}; it must be a number of seconds from {MIN_DURATION_S:g} to "
             f"{max_duration_s:g}"
         )
     return float(value)

@@ -179,7 +179,11 @@ def test_a_name_that_no_file_can_have_is_refused_before_sampling(
         (["dog.flac"], "either a prompt, as the first argument, or --prompts"),
         (["a dog barks", "dog.flac", "--prompts", "mine.txt"], "either a prompt"),
         (["a dog barks", "dog.flac", "--duration-s", "31"], "--duration-s 31 must be at most the policy's 4 s"),
-        (["a dog barks", "dog.flac", "--duration-s", "0"], "--duration-s is 0: it must be a number above 0"),
+        (
+            ["a dog barks", "dog.flac", "--duration-s", "1e-5"],
+            "--duration-s is 1e-5: it must be a number of at least 0.001",
+        ),
+        (["a dog barks", "dog.flac", "--duration-s", "0"], "--duration-s is 0: it must be a number of at least 0.001"),
         (["a dog barks", "dog.flac", "--duration-s", "nan"], "--duration-s is nan: it must be a number"),
         (["a dog barks", "dog.flac", "--num-steps", "0"], "--num-steps is 0: it must be a whole number from 1 to 1000"),
         (["a dog barks", "dog.flac", "--best-of", "101"], "--best-of is 101: it must be a whole number from 1 to 100"),

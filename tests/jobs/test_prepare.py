@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 import os
 import shutil
@@ -202,6 +203,13 @@ def test_a_directory_of_something_else_is_left_alone(tmp_path: Path, tiny_policy
     assert [file.name for file in tmp_path.iterdir()] == ["thesis.tex"]
 
 
+def floats(sample: float) -> bytes:
+    """A WAV file of three seconds, all samples the same."""
+    file = io.BytesIO()
+    soundfile.write(file, np.full(48_000, sample, np.float32), 16_000, format="WAV", subtype="FLOAT")
+    return file.getvalue()
+
+
 @pytest.mark.ray
 @pytest.mark.usefixtures("ray_session")
 def test_no_clip_ends_the_job_and_what_is_whole_is_used(
@@ -222,13 +230,17 @@ def test_no_clip_ends_the_job_and_what_is_whole_is_used(
         "unreadable.vox": b"no audio" * 50,
         "unreadable.wav": wav(rate=0),
         "extreme rate.wav": wav(rate=2_000_000_000),
+        "not scaled.wav": floats(32_767.0),
+        "not finite.wav": floats(np.inf),
         "too short.wav": wav(samples=24_000),
+        "too short.flac": written("FLAC", 1 / 16_000),
     }
     for name, content in files.items():
         (tmp_path / name).write_bytes(content)
     (tmp_path / "missing.wav").symlink_to(tmp_path / "nowhere")
     names = [*files, "missing.wav"]
-    rows = [{"audio": name, "caption": "a", "duration": 3, "id": name} for name in names]
+    durations = {"too short.flac": None}
+    rows = [{"audio": n, "caption": "a", "duration": durations.get(n, 3), "id": n} for n in names]
     (tmp_path / "m.jsonl").write_text("\n".join(map(json.dumps, rows)))
     more = ("--max-quarantined-share", 0.9)
     assert main(options(tiny_policy_dir, tmp_path / "m.jsonl", tmp_path / "out", *more)) == 0

@@ -57,7 +57,7 @@ def test_what_elevenlabs_clients_send_is_accepted(client: TestClient, change: di
 @pytest.mark.parametrize(
     ("change", "param", "text"),
     [
-        ({"duration_seconds": 22}, "duration_seconds", "duration_seconds 22 must be above 0 and at most 3 seconds"),
+        ({"duration_seconds": 22}, "duration_seconds", "duration_seconds 22 must be from 0.001 to 3 seconds"),
         ({"duration_seconds": -1}, "duration_seconds", "duration_seconds: "),
         ({"text": " "}, "text", "text is blank"),
         ({"text": "x" * 101}, "text", "text has 101 characters"),

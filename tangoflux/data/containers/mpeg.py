@@ -50,9 +50,9 @@ def rebuilt_mpeg(file: BinaryIO) -> RebuiltFile | None:
 
     Raises:
         EOFError: the last frame is incomplete, or the header says that more frames follow than there are.
+        OSError: frames of another kind follow, which libsndfile would leave out.
     """
-    start = _after_tags(file)
-    first = _next_frame(file, start, PROBED)
+    first = _next_frame(file, 0, PROBED)
     if first is None:
         return None
     head = read_at(file, first, MAX_TAG).ljust(MAX_TAG, b"\0")
@@ -66,16 +66,7 @@ def rebuilt_mpeg(file: BinaryIO) -> RebuiltFile | None:
     if frames != promised:
         return RebuiltFile(_info_frame(head[:4], frames), file, audio, end)
     # libsndfile finds neither a beginning nor an end behind much junk.
-    return RebuiltFile(b"", file, first, end) if first > start or end < file_size(file) else None
-
-
-def _after_tags(file: BinaryIO) -> int:
-    """The position after the ID3v2 tags at the beginning, whose size is coded in 7 bits a byte."""
-    position = 0
-    while (tag := read_at(file, position, 10))[:3] == b"ID3" and len(tag) == 10:
-        size = sum((byte & 0x7F) << shift for byte, shift in zip(tag[6:], (21, 14, 7, 0), strict=True))
-        position += 10 + size + (10 if tag[5] & 0x10 else 0)
-    return position
+    return RebuiltFile(b"", file, first, end) if first > 0 or end < file_size(file) else None
 
 
 def _frame(header: bytes) -> Frame | None:
@@ -139,6 +130,8 @@ def _count(file: BinaryIO, position: int, size: int) -> tuple[int, int, bool]:
                 return frames, end, True
             frames, kind, position = frames + 1, frame.kind, position + frame.length
             end = position
+        elif frame and _is_chain(file, position, PROBED):
+            raise OSError("its sample rate changes within the file; convert it to one rate")
         elif (behind := _next_frame(file, position + 1, 2)) is not None:
             position = behind
         else:

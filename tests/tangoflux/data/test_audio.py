@@ -95,7 +95,14 @@ def test_what_makes_an_excerpt_unusable_has_a_reason(tmp_path: Path) -> None:
     soundfile.write(tmp_path / "short.wav", sine(1.0), RATE)
     soundfile.write(tmp_path / "silent.wav", np.concatenate([sine(1.0), np.zeros(RATE)]), RATE)
     soundfile.write(tmp_path / "empty.wav", np.zeros(0), RATE)
-    soundfile.write(tmp_path / "nan.wav", np.array([0.0, np.nan], np.float32), RATE, subtype="FLOAT")
+    soundfile.write(tmp_path / "nan.wav", np.tile(np.array([0.0, np.nan], np.float32), RATE), RATE, subtype="FLOAT")
+    for name, samples in (
+        ("loud.wav", [20.0, -90.0]),
+        ("integers.wav", [0.0, 32_767.0]),
+        ("inf.wav", [np.inf, -np.inf]),
+    ):
+        soundfile.write(tmp_path / name, np.tile(np.array(samples, np.float32), RATE), RATE, subtype="FLOAT")
+    soundfile.write(tmp_path / "sample.wav", np.ones(1), RATE)
     (tmp_path / "text.wav").write_text("this is no audio")
     (tmp_path / "nothing.wav").touch()
     for place, start_s, duration_s, reason in (
@@ -108,6 +115,10 @@ def test_what_makes_an_excerpt_unusable_has_a_reason(tmp_path: Path) -> None:
         (tmp_path / "empty.wav", 0.0, None, "empty"),
         (tmp_path / "nothing.wav", 0.0, None, "empty"),
         (tmp_path / "nan.wav", 0.0, None, "not finite"),
+        (tmp_path / "inf.wav", 0.0, None, "not finite"),
+        (tmp_path / "integers.wav", 0.0, None, "not scaled"),
+        (tmp_path / "sample.wav", 0.0, None, "too short"),
+        (tmp_path / "short.wav", 0.0, 1e-6, "too short"),
         (tmp_path / "text.wav", 0.0, None, "unreadable"),
         (tmp_path / "absent.wav", 0.0, None, "missing"),
         ((tmp_path / "absent.wav").as_uri(), 0.0, None, "missing"),
@@ -116,4 +127,5 @@ def test_what_makes_an_excerpt_unusable_has_a_reason(tmp_path: Path) -> None:
         with pytest.raises(AudioError) as error:
             read_excerpt(place, start_s, duration_s, 4.0)
         assert error.value.reason == reason, place
+    assert read_excerpt(tmp_path / "loud.wav", 0.0, None, 4.0)[0].min() == -90
     assert read_excerpt(tmp_path / "silent.wav", 0.0, None, 4.0)[0].shape == (1, 2 * RATE)

@@ -2,16 +2,27 @@
 
 from __future__ import annotations
 
+import io
 import random
 import subprocess
 import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
 import soundfile
 
 from tangoflux.data.audio import AudioError, audio_duration_s, read_audio, read_excerpt
-from tests.tangoflux.data.made_audio import encoded, ffmpeg_samples, libsndfile_samples, noise, wav, written
+from tests.tangoflux.data.made_audio import (
+    UNKNOWN,
+    encoded,
+    ffmpeg_samples,
+    libsndfile_samples,
+    mp3,
+    noise,
+    wav,
+    written,
+)
 
 KINDS = {
     "wav": ("wav", ("pcm_s16le", "pcm_u8", "pcm_s24le", "pcm_f32le", "pcm_mulaw"), (8_000, 11_025, 44_100, 96_000)),
@@ -57,12 +68,56 @@ def test_whole_files_are_read_whole_and_cut_ones_are_told(kind: str, seed: int) 
             assert error.value.reason in ("truncated", "unreadable")
 
 
-@pytest.mark.parametrize("format", ["AIFF", "AU", "W64", "RF64"])
-def test_other_formats_of_libsndfile_are_told_too_if_they_are_cut(format: str) -> None:
+@pytest.mark.parametrize("format", ["AIFF", "AU", "CAF", "VOC", "W64", "RF64"])
+@pytest.mark.parametrize("cut", [100, 16_000])
+def test_other_formats_of_libsndfile_are_told_too_if_they_are_cut(format: str, cut: int) -> None:
     made = written(format)
     assert libsndfile_samples(made) == 16_000
-    with pytest.raises(AudioError, match="ends before its header says"):
-        libsndfile_samples(made[: len(made) // 2])
+    with pytest.raises(AudioError, match=r"ends before its header says|file is malformed"):
+        libsndfile_samples(made[:-cut])
+
+
+TAGGED = {
+    "wav": wav(samples=16_000),
+    "wav from a pipe": wav(UNKNOWN, UNKNOWN, samples=16_000),
+    "flac": written("FLAC"),
+    "flac of ffmpeg": encoded("flac", "flac", noise(1.0, 16_000), 16_000),
+    "flac from a pipe": encoded("flac", "flac", noise(1.0, 16_000), 16_000, to_pipe=True),
+    "ogg": written("OGG"),
+    "mp3": mp3(1.0),
+    "mp3 without xing": mp3(1.0, xing=False),
+}
+TAG = b"ID3\4\0\0\0\0\1\2" + b"\xff\xfb\x90\0" * 32 + b"\0\0"
+TAG_WITH_FOOTER = b"ID3\4\0\x10" + TAG[6:] + b"3DI\4\0\x10\0\0\1\2"
+
+
+@pytest.mark.parametrize("tags", [TAG, TAG_WITH_FOOTER, TAG + TAG], ids=["tag", "footer", "two"])
+@pytest.mark.parametrize("made", TAGGED.values(), ids=TAGGED)
+def test_tags_in_front_of_a_file_of_any_kind_do_not_count(tmp_path: Path, made: bytes, tags: bytes) -> None:
+    (tmp_path / "a").write_bytes(tags + made)
+    bare, *_ = read_excerpt("bare", 0.0, None, 30.0, made)
+    assert bare.shape[1] >= 16_000
+    for content in (None, tags + made):
+        assert np.array_equal(read_excerpt(tmp_path / "a", 0.0, None, 30.0, content)[0], bare)
+
+
+@pytest.mark.parametrize("kind", ["wav", "flac", "flac of ffmpeg", "ogg", "mp3"])
+def test_files_with_tags_in_front_are_told_too_if_they_are_cut(kind: str) -> None:
+    with pytest.raises(AudioError) as error:
+        libsndfile_samples((TAG + TAGGED[kind])[:-500])
+    assert error.value.reason == "truncated"
+
+
+@pytest.mark.parametrize(
+    ("format", "coding"), [("WAV", "GSM610"), ("WAV", "G721_32"), ("WAV", "NMS_ADPCM_16"), ("AU", "G723_24")]
+)
+def test_a_part_of_a_file_whose_coding_cannot_be_seeked_is_read(format: str, coding: str) -> None:
+    file = io.BytesIO()
+    soundfile.write(file, noise(1.0, 8_000).T, 8_000, format=format, subtype=coding)
+    whole, *_ = read_excerpt("whole", 0.0, None, 30.0, file.getvalue())
+    part, _, start_s = read_excerpt("part", 0.6, 0.3, 30.0, file.getvalue())
+    assert start_s == 0.6
+    assert np.array_equal(part, whole[:, 4800:7200])
 
 
 @pytest.mark.parametrize("name", ["a.raw", "a.vox", "a.gsm", "a.au", "a.mp3", "a.sd2", "a.paf", "a.wav", "a"])

@@ -28,6 +28,7 @@ def manifest(tmp_path: Path) -> Callable[..., Path]:
     (tmp_path / "takes").mkdir()
     for name, seconds in (("one.wav", 1.0), ("two.flac", 2.0), ("ten.wav", 10.0)):
         soundfile.write(tmp_path / "takes" / name, np.zeros((round(seconds * RATE), 1)), RATE)
+    soundfile.write(tmp_path / "takes" / "sample.wav", np.ones(1), RATE)
     for name, frames in (("a.npy", 16), ("b.npy", 16), ("long.npy", 63)):
         np.save(tmp_path / "takes" / name, np.zeros((frames, 8), np.float16))
 
@@ -94,7 +95,8 @@ BAD: list[tuple[Any, str]] = [
     (row("takes/nan.npy"), "nan.npy contains numbers that are not finite"),
     (row("takes/wide.npy"), r"wide.npy contains latents \(16, 9\), expected \(16, 8\)"),
     (row("takes/one.wav", "takes/long.npy"), r"long.npy contains latents \(63, 8\), expected \(16, 8\): .* for 1 s"),
-    (row(duration_s=5), "duration_s is 5; it must be a number of seconds above 0 and at most 4"),
+    (row("takes/sample.wav"), "duration_s is .*; it must be a number of seconds from 0.001 to 4"),
+    (row(duration_s=5), "duration_s is 5; it must be a number of seconds from 0.001 to 4"),
     (row(id="../x"), "id is '../x'; it names files"),
 ]
 

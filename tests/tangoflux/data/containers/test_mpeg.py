@@ -68,3 +68,10 @@ def test_a_file_that_was_cut_off_is_truncated(made: bytes, kept: float) -> None:
     with pytest.raises(AudioError, match="ends before its header says") as error:
         libsndfile_samples(made[: int(len(made) * kept)])
     assert error.value.reason == "truncated"
+
+
+@pytest.mark.parametrize("other", [mp3(1.0, 8_000), mp3(1.0, 22_050, xing=False), mp3(1.0, 48_000)])
+@pytest.mark.parametrize("made", [VARIABLE, WITH_XING])
+def test_joined_files_of_different_rates_are_refused_as_only_the_first_would_be_read(made: bytes, other: bytes) -> None:
+    with pytest.raises(AudioError, match="its sample rate changes within the file; convert it to one rate"):
+        libsndfile_samples(made + other)

@@ -24,6 +24,7 @@ FROM_PIPES = {
     "big-endian": wav(UNKNOWN, UNKNOWN, magic=b"RIFX"),
     "rf64 of zeros": wav(UNKNOWN, UNKNOWN, before=ds64(0, 0), magic=b"RF64"),
     "rf64 of ones": wav(UNKNOWN, UNKNOWN, before=ds64(2**64 - 1, 2**64 - 1), magic=b"RF64"),
+    "large chunk before": wav(UNKNOWN, UNKNOWN, before=chunk(b"bext", bytes(2**20))),
     "ffmpeg's rf64": encoded("wav", "pcm_s16le", noise(1.0, 1000), 1000, to_pipe=True, container={"rf64": "always"}),
 }
 
