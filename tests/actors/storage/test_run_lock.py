@@ -177,7 +177,9 @@ def test_of_several_that_replace_a_lock_one_does(directory: Location) -> None:
     assert sum("ConfigError" in error for _, error in ended) == 3
 
 
-def test_a_process_whose_lock_was_replaced_ends_itself(directory: Location, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_process_whose_lock_was_replaced_says_so_and_ends_itself(
+    directory: Location, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
     monkeypatch.setattr("actors.storage.run_lock.HEARTBEAT_S", 0.1)
     ended: list[int] = []
     old = signal.signal(signal.SIGTERM, lambda signum, frame: ended.append(signum))
@@ -190,6 +192,7 @@ def test_a_process_whose_lock_was_replaced_ends_itself(directory: Location, monk
             assert create(directory / LOCK / "00000002", b"{}")
             time.sleep(0.7)
         assert ended == [signal.SIGTERM]
+        assert f"another process has taken {directory} over" in caplog.text
         assert "00000002" in sizes(directory / LOCK), "another process holds it now"
     finally:
         signal.signal(signal.SIGTERM, old)
