@@ -54,16 +54,17 @@ def run(config: RunConfig, inputs: Inputs, storage: RunStorage, display: Display
     from jobs.reporting.html.crpo_report import write_report
     from jobs.stages.iteration import Run
     from jobs.stages.pools import open_pools
-    from jobs.stages.run_dir import open_run_dir
+    from jobs.stages.run_dir import check_same_prompts, open_run_dir
 
     directory = storage.local
     open_run_dir(config, directory)
     storage.push()
     storage.policies.publish(0, inputs.policy_dir)
-    steps_before = len(read_history(directory / "metrics.jsonl").steps)
+    history = read_history(directory / "metrics.jsonl")
+    check_same_prompts(config, history.run.get("prompts_sha256", {}))
     with (
         resumable(f"resume with: python jobs/crpo.py --run-dir {shlex.quote(str(storage.root))} --resume"),
-        _open_trackers(config, directory, steps_before) as trackers,
+        _open_trackers(config, directory, len(history.steps)) as trackers,
     ):
         with open_pools(config, storage.policies.path(0)) as pools:
             failure_counts = align(Run(config, storage, inputs, pools, display, trackers))

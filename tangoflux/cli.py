@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import errno
+import io
+import os
 import signal
 import sys
 import threading
@@ -28,7 +30,7 @@ REFUSALS = (CheckpointError, ConfigError, DataError, ResourceError)
 
 MACHINE_ERRORS = {
     *(errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EPERM),
-    *(errno.ENAMETOOLONG, errno.ELOOP, errno.EMFILE, errno.ENFILE),
+    *(errno.ENAMETOOLONG, errno.ELOOP, errno.EMFILE, errno.ENFILE, errno.EISDIR, errno.ENOTDIR),
 }
 """File system errors that the user can fix; others are bugs."""
 
@@ -46,7 +48,7 @@ def resumable(how: str) -> Generator[None]:
     """A part of a command that can be resumed; the message says ``how`` after an interruption or a full disk."""
     try:
         yield
-    except (KeyboardInterrupt, ResourceError) as error:
+    except (KeyboardInterrupt, ResourceError, BrokenPipeError) as error:
         error.add_note(how)
         raise
 
@@ -68,6 +70,10 @@ def run_main(main: Callable[[Sequence[str] | None], int]) -> NoReturn:
     A ``TangoFluxError`` becomes ``error: ...`` on stderr with its notes, without a traceback.
     """
     catch_sigterm()
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        sys.stdout.reconfigure(
+            errors="backslashreplace"
+        )  # names of files, where the terminal's encoding lacks a letter
     try:
         status = main(None)
     except KeyboardInterrupt as interruption:
@@ -77,6 +83,10 @@ def run_main(main: Callable[[Sequence[str] | None], int]) -> NoReturn:
     except TangoFluxError as error:
         _print(_message(error))
         status = EXIT_REFUSED if isinstance(error, REFUSALS) else EXIT_FAILED
+    except BrokenPipeError as error:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), 1)  # or Python would complain of it again
+        _print(_with_notes("interrupted: nothing reads the output", error))
+        status = EXIT_FAILED
     except OSError as error:
         if error.errno not in MACHINE_ERRORS:
             raise

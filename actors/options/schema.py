@@ -16,6 +16,7 @@ import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from pydantic.fields import FieldInfo
 
+from tangoflux.data.text_rows import has_surrogate, shown
 from tangoflux.errors import ConfigError
 
 
@@ -187,6 +188,8 @@ def build(model: type[Model], values: Mapping[str, Any], sources: Mapping[str, s
     known = {field.key: field for field in option_fields(model)}
     values = {key: None if known[key].is_optional and value in OFF else value for key, value in values.items()}
     for key, value in values.items():
+        if known[key].type is str and isinstance(value, str) and has_surrogate(value):
+            raise ConfigError(f"{sources[key]} is {shown(value)}, which is not UTF-8 text; write it in UTF-8")
         # pydantic accepts true as 1 and 1.0; here it is a mistake.
         if isinstance(value, bool) and known[key].type is not bool:
             raise known[key].bad_value(sources[key], value)

@@ -56,10 +56,12 @@ def read_json_lines(path: Path) -> list[dict[str, Any]]:
     """The rows of ``path``, none if the file does not exist. An incomplete last line (without line feed) is ignored.
 
     Raises:
-        DataError: a complete line is not a JSON object.
+        DataError: a complete line is not a JSON object, or there is a directory.
     """
     if not path.exists():
         return []
+    if not path.is_file():
+        raise DataError(f"{path} is in the way: remove it or choose another directory")
     lines = path.read_bytes().split(b"\n")[:-1]
     return [_parse(line, path, number) for number, line in enumerate(lines, start=1) if line.strip()]
 

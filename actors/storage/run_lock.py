@@ -71,7 +71,7 @@ class RunLock:
         """Checks that no other process holds the lock, without taking it.
 
         Raises:
-            ConfigError: another process holds it; names that process.
+            ConfigError: another process holds it, which it names, or a file of another program is in its place.
         """
         self._last_holder()
 
@@ -88,6 +88,8 @@ class RunLock:
 
     def _last_holder(self) -> tuple[str, bytes | None]:
         """Number and content of the last holder, which is gone; None if there was none."""
+        if isinstance(self._lock, Path) and self._lock.is_file():
+            raise ConfigError(f"{self._lock} is a file of another program: remove it, or choose another directory")
         last = self._last()
         holder = content_of(self._lock / last) if last > CLOCK else None
         if holder is not None and not self._is_stale(self._lock / last, holder):

@@ -6,7 +6,9 @@ again keeps files that would be the same.
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Sequence
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -15,21 +17,31 @@ from jobs.options.generate import GenerateOptions
 from tangoflux.data.prompts import Prompt
 from tangoflux.data.text_rows import shown
 from tangoflux.errors import ConfigError
+from tangoflux.model.adapter_files import base_directory
+from tangoflux.model.layout import find_directory
+from tangoflux.rewards.embedding import file_sha256
 
 RECORD = "generated.jsonl"
 
 
 def settings_of(prompt: Prompt, options: GenerateOptions) -> dict[str, Any]:
-    """All that decides how the audio of a prompt sounds, but for the kind of processor."""
+    """All that decides how the audio of a prompt sounds, but for the kind of processor and the reward's weights."""
     names = ("seed", "num_steps", "guidance_scale", "negative_prompt", "precision", "best_of")
-    local = Path(options.policy)
     return {
         "prompt": prompt.text,
         "duration_s": prompt.duration_s,
-        "policy": str(local.resolve()) if local.is_dir() else options.policy,
+        "policy_sha256": weights_sha256(options.policy),
         **{name: getattr(options, name) for name in names},
         "reward": options.reward if options.best_of else None,
     }
+
+
+@cache
+def weights_sha256(policy: str) -> str:
+    """Of a policy's weights, as a directory may get new ones."""
+    directory = find_directory(policy)
+    files = {*directory.glob("*.safetensors"), *base_directory(directory).glob("*.safetensors")}
+    return hashlib.sha256("".join(map(file_sha256, sorted(files))).encode()).hexdigest()
 
 
 def check_existing(folder: Path, wanted: Sequence[tuple[Path, dict[str, Any]]]) -> None:
@@ -41,7 +53,7 @@ def check_existing(folder: Path, wanted: Sequence[tuple[Path, dict[str, Any]]]) 
     Raises:
         ConfigError: they are not; says what differs.
     """
-    rows = {row["file"]: row for row in read_json_lines(folder / RECORD)}
+    rows = {str(row.get("file")): row for row in read_json_lines(folder / RECORD)}
     existing = ((file, settings) for file, settings in wanted if file.exists())
     problems = list(filter(None, (_problem(file, settings, rows.get(file.name)) for file, settings in existing)))
     if problems:

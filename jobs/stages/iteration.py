@@ -32,6 +32,7 @@ from jobs.stages.failed_chunks import FailedChunks
 from jobs.stages.pools import Pools, alignment_settings, make_room_for_learner, pair_shards
 from jobs.stages.preflight import Inputs
 from jobs.stages.retention import drop_old
+from jobs.stages.run_dir import prompt_hashes
 from jobs.stages.run_storage import RunStorage
 from tangoflux.data.flac import decode_flac
 from tangoflux.data.health import HealthSums
@@ -66,7 +67,8 @@ class Run:
     def log_start(self, command: Sequence[str]) -> None:
         """Writes the "run" event: the command, its options and the machine."""
         values = self.config.model_dump(mode="json")
-        self.metrics.write("run", command=list(command), seed=self.config.seed, config=values, machine=machine_facts())
+        facts = {"config": values, "prompts_sha256": prompt_hashes(self.config), "machine": machine_facts()}
+        self.metrics.write("run", command=list(command), seed=self.config.seed, **facts)
 
     def log_end(self, seconds: float) -> dict[str, int]:
         """Writes the "end" event; returns the counts of failures that this start of the run recovered from."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from contextlib import nullcontext
-from dataclasses import dataclass
+from dataclasses import astuple, dataclass
 from pathlib import Path
 
 from actors.cluster.session import ray_session
@@ -15,7 +15,7 @@ from jobs.capacity.model_facts import read_model_facts
 from jobs.capacity.plan import ROW_BYTES, check_disk
 from jobs.options.rollout import SOUND_WORLD_PROMPTS, RolloutJob
 from jobs.reporting.display import Display
-from jobs.stages.output_dir import check_output, open_output
+from jobs.stages.output_dir import FLAG, check_output, open_output
 from jobs.stages.pools import open_pool, rollout_args, writer_pool
 from jobs.stages.preflight import load_bank
 from jobs.stages.run_dir import check_writable
@@ -49,6 +49,7 @@ def run(config: RolloutJob) -> None:
     chunks = rollout_chunks(
         inputs.prompts, config.iteration, config.seed, config.num_samples, config.rollouts.chunk_prompts
     )
+    check_same_prompts(shards, chunks)
     done = shards.parts()
     missing = [chunk for chunk in chunks if chunk.index not in done]
     check_disk(bytes_of(config, inputs, missing), config.output, DISK_ADVICE)
@@ -80,6 +81,21 @@ def read_inputs(config: RolloutJob) -> Inputs:
         )
     prompts = draw_prompts(bank, wanted or len(bank), config.seed, config.iteration)
     return Inputs(policy_dir, prompts, facts.audio_seq_len, facts.latent_channels)
+
+
+def check_same_prompts(shards: ShardWriter, chunks: Sequence[Chunk]) -> None:
+    """Checks that the shards that exist are those of the chunks.
+
+    Raises:
+        ConfigError: they have other prompts.
+    """
+    wanted = {chunk.index: {astuple(prompt) for prompt in chunk.prompts} for chunk in chunks}
+    for part, rows in shards.tables(["prompt_id", "prompt", "duration_s"]):
+        if set(zip(*rows.to_pydict().values(), strict=True)) != wanted.get(part):
+            raise ConfigError(
+                f"{FLAG} {shards.directory} has rollouts of other prompts: restore the file of --prompts, which was "
+                f"edited since, or choose another {FLAG}"
+            )
 
 
 def bytes_of(config: RolloutJob, inputs: Inputs, chunks: Sequence[Chunk]) -> int:

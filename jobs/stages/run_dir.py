@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
 import tempfile
+from collections.abc import Mapping
 from pathlib import Path
 
 from actors.options.schema import Model, option_fields, option_values
@@ -45,6 +47,28 @@ def open_run_dir(config: RunConfig, directory: Path) -> None:
         unfinished.replace(directory / CONFIG_FILE)
     except OSError as error:
         raise ConfigError(f"--run-dir {directory} cannot be written: {error.strerror}") from None
+
+
+def prompt_hashes(config: RunConfig) -> dict[str, str]:
+    """SHA-256 of each file of prompts that the run uses, by its option."""
+    files = {"--prompts": config.prompts, "--heldout-prompts": config.heldout_prompts}
+    return {flag: hashlib.sha256(file.read_bytes()).hexdigest() for flag, file in files.items() if file}
+
+
+def check_same_prompts(config: RunConfig, before: Mapping[str, str]) -> None:
+    """Checks that the files of prompts are those with which the run began, as its rollouts would be of both.
+
+    Args:
+        before: their ``prompt_hashes``; empty if the run begins.
+
+    Raises:
+        ConfigError: one was edited.
+    """
+    for flag, found in prompt_hashes(config).items():
+        if before.get(flag, found) != found:
+            raise ConfigError(
+                f"the file of {flag} was edited since the run began: restore it, or choose another --run-dir"
+            )
 
 
 def check_writable(directory: Path, flag: str) -> None:

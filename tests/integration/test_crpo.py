@@ -179,6 +179,17 @@ def test_resume_continues_a_run_and_repeats_nothing(finished: Path, ray_session:
         assert set(table(finished, "rollouts", iteration)["policy_version"].to_pylist()) == {iteration - 1}
 
 
+def test_a_resume_with_other_prompts_is_refused(finished: Path, prompts: Path, ray_session: None) -> None:
+    kept = prompts.read_text()
+    prompts.write_text(kept.replace("dog", "cat"))
+    try:
+        with pytest.raises(TangoFluxError, match="the file of --prompts was edited since the run began: restore it"):
+            main(["--run-dir", str(finished), "--resume", "--iterations", "3"])
+    finally:
+        prompts.write_text(kept)
+    assert [row["iteration"] for row in events(finished, "iteration")] == [0, 1, 2]
+
+
 def test_a_reward_that_fails_for_too_many_groups_stops_the_run(
     ray_session: None, tmp_path: Path, tiny_policy_dir: Path, prompts: Path
 ) -> None:

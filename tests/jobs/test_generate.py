@@ -1,7 +1,9 @@
 from __future__ import annotations
 
 import json
+import os
 import re
+import shutil
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -10,9 +12,12 @@ import numpy as np
 import pytest
 import soundfile
 from numpy.typing import NDArray
+from safetensors.torch import load_file, save_file
 
 from jobs.generate import main, run_tangoflux
+from jobs.stages.generated_files import weights_sha256
 from tangoflux.errors import ConfigError, DataError, RewardError
+from tangoflux.model.layout import find_directory
 
 QUICK = ["--duration-s", "1", "--num-steps", "2"]
 
@@ -241,6 +246,33 @@ def test_a_users_reward_that_does_not_fit_is_told(
     monkeypatch.syspath_prepend(tmp_path)
     with pytest.raises(RewardError, match=f"reward mine .*{said}"):
         main(["a dog", str(tmp_path / "a.flac"), *QUICK, "--best-of", "2", "--reward", f"{name}:Mine"])
+
+
+def test_audio_of_a_policy_that_was_replaced_is_not_taken_for_the_new_ones(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    policy = shutil.copytree(find_directory("miniature"), tmp_path / "policy")
+    fill(tmp_path / "out", "a dog barks\n", "--policy", str(policy))
+    fill(tmp_path / "out", "a dog barks\n")
+    assert "nothing to do" in capsys.readouterr().out, "the same weights elsewhere"
+    weights = policy / "tangoflux.safetensors"
+    save_file({name: tensor * 1.1 for name, tensor in load_file(weights).items()}, weights)
+    weights_sha256.cache_clear()
+    with pytest.raises(ConfigError, match=r"p000001.flac was made from something else: policy_sha256 was"):
+        fill(tmp_path / "out", "a dog barks\n", "--policy", str(policy))
+
+
+@pytest.mark.parametrize("record", ["{}\n", '{"file": ["p000001.flac"]}\n', '{"file": null}\n'])
+def test_a_record_that_says_nothing_of_a_file_is_no_obstacle(tmp_path: Path, record: str) -> None:
+    (tmp_path / "out").mkdir()
+    (tmp_path / "out" / "generated.jsonl").write_text(record)
+    fill(tmp_path / "out", "a dog barks\n")
+    assert (tmp_path / "out" / "p000001.flac").is_file()
+
+
+def test_a_prompt_that_is_not_utf_8_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match=r"PROMPT is 'caf.udce9', which is not UTF-8 text"):
+        main([os.fsdecode(b"caf\xe9"), str(tmp_path / "a.flac"), *QUICK])
 
 
 def test_a_file_that_exists_is_replaced_only_on_demand(tmp_path: Path) -> None:

@@ -122,6 +122,22 @@ def test_other_options_for_the_same_directory_are_refused(finished: Path, tiny_p
         main([*options(tiny_policy_dir, prompts, finished / "shards"), "--seed", "8"])
 
 
+@pytest.mark.ray
+@pytest.mark.parametrize(
+    "edit", [("a dog barks 1 times", "a cat meows"), ('"duration_s": 0.5', '"duration_s": 0.6'), ('"d4"', '"d9"')]
+)
+def test_rollouts_of_other_prompts_are_not_taken_for_those_of_an_edited_file(
+    finished: Path, tiny_policy_dir: Path, prompts: Path, edit: tuple[str, str]
+) -> None:
+    kept = prompts.read_text()
+    prompts.write_text(kept.replace(*edit))
+    try:
+        with pytest.raises(ConfigError, match=r"shards has rollouts of other prompts: restore the file of --prompts"):
+            main(options(tiny_policy_dir, prompts, finished / "shards"))
+    finally:
+        prompts.write_text(kept)
+
+
 @pytest.mark.parametrize(
     ("more", "error", "message"),
     [

@@ -80,3 +80,8 @@ def test_what_a_resumed_run_measures_again_replaces_what_it_measured_before(tmp_
 def test_no_file_is_an_empty_history(tmp_path: Path) -> None:
     history = read_history(tmp_path / "metrics.jsonl")
     assert (history.run, history.iterations, history.steps, history.end) == ({}, [], [], {})
+
+
+def test_a_directory_in_the_files_place_is_told(tmp_path: Path) -> None:
+    with pytest.raises(DataError, match="is in the way: remove it or choose another directory"):
+        read_history(tmp_path)

@@ -202,3 +202,11 @@ def test_a_directory_that_cannot_be_written_is_named(tmp_path: Path) -> None:
     (tmp_path / "run").write_text("a file in the way")
     with pytest.raises(ResourceError, match=r"run/\.lock/00000001 cannot be written"):
         RunLock(tmp_path / "run").__enter__()
+
+
+@pytest.mark.parametrize("content", ["", "4711\n", "{}"])
+def test_a_lock_file_of_another_program_is_told_at_the_start(tmp_path: Path, content: str) -> None:
+    (tmp_path / LOCK).write_text(content)
+    with pytest.raises(ConfigError, match=r"\.lock is a file of another program: remove it, or choose another dir"):
+        RunLock(tmp_path).check_free()
+    assert (tmp_path / LOCK).read_text() == content

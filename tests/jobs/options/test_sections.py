@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from jobs.options.crpo import RunConfig
+from jobs.options.crpo import RunConfig, load_config
 from jobs.options.generate import GenerateOptions
 from jobs.options.train import TrainJob
 from tangoflux.errors import ConfigError
@@ -23,6 +23,12 @@ def test_a_path_that_cannot_be_noted_down_is_refused(name: str) -> None:
     ):
         with pytest.raises(ConfigError, match=r"is not UTF-8 text; rename it, or make a link to it"):
             make()
+
+
+@pytest.mark.parametrize("flag", ["--negative-prompt", "--init-policy", "--reward", "--wandb-project"])
+def test_a_text_that_cannot_be_noted_down_is_refused(flag: str) -> None:
+    with pytest.raises(ConfigError, match=rf"^{flag} is 'caf.udce9.wav', which is not UTF-8 text; write it in UTF-8$"):
+        load_config([flag, NOT_UTF8, "--run-dir", "a"])
 
 
 def test_the_home_directory_is_resolved(monkeypatch: pytest.MonkeyPatch) -> None:
