@@ -258,8 +258,13 @@ def _add_error_handlers(api: FastAPI) -> None:
     @api.exception_handler(RequestValidationError)
     async def on_invalid_fields(request: Request, error: RequestValidationError) -> JSONResponse:
         first = error.errors()[0]
+        if first["type"] == "json_invalid":
+            message = f"the body is not JSON: {first['ctx']['error']} at character {first['loc'][1]}"
+            return JSONResponse(invalid(message, code="json_invalid").body(), 422)
         field = ".".join(str(part) for part in first["loc"][1:])
         message = f"{field or 'the body'}: {first['msg']}"
+        if not field and "json" not in request.headers.get("content-type", ""):
+            message = "the body must be a JSON object, sent with the header Content-Type: application/json"
         return JSONResponse(invalid(message, field or None, first["type"]).body(), 422)
 
     @api.exception_handler(HTTPException)

@@ -1,8 +1,8 @@
 """The engine: requests join and leave the running batches of their policies between Euler steps.
 
 Each stage has its own threads, so that none waits for another: one encodes captions, one steps the rows of all
-policies, others decode finished latents, and one computes rewards. Whatever is raised there, a user's ``sys.exit``
-included, fails the jobs that it concerns; the thread continues.
+policies, others decode finished latents, and one computes rewards (``ranking.py``). Whatever is raised there, a user's
+``sys.exit`` included, fails the jobs that it concerns; the thread continues.
 """
 
 from __future__ import annotations
@@ -16,13 +16,15 @@ from itertools import islice
 
 import torch
 
-from serve.job import Job, Result, Waveform
+from serve.job import Job, Result
+from serve.ranking import Ranking
 from tangoflux.in_flight import RunningBatch, start_rows
 from tangoflux.model.policy import Policy
-from tangoflux.rewards import Reward, score
+from tangoflux.rewards import Reward
 
 MAX_CONSECUTIVE_FAILURES = 5
-"""After this many failed steps in a row the engine counts as unhealthy: a GPU may be lost for good."""
+"""After this many failed steps, or rewards that did not return, in a row the engine counts as unhealthy: a GPU may be
+lost for good."""
 
 
 class QueueFullError(Exception):
@@ -36,6 +38,7 @@ class Engine:
         max_rows: rows that are sampled at a time; a job must not have more.
         max_waiting: rows that may wait; further jobs are refused.
         load_reward: loads the reward model, on first use.
+        max_reward_s: longest time of a reward, see ``Ranking``.
         bf16: whether policies compute in bfloat16.
         threads: number of threads that step stacks of rows, or decode jobs, in parallel with one OpenMP thread each;
             a single stack is stepped by one team of as many OpenMP threads. With 1, which is best on a GPU, all rows
@@ -48,11 +51,13 @@ class Engine:
         max_rows: int,
         max_waiting: int,
         load_reward: Callable[[], Reward] | None = None,
+        max_reward_s: float = 120.0,
         bf16: bool = False,
         threads: int = 1,
     ) -> None:
         self.max_rows, self.max_waiting = max_rows, max_waiting
-        self._load_reward, self._reward, self._bf16, self._num_threads = load_reward, None, bf16, threads
+        self._ranking = Ranking(load_reward, max_reward_s) if load_reward else None
+        self._bf16, self._num_threads = bf16, threads
         self._changed = threading.Condition()
         self._encoding: set[Job] = set()
         self._waiting: deque[Job] = deque()
@@ -61,7 +66,6 @@ class Engine:
         self._sampled: queue.SimpleQueue[Job | None] = queue.SimpleQueue()
         self._closed, self._failures = False, 0
         self._encoder = ThreadPoolExecutor(1, "encode")
-        self._ranker = ThreadPoolExecutor(1, "rank")
         self._steppers = ThreadPoolExecutor(threads, "step") if threads > 1 else None
         self._threads = [
             threading.Thread(target=loop, name=loop.__name__, daemon=True)
@@ -90,8 +94,14 @@ class Engine:
 
     @property
     def is_healthy(self) -> bool:
-        """Whether its threads are alive and steps do not keep failing."""
-        return self._failures < MAX_CONSECUTIVE_FAILURES and all(thread.is_alive() for thread in self._threads)
+        """Whether its threads are alive and neither steps nor rewards keep failing."""
+        failures = max(self._failures, self._ranking.timeouts if self._ranking else 0)
+        return failures < MAX_CONSECUTIVE_FAILURES and all(thread.is_alive() for thread in self._threads)
+
+    @property
+    def problem(self) -> str:
+        """What is wrong although it is healthy, or ""."""
+        return self._ranking.problem if self._ranking else ""
 
     def load(self) -> tuple[int, int]:
         """The number of rows being sampled, and of rows waiting."""
@@ -105,9 +115,11 @@ class Engine:
             self._changed.notify()
         for thread in self._threads:
             thread.join()
-        for pool in (self._encoder, self._steppers, self._ranker):
+        for pool in (self._encoder, self._steppers):
             if pool:
                 pool.shutdown()
+        if self._ranking:
+            self._ranking.close()
         for job in (*self._waiting, *self._running):
             job.fail(RuntimeError("the engine is shut down"))
 
@@ -225,21 +237,10 @@ class Engine:
                 waveforms = list(islice(decoded, len(job.rows)))
                 job.end_stage()
                 if job.ranked:
-                    self._ranker.submit(self._rank, job, waveforms)
+                    assert self._ranking, "an engine without a reward model gets no ranked jobs"
+                    self._ranking.submit(job, waveforms)
                 else:
                     job.finish(waveforms, None)
         except BaseException as error:
             for job in jobs:
                 job.fail(error)
-
-    def _rank(self, job: Job, waveforms: list[Waveform]) -> None:
-        try:
-            if self._reward is None and self._load_reward:
-                self._reward = self._load_reward()
-            assert self._reward, "an engine without a reward model gets no ranked jobs"
-            prompts = [job.request.prompt] * len(waveforms)
-            rewards = score(self._reward, prompts, waveforms, job.resident.autoencoder.sample_rate_hz)
-        except BaseException as error:
-            job.fail(error)
-        else:
-            job.finish(waveforms, rewards.tolist())

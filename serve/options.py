@@ -58,6 +58,13 @@ class Limits(Options):
     )
     max_body_bytes: int = option(65_536, "largest request body", unit="bytes", ge=1024, le=2**24)
     max_body_s: float = option(10.0, "longest time for a request body to arrive", unit="seconds", gt=0, le=3600)
+    max_reward_s: float = option(
+        120.0,
+        "longest time of the reward for a request's samples; then the request fails",
+        unit="seconds",
+        gt=0,
+        le=3600,
+    )
     max_waiting: int = option(
         64, "samples that may wait for the engine; beyond this, requests get 503", unit="samples", ge=1, le=10_000
     )

@@ -144,7 +144,7 @@ class Health(BaseModel):
     sampling: int = Field(description="samples being generated")
     waiting: int = Field(description="samples waiting")
     refused: dict[str, str] = Field(description="versions that are not served, with the reasons")
-    problem: str = Field(description="why new versions cannot be found; empty if there is no problem")
+    problem: str = Field(description="why versions are not found or samples not ranked; empty without a problem")
 
 
 class ErrorBody(BaseModel):

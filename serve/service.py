@@ -88,6 +88,7 @@ class Service:
                 max_rows(self.options.replica.batch_memory_gb, policy.config),
                 self.options.limits.max_waiting,
                 lambda: load_reward(self.options.reward, self.device),
+                self.options.limits.max_reward_s,
                 uses_bf16(self.options.replica.precision, self.device),
                 self.options.replica.threads if self.device == "cpu" else 1,
             )
@@ -182,7 +183,7 @@ class Service:
             "sampling": sampling,
             "waiting": waiting,
             "refused": dict(self.policies.refused),
-            "problem": self.policies.problem,
+            "problem": self.policies.problem or (self._engine.problem if self._engine else ""),
         }
 
     @property

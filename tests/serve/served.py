@@ -25,8 +25,15 @@ def deploy(address: str, **arguments: Any) -> httpx.Client:
 
 def replicas() -> list[psutil.Process]:
     """The processes of what is served, or was until a moment ago."""
-    found = psutil.process_iter(["cmdline"])
-    return [one for one in found if "".join(one.info["cmdline"] or []).startswith("ray::ServeReplica:tangoflux")]
+    return [one for one in psutil.Process().children(recursive=True) if is_replica(one)]
+
+
+def is_replica(process: psutil.Process) -> bool:
+    """Whether it is a process of what is served."""
+    try:
+        return "".join(process.cmdline()).startswith("ray::ServeReplica:tangoflux")
+    except psutil.NoSuchProcess:
+        return False
 
 
 def eventually(condition: Callable[[], Any], seconds: float = 20) -> Any:

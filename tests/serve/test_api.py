@@ -140,6 +140,22 @@ def test_junk_is_refused(client: TestClient, body: bytes) -> None:
     assert 400 <= answer.status_code < 500 and error_of(answer), answer.text
 
 
+@pytest.mark.parametrize("kind", [None, "application/x-www-form-urlencoded", "text/plain"])
+def test_json_that_is_not_sent_as_such_is_told(client: TestClient, kind: str | None) -> None:
+    """As by curl -d, which sends it as a form."""
+    answer = client.post(URL, content=json.dumps(QUICK), headers={"Content-Type": kind} if kind else {})
+    assert answer.status_code == 422
+    message = "the body must be a JSON object, sent with the header Content-Type: application/json"
+    assert error_of(answer)["message"] == message
+
+
+@pytest.mark.parametrize(("body", "place"), [(b"{", 1), (b'{"input": ', 10), (b"{'input': 'a'}", 1), (b"a dog", 0)])
+def test_what_is_no_json_is_told_with_the_place(client: TestClient, body: bytes, place: int) -> None:
+    error = error_of(client.post(URL, content=body, headers={"Content-Type": "application/json"}))
+    assert error["message"].startswith("the body is not JSON: ")
+    assert error["message"].endswith(f" at character {place}") and error["param"] is None
+
+
 def test_a_lone_surrogate_is_refused(client: TestClient) -> None:
     body = json.dumps(QUICK | {"input": "x"}).replace('"x"', '"\\ud800"').encode()
     answer = client.post(URL, content=body, headers={"Content-Type": "application/json"})

@@ -134,7 +134,7 @@ def test_a_request_that_fails_gets_its_error_and_others_continue(model: TangoFlu
         "serve.engine.RunningBatch.step",
         "serve.engine.RunningBatch.remove",
         "tangoflux.model.autoencoder.Autoencoder.decode_rows",
-        "serve.engine.score",
+        "serve.ranking.score",
     ],
 )
 def test_whatever_is_raised_in_a_stage_is_the_answer_and_the_engine_continues(

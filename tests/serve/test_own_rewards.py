@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import pytest
 
+from serve.service import Service
 from tests.serve.in_process import QUICK, URL, error_of, served
 
 
@@ -34,6 +37,47 @@ def test_a_users_reward_may_return_a_list(
         answer = client.post(URL, json={**QUICK, "n": 2, "best_of": 3, "seed": 10})
     assert answer.status_code == 200, answer.text
     assert {sample["seed"]: sample["reward"] for sample in answer.json()["data"]} == rewards
+
+
+def test_a_users_reward_that_does_not_return_holds_no_other_request_up(
+    tiny_policy_dir: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "blocking_reward.py").write_text(
+        "import time\nclass Mine:\n    name, checkpoint = 'mine', ''\n"
+        "    def __call__(self, prompts, waveforms, sample_rate_hz):\n"
+        "        time.sleep(1000 if 'blocks' in prompts[0] else 0)\n        return [1.0] * len(prompts)\n"
+    )
+    monkeypatch.syspath_prepend(tmp_path)
+    problem = "reward mine did not return within 1 s (--max-reward-s)"
+    with (
+        served(tiny_policy_dir, reward="blocking_reward:Mine", max_reward_s=1) as client,
+        ThreadPoolExecutor(3) as pool,
+    ):
+        ask = partial(client.post, URL)
+        ask(json=QUICK)  # which makes the engine, once
+        blocked = [pool.submit(ask, json={**QUICK, "input": "it blocks", "best_of": 2}) for _ in range(2)]
+        assert ask(json=QUICK).status_code == 200
+        for answer in (each.result() for each in blocked):
+            assert (answer.status_code, error_of(answer)["message"]) == (500, problem)
+        assert client.get("/health").json()["problem"] == problem
+        assert ask(json={**QUICK, "best_of": 2}).status_code == 200
+        assert client.get("/health").json()["problem"] == ""
+
+
+def test_a_replica_whose_reward_never_returns_is_replaced(
+    tiny_policy_dir: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "endless_reward.py").write_text(
+        "import time\nclass Mine:\n    name, checkpoint = 'mine', ''\n"
+        "    def __call__(self, prompts, waveforms, sample_rate_hz):\n        time.sleep(1000)\n"
+    )
+    monkeypatch.syspath_prepend(tmp_path)
+    with served(tiny_policy_dir, reward="endless_reward:Mine", max_reward_s=0.1) as client:
+        service: Service = cast(Any, client.app).state.service()
+        for _ in range(5):
+            assert service.is_healthy
+            assert client.post(URL, json={**QUICK, "best_of": 2}).status_code == 500
+        assert not service.is_healthy, "Serve replaces it"
 
 
 @pytest.mark.parametrize(
