@@ -95,7 +95,8 @@ def _say(options: ServeOptions, health: Mapping[str, Any]) -> None:
     if refused and options.run_dir is None:
         raise CheckpointError(f"--policy {options.policy} cannot be served: {refused}")
     served = health["version"] or f"no policy yet ({refused or health['problem'] or 'waiting for the run'})"
-    print(f"serving {options.run_dir or options.policy}, {served}, on http://{options.host}:{options.port}", flush=True)
+    host = f"[{options.host}]" if ":" in options.host else options.host
+    print(f"serving {options.run_dir or options.policy}, {served}, on http://{host}:{options.port}", flush=True)
 
 
 def _start_ray(options: ServeOptions) -> None:

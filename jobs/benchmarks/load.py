@@ -24,7 +24,7 @@ import torch
 from numpy.typing import NDArray
 
 from jobs.options.bench import LoadOptions
-from tangoflux.errors import ResourceError
+from tangoflux.errors import ConfigError, ResourceError
 from tangoflux.pipeline import TangoFlux
 from tangoflux.sampling import sample_latents
 from tangoflux.sampling_params import SamplingParams
@@ -118,9 +118,18 @@ async def _ask(client: httpx.AsyncClient, steps: int, seconds: float) -> tuple[f
 
 
 def client_of(url: str) -> httpx.AsyncClient:
-    """A client that uses a proxy of the environment for other machines only, as it could not reach this one."""
+    """A client that uses a proxy of the environment for other machines only, as it could not reach this one.
+
+    Raises:
+        ConfigError: httpx cannot use that proxy.
+    """
     limits = httpx.Limits(max_connections=None)
-    return httpx.AsyncClient(base_url=url, timeout=300, limits=limits, trust_env=not url.startswith(LOOPBACK))
+    try:
+        return httpx.AsyncClient(
+            base_url=url, timeout=300, limits=limits, trust_env=not url.lower().startswith(LOOPBACK)
+        )
+    except (ImportError, ValueError, httpx.InvalidURL) as error:
+        raise ConfigError(f"the proxy of the environment cannot be used: {error}") from None
 
 
 async def _latencies(url: str, count: int) -> list[float]:

@@ -13,6 +13,7 @@ import ray
 
 from actors.learner.checkpoint import load_tensors
 from actors.learner.launch import train
+from actors.learner.schedule import num_heldout
 from actors.learner.settings import LearnerResult
 from actors.storage.atomic import atomic_write
 from actors.storage.layout import ROLLOUTS, iteration_name
@@ -24,6 +25,7 @@ from actors.storage.shards import shards_at
 from actors.workers.chunk import Chunk, heldout_chunks, rollout_chunks
 from actors.workers.messages import Destination, ScoredPrompts, WrittenShard
 from jobs.options.crpo import RunConfig
+from jobs.options.sections import LearnerOptions
 from jobs.reporting.display import Display, Stage
 from jobs.reporting.heldout import HeldoutScores, heldout_figures
 from jobs.reporting.machine import machine_facts
@@ -38,7 +40,7 @@ from tangoflux.data.flac import decode_flac
 from tangoflux.data.health import HealthSums
 from tangoflux.data.preferences import PairCounts, check_any_pairs, check_dropped_share, describe_counts
 from tangoflux.data.prompts import draw_prompts
-from tangoflux.errors import TangoFluxError
+from tangoflux.errors import DataError, TangoFluxError
 
 
 class Run:
@@ -97,6 +99,7 @@ class Run:
         self.pools.telemetry.count("dropped_groups", counts.dropped)
         check_dropped_share(counts, self.config.rewards.max_dropped_share)
         check_any_pairs(counts, min_margin)
+        check_pairs_of_ranks(counts, min_margin, self.config.learner)
         self.display.note(f"iteration {iteration}: {describe_counts(counts, min_margin)}")
         return {"pairs": dataclasses.asdict(counts), **dataclasses.asdict(health), "samples_per_second": rate}
 
@@ -231,6 +234,20 @@ class Run:
 
     def _failed_chunks(self, iteration: int) -> FailedChunks:
         return FailedChunks(self.directory / ROLLOUTS / iteration_name(iteration))
+
+
+def check_pairs_of_ranks(counts: PairCounts, min_margin: float, learner: LearnerOptions) -> None:
+    """Checks that each rank of the learner has a pair.
+
+    Raises:
+        DataError: there are fewer pairs to train on than ranks; the message says why there are not more.
+    """
+    trained = counts.made - num_heldout(counts.made, learner.heldout_pairs)
+    if trained < learner.workers:
+        raise DataError(
+            f"{describe_counts(counts, min_margin)}: {trained} to train on, less than one for each of "
+            f"--learner-workers {learner.workers}; resume with fewer"
+        )
 
 
 def _figures_of(result: LearnerResult) -> dict[str, Any]:

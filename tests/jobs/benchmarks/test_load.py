@@ -9,6 +9,7 @@ import httpx
 import pytest
 
 from jobs.benchmarks.load import client_of
+from tangoflux.errors import ConfigError
 
 
 class Answer(BaseHTTPRequestHandler):
@@ -47,3 +48,12 @@ def test_a_proxy_is_used_for_other_machines_only(port: int, host: str, is_proxie
             return await client.get("/health")
 
     assert asyncio.run(ask()).text == (f"{url}/health" if is_proxied else "/health")
+
+
+@pytest.mark.parametrize("proxy", ["socks5://127.0.0.1:9", "ftp://127.0.0.1:9"])
+def test_a_proxy_that_cannot_be_used_is_told(monkeypatch: pytest.MonkeyPatch, proxy: str) -> None:
+    for name in ("ALL_PROXY", "all_proxy"):
+        monkeypatch.setenv(name, proxy)
+    with pytest.raises(ConfigError, match="the proxy of the environment cannot be used"):
+        client_of("http://example.org")
+    client_of("http://LOCALHOST:1")

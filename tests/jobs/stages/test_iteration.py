@@ -25,14 +25,16 @@ from actors.storage.shards import ShardWriter
 from actors.workers.chunk import Chunk
 from actors.workers.writer import WriterActor
 from jobs.options.crpo import CONFIG_FILE, load_config
+from jobs.options.sections import LearnerOptions
 from jobs.reporting.display import Display
 from jobs.reporting.trackers import Trackers
 from jobs.stages.failed_chunks import FailedChunks
-from jobs.stages.iteration import Run
+from jobs.stages.iteration import Run, check_pairs_of_ranks
 from jobs.stages.pools import Pools
 from jobs.stages.preflight import run_preflight
 from jobs.stages.run_dir import open_run_dir
 from jobs.stages.run_storage import RunStorage
+from tangoflux.data.preferences import PairCounts
 from tangoflux.errors import DataError
 from tests.jobs.stages.fake_workers import Sampler, Scorer
 
@@ -333,3 +335,18 @@ def test_an_evaluation_without_any_score_raises_the_chunks_error(
     with pytest.raises(WorkerError, match="was given up after 1 workers"):
         start(heldout=["kill", "kill too"]).evaluate(0, {})
     assert not read_history(tmp_path / "run" / "metrics.jsonl").iterations
+
+
+@pytest.mark.parametrize(
+    ("made", "heldout_pairs", "workers", "trained"), [(1, 0, 2, 1), (3, 0, 4, 3), (8, 1, 8, 7), (16, 64, 15, 14)]
+)
+def test_fewer_pairs_than_ranks_are_told_before_the_ranks_start(
+    made: int, heldout_pairs: int, workers: int, trained: int
+) -> None:
+    learner = LearnerOptions(heldout_pairs=heldout_pairs, workers=workers)
+    message = (
+        rf"^{made} pairs? of {made + 2} prompts.*: {trained} to train on, less than one for each of --learner-workers"
+    )
+    with pytest.raises(DataError, match=message):
+        check_pairs_of_ranks(PairCounts(made=made, tied=2), 0.0, learner)
+    check_pairs_of_ranks(PairCounts(made=made, tied=2), 0.0, learner.model_copy(update={"workers": trained}))
