@@ -67,9 +67,10 @@ def run(config: RunConfig, inputs: Inputs, storage: RunStorage, display: Display
         _open_trackers(config, directory, len(history.steps)) as trackers,
     ):
         with open_pools(config, storage.policies.path(0)) as pools:
-            failure_counts = align(Run(config, storage, inputs, pools, display, trackers))
+            alignment = Run(config, storage, inputs, pools, display, trackers)
+            failure_counts = align(alignment)
         write_report(directory)
-        summarise(storage, failure_counts, display)
+        summarise(storage, alignment.result(), failure_counts, display)
     # After the block: TensorBoard's files are closed.
     storage.push()
 
@@ -97,19 +98,25 @@ def align(run: Run) -> dict[str, int]:
             collected = run.collect(iteration)
             learnt = run.learn(iteration)
             run.evaluate(iteration, {**collected, **learnt})
+            if run.must_stop():
+                break
     return run.log_end(time.monotonic() - started)
 
 
-def summarise(storage: RunStorage, failure_counts: Mapping[str, int], display: Display) -> None:
+def summarise(storage: RunStorage, result: int, failure_counts: Mapping[str, int], display: Display) -> None:
     """The table of base against aligned, where to look and listen, and the failures it recovered from."""
+    from jobs.reporting.figures import parting
+
     iterations = read_history(storage.local / "metrics.jsonl").iterations
-    aligned = iterations[-1]["heldout"] if len(iterations) > 1 else None
+    aligned = next(row["heldout"] for row in iterations if row["iteration"] == result) if result else None
     paths = {
         "report": storage.root / "report.html",
         "audio": storage.root / "samples",
-        "policy": storage.policies.path(iterations[-1]["policy_version"]),
+        "policy": storage.policies.path(result),
     }
     display.summary(iterations[0]["heldout"], aligned, paths)
+    if parted := parting(aligned or {}):
+        display.note(f"\n{parted}", style="bold yellow")
     if any(failure_counts.values()):
         words = [f"{name.replace('_', ' ')} {count}" for name, count in failure_counts.items() if count]
         display.note(f"\nrecovered failures: {', '.join(words)}")

@@ -5,7 +5,8 @@ Every event has ``event`` and ``time`` (unix seconds):
     run        command, seed, config, machine
     step       iteration, step, epoch, loss, dpo_loss, winner_loss, loser_loss, margin, implicit_accuracy,
                learning_rate, grad_norm, seconds
-    iteration  iteration, policy_version, heldout, loss, pairs, seconds a stage, sample health, gradient norms;
+    iteration  iteration, policy_version, heldout and heldout_by_shape (mean, se, delta and step of each figure), alarm
+               (figures that fell while the reward rose), loss, pairs, seconds a stage, sample health, gradient norms;
                iteration 0 is the base policy
     end        seconds, iterations, worker_deaths, chunks_retried, chunks_failed, learner_restarts (of the last start)
 """

@@ -15,7 +15,7 @@ from actors.workers.messages import RolloutBatch, ScoredPrompts, ShardRows
 from actors.workers.rows import Scores, with_scores
 from tangoflux.data.flac import encode_flac
 from tangoflux.errors import RewardError
-from tangoflux.rewards import Reward, load_reward, score
+from tangoflux.rewards import Grader, Reward, grade, load_reward, score
 
 logger = logging.getLogger(__name__)
 
@@ -61,13 +61,25 @@ class RewardWorker:
             audio_ids: ids of the prompts whose audio is returned too, for people to listen to.
         """
         ids = batch.rows["prompt_id"].to_pylist()
-        by_role = {role: self.score(batch, role).rewards.tolist() for role in roles}
+        by_role = [self._figures(batch, role) for role in roles]
         return ScoredPrompts(
-            scores={id: {role: values[row] for role, values in by_role.items()} for row, id in enumerate(ids)},
+            scores={
+                id: {name: value for figures in row for name, value in figures.items()}
+                for id, *row in zip(ids, *by_role, strict=True)
+            },
             audio={
                 id: encode_flac(audio[0], batch.sample_rate_hz) for id, _, audio in batch.groups() if id in audio_ids
             },
         )
+
+    def _figures(self, batch: RolloutBatch, role: str) -> list[dict[str, float]]:
+        """The figures of each row: the role's score, or every aspect of a detector that grades."""
+        reward = self._rewards[role]
+        if role != "exact" or not isinstance(reward, Grader):
+            return [{role: value} for value in self.score(batch, role).rewards.tolist()]
+        return [
+            row for _, text, audio in batch.groups() for row in grade_group(reward, text, audio, batch.sample_rate_hz)
+        ]
 
 
 RewardActor = ray.remote(RewardWorker)
@@ -89,6 +101,20 @@ def score_group(
         logger.warning("reward %s failed for %r", reward.name, prompt, exc_info=True)
         return _failed(len(waveforms), _reason(error.__cause__) if error.__cause__ else str(error))
     return rewards, ["the reward is not a finite number" if missing else None for missing in np.isnan(rewards)]
+
+
+def grade_group(
+    grader: Grader, prompt: str, waveforms: Sequence[NDArray[np.float32]], sample_rate_hz: int
+) -> list[dict[str, float]]:
+    """The aspects of the samples of one prompt; NaN where the grader cannot tell."""
+    unknown = [dict.fromkeys(grader.aspects, np.nan)] * len(waveforms)
+    if not all(np.isfinite(waveform).all() for waveform in waveforms):
+        return unknown
+    try:
+        return grade(grader, [prompt] * len(waveforms), waveforms, sample_rate_hz)
+    except RewardError:  # only this group has no aspects
+        logger.warning("detector %s failed for %r", grader.name, prompt, exc_info=True)
+        return unknown
 
 
 def _failed(samples: int, reason: str) -> tuple[NDArray[np.float64], list[str | None]]:

@@ -44,6 +44,22 @@ examples:
 """
 
 
+Figure = Literal[
+    "reward",
+    "judge",
+    "recall",
+    "precision",
+    "background",
+    "count",
+    "order",
+    "overlap",
+    "all_kinds",
+    "set_exact",
+    "exact",
+]
+"""A figure of the held-out prompts, see ``jobs.reporting.figures``."""
+
+
 class HeldoutOptions(Options):
     """Held-out prompts, sampled with the same noise after every iteration."""
 
@@ -100,6 +116,19 @@ class RunConfig(Options):
     )
     keep_policies: int = option(
         0, "number of latest policies to keep, in addition to the base policy; 0: all", ge=0, may_change=True
+    )
+    on_alarm: Literal["warn", "stop"] = option(
+        "warn",
+        "what follows when the reward rises while the judge or an aspect falls by more than its error in two "
+        "iterations running",
+        may_change=True,
+    )
+    keep_best: Figure | None = option(
+        None,
+        "after such an alarm, go back to the policy with the best held-out value of this figure and continue from it; "
+        "at the end, name that policy as the run's result",
+        default_text="the last policy is the result",
+        may_change=True,
     )
     keep_latents: int = option(
         0,

@@ -44,10 +44,10 @@ class CompareOptions(Options):
 COMPARE = Command(
     "python jobs/compare.py",
     """\
-Compares finished CRPO runs, for example of several seeds: prints a Markdown table of what each gained, and of all
-together. Each row has the base policy's mean over the held-out prompts and the paired change of the last policy from
-it, with standard errors. The last row averages the runs prompt by prompt first: the runs share their prompts and the
-noise, so their changes are not independent, and the error is over prompts.""",
+Compares finished CRPO runs, for example of several seeds, and prints Markdown. The first table has a row for each
+held-out figure: the base policy's mean, the paired change of the last policy with its standard error over runs, and how
+many runs a change of this size and spread needs to be clear. The second has each run's own changes, with standard errors
+over its prompts, clustered by pair of sounds. One run is one throw of the dice: its own error says nothing of another.""",
     """\
 examples:
   python jobs/compare.py runs/seed-0 runs/seed-1 runs/seed-2

@@ -1,23 +1,28 @@
-"""The comparison of finished CRPO runs: a Markdown table of what each gained, and of all together."""
+"""The comparison of finished CRPO runs, as Markdown: what each figure gained, with runs as the unit, and each run."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import math
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 import pyarrow as pa
+from numpy.typing import NDArray
 
 from actors.storage.metrics import read_history
 from actors.storage.object_store import Location
 from actors.storage.paths import local_file
 from actors.storage.shards import shards_at
-from jobs.reporting.formatting import format_with_error
-from jobs.reporting.heldout import FACTS, Scores, mean_and_error, scores_of
+from jobs.reporting.figures import CLEAR
+from jobs.reporting.formatting import MISSING, format_signed, format_with_error
+from jobs.reporting.heldout import FACTS, Entry, heldout_figures, mean_and_error, scores_of
 from tangoflux.errors import DataError
+
+Figures = Mapping[str, Entry]
 
 
 def comparison(runs: Sequence[Location]) -> str:
-    """The table as Markdown.
+    """The tables as Markdown.
 
     Raises:
         DataError: a directory holds no run with a finished iteration, or the runs' held-out prompts differ.
@@ -27,11 +32,10 @@ def comparison(runs: Sequence[Location]) -> str:
     for run, (base, _) in zip(runs, tables, strict=True):
         if base.column_names != first.column_names or not base.select(FACTS[1:]).equals(first.select(FACTS[1:])):
             raise DataError(f"{run} has other held-out prompts or figures than {runs[0]}: they cannot be compared")
-    scores = [(scores_of(base), scores_of(last)) for base, last in tables]
-    lines = [_header(scores[0][0]), *(_row(run.name, *pair) for run, pair in zip(runs, scores, strict=True))]
-    if len(runs) > 1:
-        lines.append(_row("all", *(_average([pair[side] for pair in scores]) for side in (0, 1))))
-    return "\n".join(lines) + f"\n\n{len(first)} held-out prompts."
+    prompts = first["prompt"].to_pylist()
+    figures = {run.name: _figures(*pair, prompts) for run, pair in zip(runs, tables, strict=True)}
+    parts = [_all_runs(figures)] if len(runs) > 1 else []
+    return "\n\n".join([*parts, _each_run(figures), _explanation(len(prompts), len(runs))])
 
 
 def _base_and_last(run: Location) -> tuple[pa.Table, pa.Table]:
@@ -44,18 +48,56 @@ def _base_and_last(run: Location) -> tuple[pa.Table, pa.Table]:
     return shards.read_part(0), shards.read_part(iterations[-1]["iteration"])
 
 
-def _average(scores: Sequence[Scores]) -> Scores:
-    return {role: np.mean([run[role] for run in scores], axis=0) for role in scores[0]}
+def _figures(base: pa.Table, last: pa.Table, prompts: Sequence[str]) -> Figures:
+    before = scores_of(base)
+    return heldout_figures(scores_of(last), before, before, prompts)
 
 
-def _header(roles: Scores) -> str:
-    names = [f"{role}, base | change" for role in roles]
-    return f"| run | {' | '.join(names)} |\n|---{'|---' * 2 * len(roles)}|"
+def _all_runs(runs: Mapping[str, Figures]) -> str:
+    """A row for each figure, with runs as the unit."""
+    lines = ["| figure | base | change | in errors | lowest | highest | runs to be sure |", "|---" * 7 + "|"]
+    for name, entries in _by_figure(runs).items():
+        base = [(entry["mean"] or 0.0) - (entry["delta"] or 0.0) for entry in entries]
+        changes = np.array([np.nan if entry["delta"] is None else entry["delta"] for entry in entries])
+        change, error = mean_and_error(changes)
+        cells = [name, format_with_error(float(np.mean(base)), None), format_with_error(change, error, sign=True)]
+        cells += [format_signed(change / error, 1) if change is not None and error else MISSING]
+        cells += [format_signed(float(np.min(changes))), format_signed(float(np.max(changes))), runs_needed(changes)]
+        lines.append(f"| {' | '.join(cells)} |")
+    return "\n".join(lines)
 
 
-def _row(name: str, base: Scores, last: Scores) -> str:
-    cells = [name]
-    for role, values in base.items():
-        cells.append(format_with_error(*mean_and_error(values)))
-        cells.append(format_with_error(*mean_and_error(last[role] - values), sign=True))
-    return f"| {' | '.join(cells)} |"
+def _each_run(runs: Mapping[str, Figures]) -> str:
+    """A row for each run, with errors over its prompts."""
+    names = list(next(iter(runs.values())))
+    lines = [f"| run | {' | '.join(names)} |", "|---" * (1 + len(names)) + "|"]
+    for run, figures in runs.items():
+        changes = [format_with_error(entry["delta"], entry["delta_se"], sign=True) for entry in figures.values()]
+        lines.append(f"| {run} | {' | '.join(changes)} |")
+    return "\n".join(lines)
+
+
+def _by_figure(runs: Mapping[str, Figures]) -> dict[str, list[Entry]]:
+    return {name: [figures[name] for figures in runs.values()] for name in next(iter(runs.values()))}
+
+
+def runs_needed(changes: NDArray[np.float64]) -> str:
+    """How many runs a change of this size needs to be ``CLEAR`` standard errors over runs, at least two.
+
+    Args:
+        changes: of each run, (runs,).
+    """
+    mean, spread = changes.mean(), changes.std(ddof=1)
+    if not np.isfinite(mean) or mean == 0:
+        return MISSING
+    needed = max(2, math.ceil((CLEAR * spread / mean) ** 2))
+    return str(needed) if needed <= 999 else "more than 999"
+
+
+def _explanation(prompts: int, runs: int) -> str:
+    text = f"{prompts} held-out prompts. Changes are paired with the base: same prompts, same noise. "
+    if runs > 1:
+        text += f"In the first table the error is over the {runs} runs; runs to be sure: so many of this spread make "
+        text += f"the change {CLEAR:g} errors. "
+    text += "Each run's own error is over its prompts, clustered by their pair of sounds. "
+    return text + "Lower is better for background."

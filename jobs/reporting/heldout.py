@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal, get_args
 
 import numpy as np
 import pyarrow as pa
@@ -14,11 +14,20 @@ from numpy.typing import NDArray
 from actors.storage.object_store import ObjectStorePath
 from actors.storage.shards import shards_at
 from tangoflux.data.prompts import Prompt
+from tangoflux.soundworld.captions import parse
+from tangoflux.soundworld.scenes import held_out_pair
 
 Scores = Mapping[str, NDArray[np.float64]]
-"""The scores of the held-out prompts, in order, for each role (reward, judge, exact); NaN without a score."""
+"""The scores of the held-out prompts, in order, by figure (see ``figures.FIGURES``); NaN without a score."""
 
-Figure = dict[str, float | None]
+Entry = dict[str, float | None]
+"""``mean`` and ``se``; ``delta`` and ``delta_se``, the change from the base policy; ``step`` and ``step_se``, that from
+the iteration before. None if too few prompts have a score."""
+
+Shape = Literal["single", "then", "overlap", "three", "repeated"]
+"""A kind of prompt: one event, two in order, two at once, three in order; and those with an event that is repeated."""
+
+_SHAPES: tuple[Shape, ...] = ("single", "then", "three")
 
 FACTS = ["iteration", "prompt_id", "prompt", "duration_s"]
 """The columns of a held-out table that are not scores."""
@@ -32,15 +41,15 @@ class HeldoutScores:
         self._prompts = prompts
 
     def write(self, iteration: int, by_prompt: Mapping[str, Mapping[str, float]]) -> None:
-        """Stores ``{prompt id: {role: score}}`` of an iteration; a prompt without a score gets NaN."""
+        """Stores ``{prompt id: {figure: score}}`` of an iteration; a prompt without a score gets NaN."""
         columns: dict[str, Any] = {
             "iteration": [iteration] * len(self._prompts),
             "prompt_id": [prompt.id for prompt in self._prompts],
             "prompt": [prompt.text for prompt in self._prompts],
             "duration_s": [prompt.duration_s for prompt in self._prompts],
         }
-        for role in next(iter(by_prompt.values())):
-            columns[role] = [by_prompt.get(prompt.id, {}).get(role, math.nan) for prompt in self._prompts]
+        for name in next(iter(by_prompt.values())):
+            columns[name] = [by_prompt.get(prompt.id, {}).get(name, math.nan) for prompt in self._prompts]
         self._writer.write(iteration, pa.table(columns))
 
     def read(self, iteration: int) -> Scores:
@@ -50,27 +59,79 @@ class HeldoutScores:
 
 def scores_of(table: pa.Table) -> Scores:
     """The scores in a held-out table."""
-    return {role: table[role].to_numpy() for role in table.column_names if role not in FACTS}
+    return {name: table[name].to_numpy() for name in table.column_names if name not in FACTS}
 
 
-def heldout_figures(scores: Scores, base: Scores) -> dict[str, Figure]:
-    """``{role: {mean, se, delta, delta_se}}``; None if too few prompts have a score.
+def heldout_figures(scores: Scores, base: Scores, before: Scores, prompts: Sequence[str]) -> dict[str, Entry]:
+    """The entry of each figure.
 
-    ``delta`` is the mean change from ``base`` of the same prompts, sampled with the same noise.
+    Changes are of the same prompts, sampled with the same noise.
+
+    Args:
+        scores, base, before: of an iteration, of the base policy, and of the iteration before.
+        prompts: the prompts' texts, for the clusters of the errors.
     """
+    clusters = [combination(prompt) for prompt in prompts]
+    return {name: _entry(values, clusters, delta=base[name], step=before[name]) for name, values in scores.items()}
+
+
+def figures_by_shape(scores: Scores, base: Scores, prompts: Sequence[str]) -> dict[str, dict[str, Entry]]:
+    """``{shape: {figure: entry}}`` of the sound world's prompts, without ``step``; empty for other prompts."""
+    shapes = [shapes_of(prompt) for prompt in prompts]
+    rows_of = {shape: [row for row, names in enumerate(shapes) if shape in names] for shape in get_args(Shape)}
     return {
-        role: {
-            **dict(zip(("mean", "se"), mean_and_error(values), strict=True)),
-            **dict(zip(("delta", "delta_se"), mean_and_error(values - base[role]), strict=True)),
+        shape: {
+            name: _entry(values[rows], [combination(prompts[row]) for row in rows], delta=base[name][rows])
+            for name, values in scores.items()
         }
-        for role, values in scores.items()
+        for shape, rows in rows_of.items()
+        if rows
     }
 
 
-def mean_and_error(values: NDArray[np.float64]) -> tuple[float | None, float | None]:
-    """Mean and standard error of the finite values."""
-    finite = values[np.isfinite(values)]
-    if len(finite) == 0:
+def combination(prompt: str) -> str:
+    """What makes prompts alike: the held-out pair of kinds that they contain, else their kinds, else the text itself."""
+    content = parse(prompt)
+    if content is None:
+        return prompt
+    return "+".join(held_out_pair(content.kinds) or sorted(set(content.kinds)))
+
+
+def shapes_of(prompt: str) -> set[Shape]:
+    """The shapes of a prompt; none if it is not a sentence of the sound world."""
+    content = parse(prompt)
+    if content is None:
+        return set()
+    shape: Shape = "overlap" if content.overlap else _SHAPES[len(content.events) - 1]
+    return {shape, "repeated"} if any(event.count > 1 for event in content.events) else {shape}
+
+
+def mean_and_error(
+    values: NDArray[np.float64], clusters: Sequence[str] | None = None
+) -> tuple[float | None, float | None]:
+    """Mean of the finite values and its standard error.
+
+    Args:
+        clusters: the cluster of each value, if values of one cluster are not independent; then the error is the
+            cluster-robust one with the factor G / (G - 1) for G clusters. Clusters of one value each give the usual
+            error.
+    """
+    finite = np.isfinite(values)
+    if not finite.any():
         return None, None
-    error = float(finite.std(ddof=1) / len(finite) ** 0.5) if len(finite) > 1 else None
-    return float(finite.mean()), error
+    kept = values[finite]
+    labels = np.arange(len(kept)) if clusters is None else np.array(clusters)[finite]
+    _, members = np.unique(labels, return_inverse=True)
+    sums = np.bincount(members, weights=kept - kept.mean())
+    if len(sums) < 2:
+        return float(kept.mean()), None
+    error = np.sqrt(len(sums) / (len(sums) - 1) * np.square(sums).sum()) / len(kept)
+    return float(kept.mean()), float(error)
+
+
+def _entry(values: NDArray[np.float64], clusters: Sequence[str], **earlier: NDArray[np.float64]) -> Entry:
+    mean, error = mean_and_error(values, clusters)
+    entry: Entry = {"mean": mean, "se": error}
+    for name, other in earlier.items():
+        entry[name], entry[f"{name}_se"] = mean_and_error(values - other, clusters)
+    return entry

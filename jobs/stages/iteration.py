@@ -17,7 +17,7 @@ from actors.learner.schedule import num_heldout
 from actors.learner.settings import LearnerResult
 from actors.storage.atomic import atomic_write
 from actors.storage.layout import ROLLOUTS, iteration_name
-from actors.storage.metrics import MetricsLog, read_history
+from actors.storage.metrics import Event, MetricsLog, read_history
 from actors.storage.object_store import Location
 from actors.storage.paths import remove, remove_below
 from actors.storage.samples import SampleFolder
@@ -27,7 +27,8 @@ from actors.workers.messages import Destination, ScoredPrompts, WrittenShard
 from jobs.options.crpo import RunConfig
 from jobs.options.sections import LearnerOptions
 from jobs.reporting.display import Display, Stage
-from jobs.reporting.heldout import HeldoutScores, heldout_figures
+from jobs.reporting.figures import HEADLINES, alarm, best_iteration
+from jobs.reporting.heldout import HeldoutScores, figures_by_shape, heldout_figures
 from jobs.reporting.machine import machine_facts
 from jobs.reporting.trackers import Trackers
 from jobs.stages.failed_chunks import FailedChunks
@@ -75,7 +76,8 @@ class Run:
     def log_end(self, seconds: float) -> dict[str, int]:
         """Writes the "end" event; returns the counts of failures that this start of the run recovered from."""
         failure_counts = {**self.pools.failure_counts(), "learner_restarts": self._learner_restarts}
-        self.metrics.write("end", seconds=round(seconds, 2), iterations=self.config.iterations, **failure_counts)
+        iterations = self._iterations()[-1]["iteration"]
+        self.metrics.write("end", seconds=round(seconds, 2), iterations=iterations, **failure_counts)
         return failure_counts
 
     def is_finished(self, iteration: int) -> bool:
@@ -84,7 +86,8 @@ class Run:
 
     def drop_old(self) -> None:
         """Drops the old files that an earlier start of this run had no time to drop."""
-        drop_old(self.config, self.storage, sorted(self._finished))
+        if self._finished:
+            drop_old(self.config, self.storage, sorted(self._finished), self.result())
 
     def collect(self, iteration: int) -> dict[str, Any]:
         """Rollouts, rewards and preference pairs of an iteration; returns their part of the iteration's event."""
@@ -133,7 +136,7 @@ class Run:
         self._steps_logged = {key for key in self._steps_logged if key[0] != iteration}
         counts = sum((shard.counts for shard in written.values()), PairCounts())
         with self.display.stage(iteration, "rollouts", samples) as stage:
-            self._use_policy(iteration - 1)
+            self._use_policy(self._start(iteration))
             for shard in self.pools.collect(missing, destination, failed.add):
                 written[shard.part] = shard
                 counts += shard.counts
@@ -154,7 +157,7 @@ class Run:
                 lora = alignment_settings(self.config.objective, self.config.learner).lora
                 weights = load_tensors(result.weights)
                 self.storage.push()  # first, as a resume that finds the policy must also find its figures
-                self.store.publish(iteration, self.store.path(iteration - 1), weights, lora)
+                self.store.publish(iteration, self.store.path(self._start(iteration)), weights, lora)
         # Also where an earlier driver died before this line.
         remove(output / "weights.safetensors")
         remove_below(output / "checkpoints")
@@ -163,7 +166,7 @@ class Run:
     def _train(self, iteration: int, output: Location, on_step: Callable[[Mapping[str, Any]], None]) -> LearnerResult:
         return train(
             self.storage.preferences(1 if self.config.data == "offline" else iteration),
-            self.store.path(iteration - 1),
+            self.store.path(self._start(iteration)),
             output,
             alignment_settings(self.config.objective, self.config.learner),
             iteration,
@@ -185,9 +188,44 @@ class Run:
     def evaluate(self, iteration: int, figures: Mapping[str, Any]) -> None:
         """Samples the held-out prompts with the iteration's policy, and closes the iteration with its event."""
         self.heldout.write(iteration, self._score_heldout(iteration))
-        heldout = heldout_figures(self.heldout.read(iteration), self.heldout.read(0))
-        self.display.figures(**heldout)
-        self._close(iteration, {"heldout": heldout, **figures})
+        scores, base, before = (self.heldout.read(version) for version in (iteration, 0, self._start(iteration)))
+        prompts = [prompt.text for prompt in self.inputs.heldout]
+        heldout = heldout_figures(scores, base, before, prompts)
+        self.display.figures(**{name: heldout[name] for name in HEADLINES if name in heldout})
+        alarmed = alarm([*(row["heldout"] for row in self._iterations(1, iteration)), heldout] if iteration else [])
+        by_shape = figures_by_shape(scores, base, prompts)
+        self._close(iteration, {"heldout": heldout, "heldout_by_shape": by_shape, "alarm": alarmed, **figures})
+        if alarmed:
+            self._sound_alarm(iteration, alarmed)
+
+    def must_stop(self) -> bool:
+        """Whether the last iteration gave an alarm, and the options say to stop then."""
+        return self.config.on_alarm == "stop" and bool(self._iterations()[-1].get("alarm"))
+
+    def result(self) -> int:
+        """The version that is the run's result."""
+        rows = self._iterations()
+        return best_iteration(rows, self.config.keep_best) if self.config.keep_best else rows[-1]["iteration"]
+
+    def _sound_alarm(self, iteration: int, figures: Sequence[str]) -> None:
+        text = f"alarm: the reward rose while {', '.join(figures)} fell by more than the error, two iterations running"
+        if self.must_stop():
+            text += "; the run stops (--on-alarm stop)"
+        elif self.config.keep_best:
+            text += f"; the next iteration continues from policy {self._start(iteration + 1)} (--keep-best)"
+        self.display.note(text, style="bold yellow")
+
+    def _start(self, iteration: int) -> int:
+        """The version that an iteration starts from: the last one, or after an alarm the best one if it is kept."""
+        rows = self._iterations(0, iteration)
+        if self.config.keep_best and rows and rows[-1].get("alarm"):
+            return best_iteration(rows, self.config.keep_best)
+        return max(iteration - 1, 0)
+
+    def _iterations(self, first: int = 0, end: int | None = None) -> list[Event]:
+        """The events of the finished iterations from ``first`` to before ``end``."""
+        rows = read_history(self.metrics.path).iterations
+        return [row for row in rows if row["iteration"] >= first and (end is None or row["iteration"] < end)]
 
     def _score_heldout(self, iteration: int) -> dict[str, dict[str, float]]:
         """``{prompt id: {role: score}}``, without the prompts of chunks that were given up."""
@@ -218,7 +256,7 @@ class Run:
         self.trackers.iteration(event)
         # First what says that the iteration is finished: a driver that dies in between must not miss what is dropped.
         self.storage.push()
-        drop_old(self.config, self.storage, [iteration])
+        drop_old(self.config, self.storage, [iteration], self.result())
 
     def _keep_audio(self, chunk: Chunk, scored: ScoredPrompts) -> None:
         """Stores the audio that people listen to; an iteration that is measured again replaces it."""

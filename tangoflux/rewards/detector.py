@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Literal
 
@@ -10,45 +10,42 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tangoflux.rewards.embedding import file_sha256, is_usable
+from tangoflux.soundworld.aspects import ASPECTS, aspects
 from tangoflux.soundworld.captions import parse
 from tangoflux.soundworld.detector import EventDetector
-from tangoflux.soundworld.scenes import SceneContent
 
 Measure = Literal["exact", "recall"]
 
 
 class DetectorReward:
-    """Detects the events in the waveform and compares them with the caption.
+    """Detects the events in the waveform and compares them with the caption, aspect by aspect.
 
-    exact: 1 if kinds, counts, order and overlap are all right, else 0. recall: the share of the caption's kinds that
-    are detected. NaN for a prompt that is not a sentence of the sound world, or a waveform that is not finite.
+    Its score is one of the aspects, see ``tangoflux.soundworld.aspects``. NaN for a prompt that is not a sentence of
+    the sound world, or a waveform that is not finite.
     """
+
+    aspects = ASPECTS
 
     def __init__(self, directory: Path, name: str, measure: Measure = "exact") -> None:
         self.name = name
         self._detector = EventDetector.load(directory)
-        self._measure: Callable[[SceneContent, SceneContent], float] = MEASURES[measure]
+        self._measure = measure
         self.checkpoint = file_sha256(directory / "model.safetensors")[:16]
 
     def __call__(
         self, prompts: Sequence[str], waveforms: Sequence[NDArray[np.float32]], sample_rate_hz: int
     ) -> NDArray[np.float64]:
         """Scores in [0, 1], (n,); see ``Reward``."""
-        wanted = [parse(prompt) for prompt in prompts]
-        heard = self._detector.detect(waveforms, sample_rate_hz)
-        scores = np.full(len(wanted), np.nan)
-        for row, content in enumerate(wanted):
-            if content is not None and is_usable(waveforms[row]):
-                scores[row] = self._measure(content, heard[row])
-        return scores
+        return np.array([row[self._measure] for row in self.grade(prompts, waveforms, sample_rate_hz)], np.float64)
 
-
-def _exact(wanted: SceneContent, heard: SceneContent) -> float:
-    return float(wanted == heard)
-
-
-def _recall(wanted: SceneContent, heard: SceneContent) -> float:
-    return len(set(wanted.kinds) & set(heard.kinds)) / len(set(wanted.kinds))
-
-
-MEASURES: dict[Measure, Callable[[SceneContent, SceneContent], float]] = {"exact": _exact, "recall": _recall}
+    def grade(
+        self, prompts: Sequence[str], waveforms: Sequence[NDArray[np.float32]], sample_rate_hz: int
+    ) -> list[dict[str, float]]:
+        """Every aspect of each waveform; see ``Grader``."""
+        activity = self._detector.activity(waveforms, sample_rate_hz)
+        rows: list[dict[str, float]] = []
+        for prompt, waveform, heard in zip(prompts, waveforms, activity, strict=True):
+            wanted = parse(prompt)
+            readable = wanted is not None and is_usable(waveform)
+            rows.append(aspects(wanted, heard) if readable else dict.fromkeys(ASPECTS, np.nan))
+        return rows

@@ -1,4 +1,4 @@
-"""The interface of all reward models."""
+"""The interfaces of reward models."""
 
 from __future__ import annotations
 
@@ -34,4 +34,21 @@ class Reward(Protocol):
         Returns:
             (n,) scores; NaN if there is none, which never counts as a low score.
         """
+        ...
+
+
+@runtime_checkable
+class Grader(Reward, Protocol):
+    """A reward model that also says what is right and what is wrong about a waveform, for held-out prompts.
+
+    Attributes:
+        aspects: the names of what it grades, such as ``recall``.
+    """
+
+    aspects: tuple[str, ...]
+
+    def grade(
+        self, prompts: Sequence[str], waveforms: Sequence[NDArray[np.float32]], sample_rate_hz: int
+    ) -> list[dict[str, float]]:
+        """For each waveform its aspects by name, in [0, 1]; NaN where an aspect does not apply. See ``Reward``."""
         ...

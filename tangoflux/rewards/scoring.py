@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tangoflux.errors import RewardError
-from tangoflux.rewards.protocol import Reward
+from tangoflux.rewards.protocol import Grader, Reward
 
 
 def score(
@@ -39,6 +39,27 @@ def score(
         raise RewardError(f"reward {reward.name} returned rewards of shape {scores.shape} for {len(waveforms)} samples")
     scores[~np.isfinite(scores)] = np.nan
     return scores
+
+
+def grade(
+    grader: Grader, prompts: Sequence[str], waveforms: Sequence[NDArray[np.float32]], sample_rate_hz: int
+) -> list[dict[str, float]]:
+    """The aspects of n waveforms, of which the grader gets copies.
+
+    Returns:
+        n rows with each of the grader's aspects; NaN where it has no finite number.
+
+    Raises:
+        RewardError: the grader raised an exception (the error's cause), or did not return n rows with its aspects.
+    """
+    try:
+        returned = grader.grade(prompts, [waveform.copy() for waveform in waveforms], sample_rate_hz)
+        rows = [{name: float(row[name]) for name in grader.aspects} for row in returned]
+    except (Exception, SystemExit) as error:  # whatever a user's code raises
+        raise RewardError(f"detector {grader.name} failed: {type(error).__name__}: {error}") from error
+    if len(rows) != len(waveforms):
+        raise RewardError(f"detector {grader.name} returned aspects of {len(rows)} samples for {len(waveforms)}")
+    return [{name: value if math.isfinite(value) else math.nan for name, value in row.items()} for row in rows]
 
 
 def best_first(scores: Sequence[float] | NDArray[np.float64]) -> list[int]:

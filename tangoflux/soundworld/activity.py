@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from itertools import groupby
+from itertools import combinations, groupby
 
 import numpy as np
 from numpy.typing import NDArray
@@ -13,6 +13,9 @@ from tangoflux.soundworld.scenes import Event, SceneContent, Unit
 
 FRAME_S = 0.032
 FRAMES = 126
+
+Segment = tuple[int, int]
+"""The first frame in which a kind is heard, and the first in which it is not any more."""
 
 _LOUD = 0.5
 _CERTAIN = 0.6
@@ -37,19 +40,30 @@ def read_activity(probability: NDArray[np.float32]) -> SceneContent:
     Segments of a kind are its units; consecutive units of a kind are an event; kinds that mostly sound together
     overlap. The result may be impossible for a scene (four barks).
     """
-    segments = [(start, end, kind) for kind in range(len(KINDS)) for start, end in _segments(probability[:, kind])]
-    segments.sort()
-    if _at_once(segments):
-        counts = [(kind, sum(1 for segment in segments if segment[2] == kind)) for kind in range(len(KINDS))]
-        return SceneContent(tuple(Event(KINDS[kind], count) for kind, count in counts if count), overlap=True)
-    runs = groupby(kind for _, _, kind in segments)
+    heard = segments(probability)
+    if any(together(heard[first], heard[second]) for first, second in combinations(heard, 2)):
+        return SceneContent(tuple(Event(kind, len(found)) for kind, found in heard.items()), overlap=True)
+    units = sorted((start, end, KINDS.index(kind)) for kind, found in heard.items() for start, end in found)
+    runs = groupby(kind for _, _, kind in units)
     return SceneContent(tuple(Event(KINDS[kind], len(list(run))) for kind, run in runs))
 
 
-def _segments(probability: NDArray[np.float32]) -> list[tuple[int, int]]:
+def segments(probability: NDArray[np.float32]) -> dict[str, list[Segment]]:
+    """The segments of every kind that is heard, in the order of ``KINDS``, from activity probabilities (frames, kinds)."""
+    found = {kind: _segments(probability[:, column]) for column, kind in enumerate(KINDS)}
+    return {kind: heard for kind, heard in found.items() if heard}
+
+
+def together(first: Sequence[Segment], second: Sequence[Segment]) -> bool:
+    """Whether two kinds share most of the frames of the shorter one."""
+    one, other = ({frame for start, end in heard for frame in range(start, end)} for heard in (first, second))
+    return len(one & other) > _SHARED * min(len(one), len(other))
+
+
+def _segments(probability: NDArray[np.float32]) -> list[Segment]:
     """The [start, end) frames in which one kind is heard."""
     edges = np.flatnonzero(np.diff(np.concatenate(([0], probability > _LOUD, [0]))))
-    joined: list[tuple[int, int]] = []
+    joined: list[Segment] = []
     for start, end in zip(edges[::2].tolist(), edges[1::2].tolist(), strict=True):
         if joined and start - joined[-1][1] <= _BRIDGED_FRAMES:
             joined[-1] = (joined[-1][0], end)
@@ -58,16 +72,3 @@ def _segments(probability: NDArray[np.float32]) -> list[tuple[int, int]]:
     return [
         (start, end) for start, end in joined if end - start >= _MIN_FRAMES and probability[start:end].max() > _CERTAIN
     ]
-
-
-def _at_once(segments: Sequence[tuple[int, int, int]]) -> bool:
-    """Whether any two kinds share most of the frames of the shorter one."""
-    heard: dict[int, set[int]] = {}
-    for start, end, kind in segments:
-        heard.setdefault(kind, set()).update(range(start, end))
-    kinds = sorted(heard)
-    return any(
-        len(heard[first] & heard[second]) > _SHARED * min(len(heard[first]), len(heard[second]))
-        for index, first in enumerate(kinds)
-        for second in kinds[index + 1 :]
-    )

@@ -86,22 +86,24 @@ class EventDetector(nn.Module):
         """The contents of log-mel frames (B, 251, 64)."""
         return [read_activity(row) for row in self(log_mel).float().sigmoid().numpy()]
 
-    @torch.no_grad()
     def detect(self, waveforms: Sequence[NDArray[np.float32]], sample_rate_hz: int) -> list[SceneContent]:
-        """The content of each waveform.
+        """The content of each waveform; it has no events if nothing is detected. See ``activity``."""
+        return [read_activity(row) for row in self.activity(waveforms, sample_rate_hz)]
+
+    @torch.no_grad()
+    def activity(self, waveforms: Sequence[NDArray[np.float32]], sample_rate_hz: int) -> list[NDArray[np.float32]]:
+        """The probability (126, kinds) that each kind is audible in each frame, of each waveform.
 
         Args:
             waveforms: (samples,) or (channels, samples) each; channels are averaged, only the first 4 s are used.
             sample_rate_hz: of all of them.
-
-        Returns:
-            A content for each waveform; it has no events if nothing is detected.
         """
         prepared = [self._prepare(waveform, sample_rate_hz) for waveform in waveforms]
-        contents: list[SceneContent] = []
+        rows: list[NDArray[np.float32]] = []
         for start in range(0, len(prepared), _BATCH):
-            contents += self.read(self.log_mel(torch.stack(prepared[start : start + _BATCH])))
-        return contents
+            logits = self(self.log_mel(torch.stack(prepared[start : start + _BATCH])))
+            rows += list(logits.float().sigmoid().numpy())
+        return rows
 
     def _prepare(self, waveform: NDArray[np.float32], sample_rate_hz: int) -> Tensor:
         mono = torch.from_numpy(np.ascontiguousarray(waveform, dtype=np.float32))

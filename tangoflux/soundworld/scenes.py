@@ -114,6 +114,12 @@ def split_of(kinds: Iterable[str]) -> Split | None:
     return "dev" if "dev" in found else "test"
 
 
+def held_out_pair(kinds: Iterable[str]) -> tuple[str, ...] | None:
+    """The first pair among the kinds that is kept for "dev" or "test", sorted by name."""
+    pairs = (pair for pair in combinations(sorted(set(kinds)), 2) if frozenset(pair) in _held_out_pairs())
+    return next(pairs, None)
+
+
 @cache
 def combinations_of(split: Split, size: int) -> tuple[tuple[str, ...], ...]:
     """All unordered combinations of `size` different kinds that belong to a split.
