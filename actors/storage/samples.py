@@ -17,6 +17,9 @@ __all__ = ["Sample", "SampleFolder", "read_samples"]
 
 INDEX = "samples.jsonl"
 
+SHOWN = ("reward", "judge", "recall", "exact")
+"""The figures that are stored with a sample."""
+
 
 @dataclass(frozen=True)
 class Sample:
@@ -29,6 +32,7 @@ class Sample:
     file: str
     reward: float | None = None
     judge: float | None = None
+    recall: float | None = None
     exact: float | None = None
 
 
@@ -46,7 +50,7 @@ class SampleFolder:
 
         Args:
             flac: a FLAC file, as ``tangoflux.data.flac`` writes it.
-            figures: reward, judge and exact of this audio; None or a non-finite value means not measured.
+            figures: reward, judge, recall and exact of this audio, others are ignored; None means not measured.
 
         Raises:
             ResourceError: the disk is full or the directory cannot be written.
@@ -54,7 +58,8 @@ class SampleFolder:
         file = f"{iteration_name(iteration)}/{_file_stem(prompt_id)}.flac"
         with atomic_write(self.directory / file) as temporary:
             temporary.write_bytes(flac)
-        self._index.append(asdict(Sample(iteration, prompt_id, prompt, duration_s, file, **figures)))
+        known = {name: figures.get(name) for name in SHOWN}
+        self._index.append(asdict(Sample(iteration, prompt_id, prompt, duration_s, file, **known)))
         return self.directory / file
 
 

@@ -13,10 +13,11 @@ from actors.storage.metrics import read_history
 from actors.storage.object_store import Location
 from actors.storage.paths import local_file
 from actors.storage.shards import shards_at
-from jobs.reporting.figures import CLEAR
+from jobs.reporting.figures import CLEAR, result_iteration
 from jobs.reporting.formatting import MISSING, format_signed, format_with_error
-from jobs.reporting.heldout import FACTS, Entry, heldout_figures, mean_and_error, scores_of
+from jobs.reporting.heldout import FACTS, Entry, heldout_figures, scores_of
 from tangoflux.errors import DataError
+from tangoflux.estimates import mean_and_error
 
 Figures = Mapping[str, Entry]
 
@@ -27,7 +28,7 @@ def comparison(runs: Sequence[Location]) -> str:
     Raises:
         DataError: a directory holds no run with a finished iteration, or the runs' held-out prompts differ.
     """
-    tables = [_base_and_last(run) for run in runs]
+    tables = [_base_and_result(run) for run in runs]
     first = tables[0][0]
     for run, (base, _) in zip(runs, tables, strict=True):
         if base.column_names != first.column_names or not base.select(FACTS[1:]).equals(first.select(FACTS[1:])):
@@ -38,19 +39,20 @@ def comparison(runs: Sequence[Location]) -> str:
     return "\n\n".join([*parts, _each_run(figures), _explanation(len(prompts), len(runs))])
 
 
-def _base_and_last(run: Location) -> tuple[pa.Table, pa.Table]:
-    """The held-out tables of the base policy and of the last one."""
+def _base_and_result(run: Location) -> tuple[pa.Table, pa.Table]:
+    """The held-out tables of the base policy and of the run's result."""
     with local_file(run / "metrics.jsonl") as file:
-        iterations = read_history(file).iterations
-    if len(iterations) < 2:
+        history = read_history(file)
+    if len(history.iterations) < 2:
         raise DataError(f"{run} holds no run of jobs/crpo.py that has finished an iteration")
+    result = result_iteration(history.iterations, (history.run.get("config") or {}).get("keep_best"))
     shards = shards_at(run / "heldout")
-    return shards.read_part(0), shards.read_part(iterations[-1]["iteration"])
+    return shards.read_part(0), shards.read_part(result)
 
 
-def _figures(base: pa.Table, last: pa.Table, prompts: Sequence[str]) -> Figures:
+def _figures(base: pa.Table, result: pa.Table, prompts: Sequence[str]) -> Figures:
     before = scores_of(base)
-    return heldout_figures(scores_of(last), before, before, prompts)
+    return heldout_figures(scores_of(result), before, before, prompts)
 
 
 def _all_runs(runs: Mapping[str, Figures]) -> str:
@@ -90,7 +92,7 @@ def runs_needed(changes: NDArray[np.float64]) -> str:
     mean, spread = changes.mean(), changes.std(ddof=1)
     if not np.isfinite(mean) or mean == 0:
         return MISSING
-    needed = max(2, math.ceil((CLEAR * spread / mean) ** 2))
+    needed = max(2, math.ceil(round((CLEAR * spread / mean) ** 2, 9)))
     return str(needed) if needed <= 999 else "more than 999"
 
 

@@ -37,7 +37,7 @@ FIGURES = {
 }
 """Every figure, in the order in which it is shown: the reward, the judge, and the aspects that a detector hears."""
 
-HEADLINES = ("reward", "judge", "recall", "set_exact", "exact")
+HEADLINES = ("reward", "judge", "recall", "background", "set_exact", "exact")
 """The figures that a report shows first."""
 
 Entry = Mapping[str, Any]
@@ -95,13 +95,22 @@ def alarm(rows: Sequence[Mapping[str, Entry]]) -> list[str]:
     return [name for name in rows[-1] if name in fallen]
 
 
-def best_iteration(rows: Sequence[Mapping[str, Any]], name: str) -> int:
-    """The iteration with the best held-out mean of a figure, the earliest of equals.
-
-    The prompts on which it was chosen show it too well.
+def result_iteration(rows: Sequence[Mapping[str, Any]], keep_best: str | None) -> int:
+    """The iteration whose policy is a run's result: the best by the figure ``keep_best``, else the last.
 
     Args:
         rows: the "iteration" events, the base's first.
+    """
+    return best_iteration(rows, keep_best) if keep_best else rows[-1]["iteration"]
+
+
+def best_iteration(rows: Sequence[Mapping[str, Any]], name: str) -> int:
+    """The iteration with the best held-out mean of a figure, the earliest of equals.
+
+    The prompts on which it was chosen show it better than it is.
+
+    Args:
+        rows: see ``result_iteration``.
     """
     means = {row["iteration"]: row["heldout"].get(name, {}).get("mean") for row in rows}
     sign = -1 if lower_is_better(name) else 1

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, Literal, get_args
+from typing import Any, get_args
 
 import numpy as np
 import pyarrow as pa
@@ -14,8 +14,8 @@ from numpy.typing import NDArray
 from actors.storage.object_store import ObjectStorePath
 from actors.storage.shards import shards_at
 from tangoflux.data.prompts import Prompt
-from tangoflux.soundworld.captions import parse
-from tangoflux.soundworld.scenes import held_out_pair
+from tangoflux.estimates import mean_and_error
+from tangoflux.soundworld.prompt_kinds import PromptShape, combination, shapes_of
 
 Scores = Mapping[str, NDArray[np.float64]]
 """The scores of the held-out prompts, in order, by figure (see ``figures.FIGURES``); NaN without a score."""
@@ -23,11 +23,6 @@ Scores = Mapping[str, NDArray[np.float64]]
 Entry = dict[str, float | None]
 """``mean`` and ``se``; ``delta`` and ``delta_se``, the change from the base policy; ``step`` and ``step_se``, that from
 the iteration before. None if too few prompts have a score."""
-
-Shape = Literal["single", "then", "overlap", "three", "repeated"]
-"""A kind of prompt: one event, two in order, two at once, three in order; and those with an event that is repeated."""
-
-_SHAPES: tuple[Shape, ...] = ("single", "then", "three")
 
 FACTS = ["iteration", "prompt_id", "prompt", "duration_s"]
 """The columns of a held-out table that are not scores."""
@@ -78,7 +73,7 @@ def heldout_figures(scores: Scores, base: Scores, before: Scores, prompts: Seque
 def figures_by_shape(scores: Scores, base: Scores, prompts: Sequence[str]) -> dict[str, dict[str, Entry]]:
     """``{shape: {figure: entry}}`` of the sound world's prompts, without ``step``; empty for other prompts."""
     shapes = [shapes_of(prompt) for prompt in prompts]
-    rows_of = {shape: [row for row, names in enumerate(shapes) if shape in names] for shape in get_args(Shape)}
+    rows_of = {shape: [row for row, names in enumerate(shapes) if shape in names] for shape in get_args(PromptShape)}
     return {
         shape: {
             name: _entry(values[rows], [combination(prompts[row]) for row in rows], delta=base[name][rows])
@@ -87,46 +82,6 @@ def figures_by_shape(scores: Scores, base: Scores, prompts: Sequence[str]) -> di
         for shape, rows in rows_of.items()
         if rows
     }
-
-
-def combination(prompt: str) -> str:
-    """What makes prompts alike: the held-out pair of kinds that they contain, else their kinds, else the text itself."""
-    content = parse(prompt)
-    if content is None:
-        return prompt
-    return "+".join(held_out_pair(content.kinds) or sorted(set(content.kinds)))
-
-
-def shapes_of(prompt: str) -> set[Shape]:
-    """The shapes of a prompt; none if it is not a sentence of the sound world."""
-    content = parse(prompt)
-    if content is None:
-        return set()
-    shape: Shape = "overlap" if content.overlap else _SHAPES[len(content.events) - 1]
-    return {shape, "repeated"} if any(event.count > 1 for event in content.events) else {shape}
-
-
-def mean_and_error(
-    values: NDArray[np.float64], clusters: Sequence[str] | None = None
-) -> tuple[float | None, float | None]:
-    """Mean of the finite values and its standard error.
-
-    Args:
-        clusters: the cluster of each value, if values of one cluster are not independent; then the error is the
-            cluster-robust one with the factor G / (G - 1) for G clusters. Clusters of one value each give the usual
-            error.
-    """
-    finite = np.isfinite(values)
-    if not finite.any():
-        return None, None
-    kept = values[finite]
-    labels = np.arange(len(kept)) if clusters is None else np.array(clusters)[finite]
-    _, members = np.unique(labels, return_inverse=True)
-    sums = np.bincount(members, weights=kept - kept.mean())
-    if len(sums) < 2:
-        return float(kept.mean()), None
-    error = np.sqrt(len(sums) / (len(sums) - 1) * np.square(sums).sum()) / len(kept)
-    return float(kept.mean()), float(error)
 
 
 def _entry(values: NDArray[np.float64], clusters: Sequence[str], **earlier: NDArray[np.float64]) -> Entry:

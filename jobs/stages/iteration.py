@@ -27,7 +27,7 @@ from actors.workers.messages import Destination, ScoredPrompts, WrittenShard
 from jobs.options.crpo import RunConfig
 from jobs.options.sections import LearnerOptions
 from jobs.reporting.display import Display, Stage
-from jobs.reporting.figures import HEADLINES, alarm, best_iteration
+from jobs.reporting.figures import HEADLINES, alarm, best_iteration, result_iteration
 from jobs.reporting.heldout import HeldoutScores, figures_by_shape, heldout_figures
 from jobs.reporting.machine import machine_facts
 from jobs.reporting.trackers import Trackers
@@ -204,8 +204,7 @@ class Run:
 
     def result(self) -> int:
         """The version that is the run's result."""
-        rows = self._iterations()
-        return best_iteration(rows, self.config.keep_best) if self.config.keep_best else rows[-1]["iteration"]
+        return result_iteration(self._iterations(), self.config.keep_best)
 
     def _sound_alarm(self, iteration: int, figures: Sequence[str]) -> None:
         text = f"alarm: the reward rose while {', '.join(figures)} fell by more than the error, two iterations running"

@@ -14,8 +14,9 @@ LATENTS = ("latents", "chosen_latents", "rejected_latents")
 def drop_old(config: RunConfig, storage: RunStorage, finished: Sequence[int], result: int) -> None:
     """Drops what the options do not keep once these iterations are finished.
 
-    The base policy, the last ``keep_policies`` and the run's ``result`` so far stay, and the latents of the last ``keep_latents`` iterations; with
-    ``data: offline`` also those of the first, on which all iterations train. Prompts, seeds and rewards always stay.
+    The base policy, the last ``keep_policies`` and the run's ``result`` so far stay, and the latents of the last
+    ``keep_latents`` iterations; with ``data: offline`` also those of the first, on which all iterations train. Prompts,
+    seeds and rewards always stay.
 
     Raises:
         ResourceError: the directory or store cannot be written.

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,17 +14,19 @@ import torch
 from numpy.typing import NDArray
 
 from tangoflux.data.prompts import Prompt
+from tangoflux.estimates import mean_and_error
 from tangoflux.model.autoencoder import Autoencoder
 from tangoflux.pipeline import TangoFlux
 from tangoflux.rewards.clap import ClapReward
 from tangoflux.rewards.detector import DetectorReward
-from tangoflux.rewards.protocol import Reward
+from tangoflux.rewards.protocol import Grader, Reward
 from tangoflux.rewards.scoring import score
 from tangoflux.sampling import sample_latents
 from tangoflux.sampling_params import MINIATURE_PARAMS, SamplingParams
 from tangoflux.seeding import derive_seed
 from tangoflux.soundworld.bank import bank
 from tangoflux.soundworld.detector import EventDetector
+from tangoflux.soundworld.prompt_kinds import combination
 from tangoflux.soundworld.scenes import Scene, random_scene, render
 
 Log = Callable[[str], None]
@@ -42,10 +45,13 @@ class Figure:
     n: int
 
     @classmethod
-    def of(cls, values: Sequence[float] | NDArray[np.float64]) -> Figure:
-        """The figure of some values."""
+    def of(cls, values: Sequence[float] | NDArray[np.float64], clusters: Sequence[str] | None = None) -> Figure:
+        """The figure of the finite ones of some values; see ``mean_and_error``."""
         array = np.asarray(values, dtype=np.float64)
-        return cls(float(array.mean()), float(array.std(ddof=1) / len(array) ** 0.5), len(array))
+        mean, error = mean_and_error(array, clusters)
+        return cls(
+            math.nan if mean is None else mean, math.nan if error is None else error, int(np.isfinite(array).sum())
+        )
 
 
 def build_quality(directory: Path, prompts: int, log: Log) -> dict[str, Figure]:
@@ -54,22 +60,19 @@ def build_quality(directory: Path, prompts: int, log: Log) -> dict[str, Figure]:
     policies = (TangoFlux.from_pretrained(directory / "policy" / name).policy for name in ("base", "longer"))
     base, longer = (TangoFlux(policy, codec) for policy in policies)
     detector = EventDetector.load(directory / "detector")
-    rewards: dict[str, Reward] = {
-        "reward": ClapReward(directory / "clap", "clap"),
-        "judge": ClapReward(directory / "judge", "judge"),
-        "exact": DetectorReward(directory / "detector", "exact", "exact"),
-        "recall": DetectorReward(directory / "detector", "recall", "recall"),
-    }
+    rewards = {name: ClapReward(directory / folder, name) for name, folder in (("reward", "clap"), ("judge", "judge"))}
+    grader = DetectorReward(directory / "detector", "detector")
     rows = codec_figures(base, detector, prompts)
     for name in ("clap", "judge"):
         figures = json.loads((directory / name / "quality.json").read_text())
         share, n = figures["heldout_retrieval_of_5"], figures["heldout_scenes"]
         rows[f"{name}: retrieval among 5 captions"] = Figure(share, (share * (1 - share) / n) ** 0.5, n)
     heldout = bank("dev", prompts, HELDOUT_SEED)
-    first, second = (policy_scores(model, heldout, rewards, MINIATURE_PARAMS, log) for model in (base, longer))
-    for name in rewards:
-        rows[f"base policy: {name}"] = Figure.of(first[name])
-        rows[f"change of {name} by a quarter more pretraining"] = Figure.of(second[name] - first[name])
+    first, second = (policy_scores(model, heldout, rewards, grader, MINIATURE_PARAMS, log) for model in (base, longer))
+    alike = [combination(prompt.text) for prompt in heldout]
+    for name in first:
+        rows[f"base policy: {name}"] = Figure.of(first[name], alike)
+        rows[f"change of {name} by a quarter more pretraining"] = Figure.of(second[name] - first[name], alike)
     return rows
 
 
@@ -97,19 +100,28 @@ def _exact(detector: EventDetector, waveforms: Sequence[Any], scenes: Sequence[S
 
 
 def policy_scores(
-    model: TangoFlux, prompts: Sequence[Prompt], rewards: Mapping[str, Reward], params: SamplingParams, log: Log
+    model: TangoFlux,
+    prompts: Sequence[Prompt],
+    rewards: Mapping[str, Reward],
+    grader: Grader,
+    params: SamplingParams,
+    log: Log,
 ) -> dict[str, NDArray[np.float64]]:
-    """One sample of each prompt, scored by every reward; the noise depends on the prompt's id alone."""
-    scores: dict[str, list[NDArray[np.float64]]] = {name: [] for name in rewards}
+    """One sample of each prompt: its score by every reward, and its aspects; its id alone decides the noise."""
+    columns: dict[str, list[float]] = {name: [] for name in (*rewards, *grader.aspects)}
     for start in range(0, len(prompts), _CHUNK):
         chunk = prompts[start : start + _CHUNK]
         requests = [model.request(p.text, p.duration_s, [derive_seed("quality", p.id)]) for p in chunk]
         groups = sample_latents(model.policy, requests, params)
         waveforms = model.decode([group[0] for group in groups], [p.duration_s for p in chunk])
+        texts = [p.text for p in chunk]
         for name, reward in rewards.items():
-            scores[name].append(score(reward, [p.text for p in chunk], waveforms, model.sample_rate_hz))
+            columns[name] += score(reward, texts, waveforms, model.sample_rate_hz).tolist()
+        for row in grader.grade(texts, waveforms, model.sample_rate_hz):
+            for name, value in row.items():
+                columns[name].append(value)
         log(f"sampled and scored {start + len(chunk)} of {len(prompts)} held-out prompts")
-    return {name: np.concatenate(parts) for name, parts in scores.items()}
+    return {name: np.array(values) for name, values in columns.items()}
 
 
 def table(rows: Mapping[str, Figure]) -> str:

@@ -24,7 +24,7 @@ class DetectorReward:
     the sound world, or a waveform that is not finite.
     """
 
-    aspects = ASPECTS
+    aspects: tuple[str, ...] = ASPECTS
 
     def __init__(self, directory: Path, name: str, measure: Measure = "exact") -> None:
         self.name = name
@@ -46,6 +46,6 @@ class DetectorReward:
         rows: list[dict[str, float]] = []
         for prompt, waveform, heard in zip(prompts, waveforms, activity, strict=True):
             wanted = parse(prompt)
-            readable = wanted is not None and is_usable(waveform)
-            rows.append(aspects(wanted, heard) if readable else dict.fromkeys(ASPECTS, np.nan))
+            known = aspects(wanted, heard) if wanted is not None and is_usable(waveform) else None
+            rows.append(known or dict.fromkeys(ASPECTS, np.nan))
         return rows

@@ -49,7 +49,7 @@ def read_activity(probability: NDArray[np.float32]) -> SceneContent:
 
 
 def segments(probability: NDArray[np.float32]) -> dict[str, list[Segment]]:
-    """The segments of every kind that is heard, in the order of ``KINDS``, from activity probabilities (frames, kinds)."""
+    """Of activity probabilities (frames, kinds), the segments of each kind that is heard, in the order of ``KINDS``."""
     found = {kind: _segments(probability[:, column]) for column, kind in enumerate(KINDS)}
     return {kind: heard for kind, heard in found.items() if heard}
 

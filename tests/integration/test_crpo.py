@@ -105,7 +105,8 @@ def test_a_run_writes_all_its_outputs(finished: Path) -> None:
 def test_an_iterations_event_has_the_figures_of_every_stage(finished: Path) -> None:
     event = events(finished, "iteration")[1]
     assert set(event["heldout"]) == {"reward", "judge", "exact"}  # type: ignore[arg-type]
-    assert set(event["heldout"]["reward"]) == {"mean", "se", "delta", "delta_se"}  # type: ignore[index]
+    entry = {"mean", "se", "delta", "delta_se", "step", "step_se"}
+    assert set(event["heldout"]["reward"]) == entry  # type: ignore[index]
     assert event["pairs"] == {"made": 8, "tied": 0, "dropped": 0, "reasons": {}}
     assert set(event["loss"]) == {"start", "end"}  # type: ignore[arg-type]
     assert {"group_spread", "diversity", "silent_share", "clipped_share", "heldout_pair_accuracy"} <= set(event)

@@ -60,6 +60,7 @@ def write_run(directory: Path, iterations: int = 3, ended: bool = True, prompts:
         for index in range(prompts):
             waveform = sweep(rng, index, iteration, rate)
             figures = {"reward": 0.3 + 0.02 * iteration + rng.normal(0, 0.06), "judge": 0.28, "exact": iteration % 2}
+            figures |= {"recall": 0.5, "order": 1.0}
             samples.write(iteration, f"p{index:06d}", PROMPTS[index % 6], 2.0, encode_flac(waveform, rate), figures)
     if ended:
         log.write("end", seconds=331.2, iterations=iterations)
@@ -91,11 +92,15 @@ def iteration_event(rng: np.random.Generator, iteration: int) -> dict[str, Any]:
         return {"mean": base + delta, "se": error, "delta": delta, "delta_se": error * 0.6 if iteration else 0.0}
 
     heldout = {"reward": figure(0.312, 0.024, 0.014), "judge": figure(0.287, 0.013, 0.013)}
+    heldout["recall"] = figure(0.757, -0.018, 0.016)
+    heldout["background"] = figure(0.371, -0.08, 0.03)
     heldout["exact"] = figure(0.414, 0.004, 0.044)
     event = {
         "iteration": iteration,
         "policy_version": iteration,
         "heldout": heldout,
+        "heldout_by_shape": {"then": heldout, "three": {"reward": heldout["reward"]}} if iteration else {},
+        "alarm": ["recall"] if iteration > 1 else [],
         "seconds": {"held-out": 9.4 + rng.normal(0, 0.4)},
     }
     if iteration == 0:

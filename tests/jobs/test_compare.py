@@ -3,10 +3,11 @@ from __future__ import annotations
 import re
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from actors.storage.metrics import MetricsLog
-from jobs.reporting.comparison import comparison
+from jobs.reporting.comparison import comparison, runs_needed
 from jobs.reporting.heldout import HeldoutScores
 from tangoflux.data.prompts import Prompt
 from tangoflux.errors import DataError
@@ -23,17 +24,25 @@ def run_of(directory: Path, gains: list[float], ids: str = "abcd") -> Path:
     return directory
 
 
-def test_the_table_has_each_run_and_all_together_with_errors_over_prompts(tmp_path: Path) -> None:
+def test_each_run_has_a_row_and_all_together_have_errors_over_runs(tmp_path: Path) -> None:
     first = run_of(tmp_path / "seed-0", [0.1, 0.2, 0.3, 0.4])
-    second = run_of(tmp_path / "seed-1", [0.4, 0.3, 0.2, 0.1])
+    second = run_of(tmp_path / "seed-1", [0.5, 0.4, 0.3, 0.4])
     text = comparison([first, second])
-    assert "| seed-0 | 1.500 ± 0.645 | +0.250 ± 0.065 |" in text
-    assert "| all | 1.500 ± 0.645 | +0.250 ± 0.000 |" in text
-    assert text.endswith("4 held-out prompts.")
+    assert "| reward | 1.500 | +0.325 ± 0.075 | +4.3 | +0.250 | +0.400 | 2 |" in text
+    assert "| seed-0 | +0.250 ± 0.065 |" in text and "| seed-1 | +0.400 ± 0.041 |" in text
+    assert "4 held-out prompts." in text and "over the 2 runs" in text
 
 
-def test_one_run_has_no_row_for_all(tmp_path: Path) -> None:
-    assert "| all |" not in comparison([run_of(tmp_path / "a", [0.1, 0.2, 0.3, 0.4])])
+def test_one_run_has_its_row_only(tmp_path: Path) -> None:
+    text = comparison([run_of(tmp_path / "a", [0.1, 0.2, 0.3, 0.4])])
+    assert "| run | reward |" in text and "runs to be sure" not in text
+
+
+@pytest.mark.parametrize(
+    ("changes", "needed"), [([0.1, 0.1], "2"), ([0.0, 0.1], "8"), ([0.1, -0.1], "–"), ([0.1, -0.0999], "more than 999")]
+)
+def test_the_runs_that_a_change_needs_follow_from_its_size_and_spread(changes: list[float], needed: str) -> None:
+    assert runs_needed(np.array(changes)) == needed
 
 
 def test_runs_with_other_prompts_and_directories_without_a_run_are_refused(tmp_path: Path) -> None:

@@ -9,20 +9,16 @@ from itertools import groupby
 from typing import Any
 
 from actors.storage.metrics import Event, History
+from jobs.reporting.figures import FIGURES
 from jobs.reporting.formatting import MINUS, TIMES
 from jobs.reporting.html.charts import Bars, Chart, Line, line_chart, stacked_bars
 
-HELDOUT = {
-    "reward": ("Reward", "what the run optimises"),
-    "judge": ("Judge", "an independent model, never trained against"),
-    "exact": ("Exact scenes", "share of prompts whose events the detector finds in order"),
-}
 MOST_POINTS = 400
 
 
 def heldout_curves(history: History) -> list[Chart]:
-    """Reward, judge and exact rate of the held-out prompts over the iterations; those without a value are left out."""
-    return _drawn(_heldout_curve(history.iterations, name) for name in HELDOUT)
+    """Every figure of the held-out prompts over the iterations; those without a value are left out."""
+    return _drawn(_heldout_curve(history.iterations, name) for name in FIGURES)
 
 
 def learning_curves(history: History) -> list[Chart]:
@@ -103,7 +99,7 @@ def work_bars(history: History) -> list[Bars]:
 
 
 def _heldout_curve(rows: Sequence[Event], name: str) -> Chart | None:
-    title, _ = HELDOUT[name]
+    title = FIGURES[name].title
     entries = [(row["iteration"], row.get("heldout", {}).get(name) or {}) for row in rows]
     entries = [(iteration, entry) for iteration, entry in entries if entry.get("mean") is not None]
     line = Line(

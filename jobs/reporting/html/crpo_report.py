@@ -10,10 +10,11 @@ from pathlib import Path
 from typing import Any
 
 from actors.storage.metrics import Event, History, read_history
-from actors.storage.samples import read_samples
+from actors.storage.samples import SHOWN, read_samples
 from jobs.reporting import formatting
+from jobs.reporting.figures import CLEAR, FIGURES, HEADLINES, gain_in_errors, parting, result_iteration
 from jobs.reporting.html.audio_cards import audio_cards
-from jobs.reporting.html.crpo_charts import HELDOUT, health_curves, heldout_curves, learning_curves, work_bars
+from jobs.reporting.html.crpo_charts import health_curves, heldout_curves, learning_curves, work_bars
 from jobs.reporting.html.pages import render_page, write_page
 from tangoflux.errors import DataError
 
@@ -39,14 +40,18 @@ def render_report(run_dir: Path) -> str:
         "crpo.html.j2",
         facts=_facts(history, run_dir),
         headlines=_headlines(history),
+        parting=parting((_result(history) or {}).get("heldout") or {}),
+        alarms=[(row["iteration"], row["alarm"]) for row in history.iterations if row.get("alarm")],
+        aspects=_aspects(history),
+        shapes=_shapes(history),
         heldout=heldout_curves(history),
         learning=learning_curves(history),
         health=health_curves(history),
         work=work_bars(history),
         iterations=history.iterations,
-        heldout_names=HELDOUT,
+        heldout_names={name: FIGURES[name] for name in HEADLINES},
         cards=cards,
-        measured=[name for name in HELDOUT if any(getattr(sample, name) is not None for sample in samples)],
+        measured=[name for name in SHOWN if any(getattr(sample, name) is not None for sample in samples)],
         top_khz=top_hz / 1000,
         settings=_settings(history.run.get("config") or {}),
         machine=_machine(history.run.get("machine") or {}),
@@ -125,34 +130,78 @@ def _key_settings(config: Mapping[str, Any]) -> list[tuple[str, str]]:
 
 
 def _headlines(history: History) -> list[Headline]:
-    rows = [row for row in history.iterations if row.get("heldout")]
+    measured = _measured(history)
     rewards = (history.run.get("config") or {}).get("rewards") or {}
-    models = {"reward": rewards.get("name"), "judge": rewards.get("judge"), "exact": rewards.get("detector")}
-    return [
-        _headline(name, rows, str(models[name] or ""))
-        for name in HELDOUT
-        if rows and rows[0]["iteration"] == 0 and (rows[0]["heldout"].get(name) or {}).get("mean") is not None
-    ]
+    models = {"reward": rewards.get("name"), "judge": rewards.get("judge")}
+    result = (_result(history) or {}).get("heldout")
+    headlines: list[Headline] = []
+    for name in HEADLINES:
+        if name in measured:
+            aligned, figure = result and result.get(name), FIGURES[name]
+            model = str(models.get(name, rewards.get("detector")) or "")
+            headlines.append(
+                Headline(figure.title, figure.meaning, model, measured[name], aligned, *_verdict(name, aligned))
+            )
+    return headlines
 
 
-def _headline(name: str, rows: Sequence[Event], model: str) -> Headline:
-    base = rows[0]["heldout"][name]
-    aligned = rows[-1]["heldout"].get(name) if len(rows) > 1 else None
-    direction, verdict = _verdict(aligned)
-    return Headline(*HELDOUT[name], model, base, aligned, direction, verdict)
+def _measured(history: History) -> dict[str, Mapping[str, Any]]:
+    """The base policy's entry of each figure that was measured, in the order of ``FIGURES``."""
+    base = next((row.get("heldout") or {} for row in history.iterations if row["iteration"] == 0), {})
+    return {name: base[name] for name in FIGURES if (base.get(name) or {}).get("mean") is not None}
 
 
-def _verdict(aligned: Mapping[str, Any] | None) -> tuple[str, str]:
-    """The direction of a change and its size in standard errors; below two it is "no clear change"."""
+def _result(history: History) -> Event | None:
+    """The event of the iteration whose policy is the run's result; None before the first iteration."""
+    rows = [row for row in history.iterations if row.get("heldout")]
+    number = result_iteration(rows, (history.run.get("config") or {}).get("keep_best")) if rows else 0
+    return next((row for row in rows if row["iteration"] == number > 0), None)
+
+
+def _verdict(name: str, aligned: Mapping[str, Any] | None) -> tuple[str, str]:
+    """The direction of a change (up is better) and its size in standard errors; below two it is "no clear change"."""
     if aligned is None or aligned.get("delta") is None:
         return "none", "not aligned yet"
-    delta, error = aligned["delta"], aligned.get("delta_se")
-    if not error:
-        return "flat", "unchanged" if delta == 0 else "no standard error"
-    errors = f"{abs(delta) / error:.1f} standard errors"
-    if abs(delta) < 2 * error:
+    gain = gain_in_errors(name, aligned)
+    if gain is None:
+        return "flat", "unchanged" if aligned["delta"] == 0 else "no standard error"
+    errors = f"{abs(gain):.1f} standard errors"
+    if abs(gain) < CLEAR:
         return "flat", f"no clear change ({errors})"
-    return ("up", f"up by {errors}") if delta > 0 else ("down", f"down by {errors}")
+    return "up" if gain > 0 else "down", f"{'up' if aligned['delta'] > 0 else 'down'} by {errors}"
+
+
+@dataclass(frozen=True)
+class Aspect:
+    """A row of the table of all held-out figures."""
+
+    title: str
+    meaning: str
+    base: str
+    aligned: str
+    change: str
+    direction: str
+    verdict: str
+
+
+def _aspects(history: History) -> list[Aspect]:
+    result = (_result(history) or {}).get("heldout") or {}
+    rows: list[Aspect] = []
+    for name, base in _measured(history).items() if result else ():
+        entry, figure = result.get(name) or {}, FIGURES[name]
+        means = formatting.format_mean(base), formatting.format_mean(entry), formatting.format_delta(entry)
+        rows.append(Aspect(figure.title, figure.meaning, *means, *_verdict(name, entry)))
+    return rows
+
+
+def _shapes(history: History) -> list[tuple[str, list[tuple[str, str]]]]:
+    """For each kind of prompt the change and its direction of every figure that was measured."""
+    by_shape = (_result(history) or {}).get("heldout_by_shape") or {}
+    names = _measured(history)
+    return [
+        (shape, [(formatting.format_delta(row.get(name) or {}), _verdict(name, row.get(name))[0]) for name in names])
+        for shape, row in by_shape.items()
+    ]
 
 
 def _settings(config: Mapping[str, Any]) -> list[tuple[str, list[tuple[str, str]]]]:

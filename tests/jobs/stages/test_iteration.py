@@ -300,12 +300,63 @@ def test_a_finished_iteration_is_pushed_before_old_policies_are_dropped(
     run.evaluate(0, {})
     for version in (1, 2):
         run.store.publish(version, tiny_policy_dir)
+    run.evaluate(1, {})
     storage = run.storage = RecordingStorage(tmp_path / "run", tmp_path / "run")
     run.evaluate(2, {})
-    assert storage.pushed == ([0, 2], [0, 1, 2])
+    assert storage.pushed == ([0, 1, 2], [0, 1, 2])
     assert run.store.versions() == [0, 2]
     resumed = start()
-    assert [resumed.is_finished(iteration) for iteration in range(3)] == [True, False, True]
+    assert [resumed.is_finished(iteration) for iteration in range(4)] == [True, True, True, False]
+
+
+def judged(run: Run, judge: Sequence[float], monkeypatch: pytest.MonkeyPatch) -> Run:
+    """The run with made-up held-out scores: the reward rises, and the judge's mean is as given for each iteration."""
+
+    def scores(iteration: int) -> dict[str, dict[str, float]]:
+        values = {"reward": 0.1 * iteration, "judge": judge[iteration]}
+        noise = 0.001 * iteration
+        return {
+            prompt.id: {name: value + noise * row for name, value in values.items()}
+            for row, prompt in enumerate(run.inputs.heldout)
+        }
+
+    monkeypatch.setattr(run, "_score_heldout", scores)
+    return run
+
+
+def test_after_an_alarm_the_run_goes_back_to_the_best_policy_and_names_it_as_the_result(
+    start: Callable[..., Run], learner: FakeLearner, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    said = io.StringIO()
+    options = ("--keep-best", "judge", "--keep-policies", "1", "--iterations", "4")
+    run = judged(start(*options, display=Display(4, said)), (0.5, 0.8, 0.7, 0.6, 0.75), monkeypatch)
+    run.evaluate(0, {})
+    for iteration in (1, 2, 3):
+        run.learn(iteration)
+        run.evaluate(iteration, {})
+    assert "alarm: the reward rose while judge fell" in said.getvalue() and "continues from policy 1" in said.getvalue()
+    assert run.store.versions() == [0, 1, 3], "the best one is kept too"
+    resumed = judged(start(*options), (0.5, 0.8, 0.7, 0.6, 0.75), monkeypatch)
+    resumed.collect(4)
+    rows = ShardWriter(tmp_path / "run" / "rollouts" / "i0004").read(["policy_version"])
+    assert set(rows["policy_version"].to_pylist()) == {1}
+    resumed.learn(4)
+    resumed.evaluate(4, {})
+    assert [policy for _, policy in learner.calls] == ["v0000", "v0001", "v0002", "v0001"]
+    assert resumed.result() == 1 and not resumed.must_stop()
+    event = read_history(tmp_path / "run" / "metrics.jsonl").iterations[4]
+    assert event["heldout"]["judge"]["step"] == pytest.approx(0.75 - 0.8, abs=0.01), "against the policy it came from"
+
+
+def test_an_alarm_only_warns_unless_the_options_say_to_stop(
+    start: Callable[..., Run], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run = judged(start("--on-alarm", "stop"), (0.5, 0.4, 0.3), monkeypatch)
+    for iteration in range(3):
+        run.evaluate(iteration, {})
+        assert run.must_stop() == (iteration == 2)
+    warned = start("--on-alarm", "warn")
+    assert not warned.must_stop() and warned.result() == 2
 
 
 def test_prompts_of_a_failed_heldout_chunk_have_no_score(

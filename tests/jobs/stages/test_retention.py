@@ -19,7 +19,7 @@ def run_of_three(directory: Path, policy: Path) -> None:
 
 def test_without_the_options_everything_stays(tmp_path: Path, tiny_policy_dir: Path) -> None:
     run_of_three(tmp_path, tiny_policy_dir)
-    drop_old(load_config([]), RunStorage(tmp_path, tmp_path), [1, 2, 3])
+    drop_old(load_config([]), RunStorage(tmp_path, tmp_path), [1, 2, 3], 3)
     assert PolicyStore(tmp_path / "policies").versions() == [0, 1, 2, 3]
     assert "latents" in ShardWriter(tmp_path / "rollouts" / "i0001").read().column_names
 
@@ -30,7 +30,7 @@ def test_old_policies_go_but_for_the_base_and_old_latents_go_but_not_their_rows(
     run_of_three(tmp_path, tiny_policy_dir)
     config = load_config(["--keep-policies", "1", "--keep-latents", "1"])
     for _ in range(2):
-        drop_old(config, RunStorage(tmp_path, tmp_path), [1, 2, 3])
+        drop_old(config, RunStorage(tmp_path, tmp_path), [1, 2, 3], 3)
         assert PolicyStore(tmp_path / "policies").versions() == [0, 3]
         tables = [ShardWriter(tmp_path / "rollouts" / f"i{number:04d}").read(verify=True) for number in (1, 2, 3)]
         assert ["latents" in table.column_names for table in tables] == [False, False, True]
@@ -40,5 +40,5 @@ def test_old_policies_go_but_for_the_base_and_old_latents_go_but_not_their_rows(
 
 def test_the_first_latents_stay_where_all_iterations_train_on_them(tmp_path: Path, tiny_policy_dir: Path) -> None:
     run_of_three(tmp_path, tiny_policy_dir)
-    drop_old(load_config(["--keep-latents", "1", "--data", "offline"]), RunStorage(tmp_path, tmp_path), [1, 2, 3])
+    drop_old(load_config(["--keep-latents", "1", "--data", "offline"]), RunStorage(tmp_path, tmp_path), [1, 2, 3], 3)
     assert "latents" in ShardWriter(tmp_path / "rollouts" / "i0001").read().column_names

@@ -58,7 +58,7 @@ def test_old_policies_are_dropped_from_the_store_too(bucket_dir: ObjectStorePath
         for version in range(4):
             run.policies.publish(version, tiny_policy_dir)
         run.push()
-        drop_old(load_config(["--keep-policies", "1"]), run, [1, 2, 3])
+        drop_old(load_config(["--keep-policies", "1"]), run, [1, 2, 3], 3)
         run.push()
     kept = {name.split("/")[0] for name in (bucket_dir / "policies").sizes()}
     assert kept == {"v0000", "v0000.json", "v0003", "v0003.json", "latest.json"}
