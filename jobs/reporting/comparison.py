@@ -26,15 +26,20 @@ def comparison(runs: Sequence[Location]) -> str:
     """The tables as Markdown.
 
     Raises:
-        DataError: a directory holds no run with a finished iteration, or the runs' held-out prompts differ.
+        DataError: a directory is given twice or holds no run with a finished iteration, or held-out prompts differ.
     """
+    if len(set(runs)) < len(runs):
+        raise DataError("a run is given twice: name each run once")
     tables = [_base_and_result(run) for run in runs]
     first = tables[0][0]
     for run, (base, _) in zip(runs, tables, strict=True):
         if base.column_names != first.column_names or not base.select(FACTS[1:]).equals(first.select(FACTS[1:])):
             raise DataError(f"{run} has other held-out prompts or figures than {runs[0]}: they cannot be compared")
     prompts = first["prompt"].to_pylist()
-    figures = {run.name: _figures(*pair, prompts) for run, pair in zip(runs, tables, strict=True)}
+    short = len({run.name for run in runs}) == len(runs)
+    figures = {
+        run.name if short else str(run): _figures(*pair, prompts) for run, pair in zip(runs, tables, strict=True)
+    }
     parts = [_all_runs(figures)] if len(runs) > 1 else []
     return "\n\n".join([*parts, _each_run(figures), _explanation(len(prompts), len(runs))])
 

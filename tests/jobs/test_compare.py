@@ -45,6 +45,14 @@ def test_the_runs_that_a_change_needs_follow_from_its_size_and_spread(changes: l
     assert runs_needed(np.array(changes)) == needed
 
 
+def test_runs_of_one_name_are_told_apart_and_one_run_is_not_taken_for_two(tmp_path: Path) -> None:
+    first, second = run_of(tmp_path / "a" / "run", [0.1] * 4), run_of(tmp_path / "b" / "run", [0.3] * 4)
+    text = comparison([first, second])
+    assert f"| {first} | +0.100 " in text and f"| {second} | +0.300 " in text
+    with pytest.raises(DataError, match="a run is given twice"):
+        comparison([first, second, first])
+
+
 def test_runs_with_other_prompts_and_directories_without_a_run_are_refused(tmp_path: Path) -> None:
     first, other = run_of(tmp_path / "a", [0.0] * 4), run_of(tmp_path / "b", [0.0] * 4, "abce")
     with pytest.raises(DataError, match=re.escape(f"{other} has other held-out prompts")):
