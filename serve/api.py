@@ -220,7 +220,7 @@ def _to_json(generated: Generated, body: GenerateRequest, service: Service) -> G
         sample_rate=generated.sample_rate_hz,
         audio_length=generated.length_s,
         num_inference_steps=service.steps_of(body),
-        reward_model=service.options.reward,
+        reward_model=service.options.reward_model,
         data=samples,
         timing=generated.timing,
     )

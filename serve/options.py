@@ -13,6 +13,7 @@ from pydantic import BeforeValidator, PlainSerializer, model_validator
 
 from actors.options.command_line import Command
 from actors.options.pool_size import PoolSize
+from actors.options.reward_combination import RewardCombination
 from actors.options.scheduling import (
     ANY_NODE,
     CustomResources,
@@ -100,6 +101,7 @@ class ServeOptions(Options):
         "miniature", "policy to serve without --run-dir: a directory, a name or owner/name on the hub", min_length=1
     )
     reward: str = option("miniature-clap", "reward model that ranks best_of and scores samples", min_length=1)
+    reward_combination: RewardCombination = "sum"
     host: str = option("127.0.0.1", "address to listen on")
     port: int = option(8000, "port to listen on", ge=1, le=65535)
     api_key_file: Path | None = option(
@@ -114,6 +116,11 @@ class ServeOptions(Options):
     poll_s: float = option(1.0, "time between checks for a new policy", unit="seconds", gt=0, le=60)
     limits: Limits = Limits()
     replica: ReplicaOptions = ReplicaOptions()
+
+    @property
+    def reward_model(self) -> str:
+        """What answers name their rewards after."""
+        return self.reward if self.reward_combination == "sum" else f"{self.reward_combination}({self.reward})"
 
     @model_validator(mode="after")
     def _ports_differ(self) -> ServeOptions:

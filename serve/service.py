@@ -87,7 +87,7 @@ class Service:
             self._engine = Engine(
                 max_rows(self.options.replica.batch_memory_gb, policy.config),
                 self.options.limits.max_waiting,
-                lambda: load_reward(self.options.reward, self.device),
+                lambda: load_reward(self.options.reward, self.device, self.options.reward_combination),
                 self.options.limits.max_reward_s,
                 uses_bf16(self.options.replica.precision, self.device),
                 self.options.replica.threads if self.device == "cpu" else 1,
@@ -157,7 +157,7 @@ class Service:
             "latest": latest.version,
             "base": known[0],
             "miniature": latest.autoencoder.config.front is not None,
-            "reward_model": self.options.reward,
+            "reward_model": self.options.reward_model,
             "sample_rate": latest.autoencoder.sample_rate_hz,
             "max_duration": self.max_duration_s,
             "limits": self.options.limits.model_dump() | {"max_samples": self.max_samples},

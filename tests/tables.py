@@ -36,6 +36,7 @@ def rollouts(
         "num_frames": [3] * count,
         "latents": [(latents or {}).get(key, default_latents(key)) for key in keys],
         "reward": [rewards[key] for key in keys],
+        "reward_components": [[{"name": "fake", "score": rewards[key]}] for key in keys],
         "reward_model": ["fake"] * count,
         "reward_checkpoint": ["none"] * count,
         "failure": [(failures or {}).get(key) for key in keys],

@@ -41,4 +41,5 @@ class FakeReward:
     def score_to_rows(self, batch: RolloutBatch) -> ShardRows:
         """The batch's rows with their rewards."""
         rewards = batch.rows["sample_index"].to_numpy().astype(np.float64)
-        return ShardRows(batch.part, with_scores(batch.rows, Scores("fake", "none", rewards, [None] * len(rewards))))
+        scores = Scores("fake", "none", rewards, [None] * len(rewards), [("fake", rewards)])
+        return ShardRows(batch.part, with_scores(batch.rows, scores))

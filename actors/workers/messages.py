@@ -13,6 +13,7 @@ import pyarrow as pa
 from numpy.typing import NDArray
 
 from actors.storage.object_store import Location
+from tangoflux.data.components import ComponentSums
 from tangoflux.data.health import HealthSums
 from tangoflux.data.preferences import PairCounts, group_bounds
 
@@ -78,12 +79,13 @@ class Destination:
 
 @dataclass(frozen=True)
 class WrittenShard:
-    """What the driver learns of a shard: the number of rows, what became of their groups, and sums of their health."""
+    """What the driver learns of a shard: how many rows, what became of their groups, and sums of their figures."""
 
     part: int
     rows: int
     counts: PairCounts
     health: HealthSums
+    components: ComponentSums
 
 
 @dataclass(frozen=True)

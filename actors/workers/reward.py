@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import re
 from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass
 
 import numpy as np
 import ray
@@ -15,7 +16,8 @@ from actors.workers.messages import RolloutBatch, ScoredPrompts, ShardRows
 from actors.workers.rows import Scores, with_scores
 from tangoflux.data.flac import encode_flac
 from tangoflux.errors import RewardError
-from tangoflux.rewards import Grader, Reward, grade, load_reward, score
+from tangoflux.reward_combination import Combination
+from tangoflux.rewards import Grader, Reward, grade, load_reward, parts_of, recombined, score_parts
 
 logger = logging.getLogger(__name__)
 
@@ -29,30 +31,32 @@ PRIVATE = re.compile(r"0x[0-9a-fA-F]+|(?<!\w)/[^\s'\"]+")
 class RewardWorker:
     """Scores sampled chunks with one or several reward models."""
 
-    def __init__(self, names: Mapping[str, str], threads: int = 1, device: str = "cpu") -> None:
+    def __init__(
+        self, names: Mapping[str, str], threads: int = 1, device: str = "cpu", combination: Combination = "sum"
+    ) -> None:
         """Loads the models.
 
         Args:
             names: role to name, directory or import path, as ``load_reward`` takes it.
             threads: CPU threads of this process.
             device: where the models compute.
+            combination: how several rewards make the one that ranks the samples of a prompt.
         """
         torch.set_num_threads(threads)
         self._rewards = {role: load_reward(name, device) for role, name in names.items()}
+        self._combination: Combination = combination
 
     def score(self, batch: RolloutBatch, role: str = "reward") -> Scores:
-        """Scores every group of the batch.
+        """Scores every group of the batch; several rewards are summed, as only sums compare prompts and policies.
 
         A reward model that raises, or returns no finite number, marks the group or the sample; the others are scored.
         """
-        reward = self._rewards[role]
-        groups = [score_group(reward, text, audio, batch.sample_rate_hz) for _, text, audio in batch.groups()]
-        rewards = np.concatenate([rewards for rewards, _ in groups])
-        return Scores(reward.name, reward.checkpoint, rewards, [why for _, failures in groups for why in failures])
+        return score_batch(self._rewards[role], batch)
 
     def score_to_rows(self, batch: RolloutBatch) -> ShardRows:
         """Scores the batch for training: its rows with rewards, for a ``WriterWorker``."""
-        return ShardRows(batch.part, with_scores(batch.rows, self.score(batch)))
+        reward = recombined(self._rewards["reward"], self._combination)
+        return ShardRows(batch.part, with_scores(batch.rows, score_batch(reward, batch)))
 
     def score_heldout(self, batch: RolloutBatch, roles: Sequence[str], audio_ids: Collection[str]) -> ScoredPrompts:
         """Scores held-out prompts, of which the batch has one sample each, by every role.
@@ -85,22 +89,47 @@ class RewardWorker:
 RewardActor = ray.remote(RewardWorker)
 
 
+@dataclass(frozen=True)
+class GroupScores:
+    """The scores of the samples of one prompt.
+
+    Attributes:
+        rewards: (samples,), NaN where there is none.
+        components: (parts, samples), the raw scores of the rewards that these were made of.
+        failures: for each sample why it has no reward, or None.
+    """
+
+    rewards: NDArray[np.float64]
+    components: NDArray[np.float64]
+    failures: list[str | None]
+
+
+def score_batch(reward: Reward, batch: RolloutBatch) -> Scores:
+    """Scores every group of the batch."""
+    groups = [score_group(reward, text, audio, batch.sample_rate_hz) for _, text, audio in batch.groups()]
+    components = np.concatenate([group.components for group in groups], axis=1)
+    return Scores(
+        reward.name,
+        reward.checkpoint,
+        np.concatenate([group.rewards for group in groups]),
+        [failure for group in groups for failure in group.failures],
+        [(part.name, scores) for part, scores in zip(parts_of(reward), components, strict=True)],
+    )
+
+
 def score_group(
     reward: Reward, prompt: str, waveforms: Sequence[NDArray[np.float32]], sample_rate_hz: int
-) -> tuple[NDArray[np.float64], list[str | None]]:
-    """Scores the samples of one prompt.
-
-    Returns:
-        (samples,) rewards, NaN where there is none, and for each sample the reason for that, or None.
-    """
+) -> GroupScores:
+    """Scores the samples of one prompt."""
     if not all(np.isfinite(waveform).all() for waveform in waveforms):
-        return _failed(len(waveforms), "a waveform of the group is not finite")
+        return _failed(reward, len(waveforms), "a waveform of the group is not finite")
     try:
-        rewards = score(reward, [prompt] * len(waveforms), waveforms, sample_rate_hz)
+        rewards, components = score_parts(reward, [prompt] * len(waveforms), waveforms, sample_rate_hz)
     except RewardError as error:  # only this group has no score
         logger.warning("reward %s failed for %r", reward.name, prompt, exc_info=True)
-        return _failed(len(waveforms), _reason(error.__cause__) if error.__cause__ else str(error))
-    return rewards, ["the reward is not a finite number" if missing else None for missing in np.isnan(rewards)]
+        return _failed(reward, len(waveforms), _reason(error.__cause__) if error.__cause__ else str(error))
+    failures = ["the reward is not a finite number" if missing else None for missing in np.isnan(rewards)]
+    return GroupScores(rewards, components, failures)
 
 
 def grade_group(
@@ -117,8 +146,9 @@ def grade_group(
         return unknown
 
 
-def _failed(samples: int, reason: str) -> tuple[NDArray[np.float64], list[str | None]]:
-    return np.full(samples, np.nan), [reason] * samples
+def _failed(reward: Reward, samples: int, reason: str) -> GroupScores:
+    components = np.full((len(parts_of(reward)), samples), np.nan)
+    return GroupScores(np.full(samples, np.nan), components, [reason] * samples)
 
 
 def _reason(error: BaseException) -> str:

@@ -17,19 +17,21 @@ from tangoflux.data.records import build_table
 
 @dataclass(frozen=True)
 class Scores:
-    """What one reward model said of some rows.
+    """What a reward, which may be made of several, said of some rows.
 
     Attributes:
         model: the reward's name.
         checkpoint: its weights.
         rewards: (rows,) float64, NaN where there is no score.
         failures: for each row why there is none, or None.
+        components: names of the rewards that it is made of, each with its raw scores, (rows,), NaN where there is none.
     """
 
     model: str
     checkpoint: str
     rewards: NDArray[np.float64]
     failures: list[str | None]
+    components: list[tuple[str, NDArray[np.float64]]]
 
 
 def unscored_rows(
@@ -60,7 +62,7 @@ def unscored_rows(
         **loudness([waveforms[index][k] for index, k in samples]),
     }
     shared = {"iteration": chunk.iteration, "reward_model": "", "reward_checkpoint": "", "failure": NOT_SCORED}
-    shared |= {"reward": None, **provenance}
+    shared |= {"reward": None, "reward_components": None, **provenance}
     return build_table(own | {name: [value] * len(samples) for name, value in shared.items()}, schema)
 
 
@@ -71,11 +73,20 @@ def with_scores(rows: pa.Table, scores: Scores) -> pa.Table:
         rows,
         {
             "reward": rewards,
+            "reward_components": [_components(scores, row) for row in range(len(rows))],
             "reward_model": [scores.model] * len(rows),
             "reward_checkpoint": [scores.checkpoint] * len(rows),
             "failure": scores.failures,
         },
     )
+
+
+def _components(scores: Scores, row: int) -> list[dict[str, str | float | None]]:
+    """A value of ``reward_components``."""
+    return [
+        {"name": name, "score": float(values[row]) if np.isfinite(values[row]) else None}
+        for name, values in scores.components
+    ]
 
 
 def replace_columns(table: pa.Table, columns: Mapping[str, Sequence[Any]]) -> pa.Table:

@@ -11,6 +11,7 @@ from actors.storage.object_store import Location
 from actors.storage.samples import SampleFolder
 from actors.storage.shards import shards_at
 from actors.workers.messages import Destination, RolloutBatch, ShardRows, StoredShard, WrittenShard
+from tangoflux.data.components import ComponentSums
 from tangoflux.data.flac import encode_flac
 from tangoflux.data.health import HealthSums
 from tangoflux.data.preferences import make_pairs
@@ -53,7 +54,7 @@ class WriterWorker:
     def _pair(self, part: int, rows: pa.Table, destination: Destination) -> WrittenShard:
         pairs, counts = make_pairs(rows, destination.min_margin)
         shards_at(destination.preferences).write(part, pairs)
-        return WrittenShard(part, len(rows), counts, HealthSums.of(rows))
+        return WrittenShard(part, len(rows), counts, HealthSums.of(rows), ComponentSums.of(rows))
 
 
 WriterActor = ray.remote(WriterWorker)

@@ -7,6 +7,7 @@ from typing import Annotated, Literal
 from pydantic import model_validator
 
 from actors.options.command_line import Command
+from actors.options.reward_combination import RewardCombination
 from actors.options.schema import REQUIRED, Options, option
 from jobs.options.sections import GuidanceScale, LocalPath, NegativePrompt, NumSteps
 from tangoflux.sampling_params import MIN_DURATION_S, Precision, SamplingParams
@@ -52,6 +53,7 @@ class GenerateOptions(Options):
         None, "samples of which to keep the --num-samples with the highest reward", unit="samples", ge=1, le=100
     )
     reward: str = option("miniature-clap", "reward model of --best-of", min_length=1)
+    reward_combination: RewardCombination = "sum"
     device: Device = None
     precision: Precision | None = option(
         None, "precision of the sampling", default_text="fp32 on a CPU, bf16 on a GPU that has it"

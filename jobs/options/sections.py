@@ -9,6 +9,7 @@ from pydantic import AfterValidator, BeforeValidator, Field, PlainSerializer
 
 from actors.learner.objectives import OBJECTIVES
 from actors.options.pool_size import PoolSize
+from actors.options.reward_combination import RewardCombination
 from actors.options.scheduling import (
     ANY_NODE,
     CustomResources,
@@ -116,6 +117,7 @@ class ScoringOptions(Options):
     name: str = option(
         "miniature-clap", "reward model that ranks: a name, a directory or module:Class", flag="reward", min_length=1
     )
+    combination: RewardCombination = "sum"
     workers: ElasticNumWorkers = PoolSize(1, 1)
     threads: Threads = 1
     num_cpus: NumCpus = 0

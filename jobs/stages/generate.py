@@ -49,7 +49,7 @@ def run(options: GenerateOptions) -> None:
         print(f"nothing to do: {options.output} has the audio of all prompts")
         return
     device = device_of(options)
-    reward = load_reward(options.reward, device) if options.best_of is not None else None
+    reward = load_reward(options.reward, device, options.reward_combination) if options.best_of is not None else None
     model = model.to(device)
     log = JsonLines(options.output / RECORD) if options.prompts else None
     with progress(len(items)) as advance, resumable(RESUME) if log else nullcontext():

@@ -33,6 +33,7 @@ def settings_of(prompt: Prompt, options: GenerateOptions) -> dict[str, Any]:
         "policy_sha256": weights_sha256(options.policy),
         **{name: getattr(options, name) for name in names},
         "reward": options.reward if options.best_of else None,
+        "reward_combination": options.reward_combination if options.best_of else None,
     }
 
 

@@ -37,6 +37,7 @@ from jobs.stages.preflight import Inputs
 from jobs.stages.retention import drop_old
 from jobs.stages.run_dir import prompt_hashes
 from jobs.stages.run_storage import RunStorage
+from tangoflux.data.components import ComponentSums
 from tangoflux.data.flac import decode_flac
 from tangoflux.data.health import HealthSums
 from tangoflux.data.preferences import PairCounts, check_any_pairs, check_dropped_share, describe_counts
@@ -99,12 +100,18 @@ class Run:
         rate = self._roll_out(iteration, destination, written)
         counts = sum((written[part].counts for part in sorted(written)), self._failed_chunks(iteration).counts())
         health = sum((written[part].health for part in sorted(written)), HealthSums()).health()
+        components = sum((written[part].components for part in sorted(written)), ComponentSums()).means()
         self.pools.telemetry.count("dropped_groups", counts.dropped)
         check_dropped_share(counts, self.config.rewards.max_dropped_share)
         check_any_pairs(counts, min_margin)
         check_pairs_of_ranks(counts, min_margin, self.config.learner)
         self.display.note(f"iteration {iteration}: {describe_counts(counts, min_margin)}")
-        return {"pairs": dataclasses.asdict(counts), **dataclasses.asdict(health), "samples_per_second": rate}
+        return {
+            "pairs": dataclasses.asdict(counts),
+            "reward_components": components,
+            **dataclasses.asdict(health),
+            "samples_per_second": rate,
+        }
 
     def _pair_existing(self, iteration: int, destination: Destination) -> dict[int, WrittenShard]:
         """Summaries of the shards that an earlier start of the run wrote; pairs that are missing are written."""

@@ -142,7 +142,8 @@ def rollout_args(
 
 def reward_pool(roles: Mapping[str, str], rewards: ScoringOptions) -> AbstractContextManager[Pool]:
     """Starts the pool of reward workers, with a reward model for each role."""
-    return open_pool(RewardActor, (dict(roles), rewards.threads, device_of(rewards)), rewards, "reward worker")
+    arguments = (dict(roles), rewards.threads, device_of(rewards), rewards.combination)
+    return open_pool(RewardActor, arguments, rewards, "reward worker")
 
 
 def device_of(processes: Processes) -> str:

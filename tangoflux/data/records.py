@@ -30,6 +30,9 @@ VOLATILE = ("created_at", "worker", "seconds")
 FRAMES_KEY = "frames"
 """Metadata key of a latents field: frames per row."""
 
+COMPONENTS = pa.list_(pa.field("element", pa.struct([("name", pa.string()), ("score", pa.float64())])))
+"""The raw score of every part of a reward: a list, since runs have different rewards and their rows one schema."""
+
 SORT_KEYS = ("iteration", "prompt_id", "sample_index")
 """The canonical order; preferences have no ``sample_index``."""
 
@@ -59,7 +62,11 @@ def latents_shape(field: pa.Field) -> tuple[int, int, LatentsDtype]:
 
 
 def rollout_schema(max_frames: int, channels: int, dtype: LatentsDtype = "float32") -> pa.Schema:
-    """One row per sample. ``reward`` is null if ``failure`` has a reason."""
+    """One row per sample. ``reward`` is null if ``failure`` has a reason.
+
+    ``reward_components`` holds what each of the rewards said that ``reward`` was made of, with a null where one said
+    nothing; it is null before the row is scored.
+    """
     return pa.schema(
         [
             ("iteration", pa.int32()),
@@ -75,6 +82,7 @@ def rollout_schema(max_frames: int, channels: int, dtype: LatentsDtype = "float3
             ("num_frames", pa.int32()),
             latents_field("latents", max_frames, channels, dtype),
             ("reward", pa.float64()),
+            ("reward_components", COMPONENTS),
             ("reward_model", pa.string()),
             ("reward_checkpoint", pa.string()),
             ("failure", pa.string()),

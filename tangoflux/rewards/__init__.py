@@ -6,7 +6,7 @@ from tangoflux.rewards.laion import LaionReward
 from tangoflux.rewards.protocol import Grader, Reward
 from tangoflux.rewards.registry import check_reward, load_reward
 from tangoflux.rewards.scoring import best_first, grade, score
-from tangoflux.rewards.weighted import WeightedReward
+from tangoflux.rewards.weighted import WeightedReward, parts_of, recombined, score_parts
 
 __all__ = [
     "ClapReward",
@@ -19,5 +19,8 @@ __all__ = [
     "check_reward",
     "grade",
     "load_reward",
+    "parts_of",
+    "recombined",
     "score",
+    "score_parts",
 ]

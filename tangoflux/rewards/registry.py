@@ -10,7 +10,7 @@ A name is one of
     laion:FILE.pt       the same, run by laion_clap itself; also laion:630k-audioset-best
     windows:CLAP        any of the CLAP models above, averaged over all windows of long audio
     module:Class        a class with a constructor without arguments
-    0.7*NAME+0.3*NAME   their weighted sum
+    0.7*NAME+0.3*NAME   several of them; ``tangoflux.reward_combination`` has how they become one
 """
 
 from __future__ import annotations
@@ -22,6 +22,7 @@ from pathlib import Path
 import torch
 
 from tangoflux.errors import ConfigError
+from tangoflux.reward_combination import Combination
 from tangoflux.rewards.clap import ClapReward
 from tangoflux.rewards.detector import DetectorReward, Measure
 from tangoflux.rewards.laion import LaionReward, check_laion_installed
@@ -54,11 +55,12 @@ def check_reward(name: str) -> None:
             fetch_roberta_tokenizer()
 
 
-def load_reward(name: str, device: torch.device | str = "cpu") -> Reward:
+def load_reward(name: str, device: torch.device | str = "cpu", combination: Combination = "sum") -> Reward:
     """Loads a reward model or a weighted sum of several; this module's docstring has the syntax.
 
     Args:
         device: device of CLAP models; a user's own class with a method ``to`` is moved there too.
+        combination: how the rewards of a sum become one; unless it is "sum", each call must be of one prompt's samples.
 
     Raises:
         ConfigError: there is no such reward.
@@ -69,7 +71,7 @@ def load_reward(name: str, device: torch.device | str = "cpu") -> Reward:
     rewards = [_on(device, _load_one(term.name)) for term in terms]
     if [term.weight for term in terms] == [1.0]:
         return rewards[0]
-    return WeightedReward([term.weight for term in terms], rewards)
+    return WeightedReward([term.weight for term in terms], rewards, combination)
 
 
 def _on(device: torch.device | str, reward: Reward) -> Reward:

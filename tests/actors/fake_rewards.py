@@ -20,6 +20,17 @@ class Loudness:
         return np.array([np.sqrt(np.mean(np.square(waveform, dtype=np.float64))) for waveform in waveforms])
 
 
+class Peak(Loudness):
+    """The largest absolute value of a waveform."""
+
+    name = "peak"
+
+    def __call__(
+        self, prompts: Sequence[str], waveforms: Sequence[NDArray[np.float32]], sample_rate_hz: int
+    ) -> NDArray[np.float64]:
+        return np.array([np.abs(waveform).max() for waveform in waveforms], np.float64)
+
+
 class Moody(Loudness):
     """Fails in every way that a reward model can, as the prompt asks for."""
 

@@ -20,10 +20,12 @@ from tangoflux.data.preferences import make_pairs
 from tangoflux.data.prompts import Prompt
 from tangoflux.data.records import canonical_sha256
 from tangoflux.errors import CheckpointError, ConfigError, DataError, RewardError
+from tangoflux.reward_combination import Combination
 from tangoflux.sampling_params import SamplingParams
 from tests.tables import rollouts
 
 LOUDNESS, MOODY = "tests.actors.fake_rewards:Loudness", "tests.actors.fake_rewards:Moody"
+BOTH = f"2*{LOUDNESS}+1*tests.actors.fake_rewards:Peak"
 TEXTS = ("a dog barks", "nan bells ring", "a siren wails", "a bird chirps", "raise a drum")
 
 
@@ -45,7 +47,8 @@ def stored(batches: list[RolloutBatch], tmp_path_factory: pytest.TempPathFactory
 
 
 def options(policy: Path, stored: Path, output: Path, *more: str) -> list[str]:
-    values = {"--policy": policy, "--rollouts": stored, "--output": output, "--reward": LOUDNESS}
+    combined = {"--reward": BOTH, "--reward-combination": "normalised"}
+    values = {"--policy": policy, "--rollouts": stored, "--output": output, **combined}
     return [*(str(part) for pair in values.items() for part in pair), *more]
 
 
@@ -56,15 +59,15 @@ def finished(ray_session: None, tmp_path_factory: pytest.TempPathFactory, tiny_p
     return output
 
 
-def scored_at_once(batches: list[RolloutBatch], reward: str) -> list[pa.Table]:
+def scored_at_once(batches: list[RolloutBatch], reward: str, combination: Combination = "normalised") -> list[pa.Table]:
     """What a run stores, whose reward workers get the waveforms from the rollout workers."""
-    worker = RewardWorker({"reward": reward})
+    worker = RewardWorker({"reward": reward}, combination=combination)
     return [worker.score_to_rows(batch).rows for batch in batches]
 
 
 @pytest.mark.ray
 def test_rollouts_and_pairs_are_those_of_a_run(finished: Path, batches: list[RolloutBatch]) -> None:
-    for part, table in enumerate(scored_at_once(batches, LOUDNESS)):
+    for part, table in enumerate(scored_at_once(batches, BOTH)):
         ours = ShardWriter(finished / "rollouts").read_part(part, verify=True)
         assert canonical_sha256(ours) == canonical_sha256(table)
         pairs = ShardWriter(finished / "preferences").read_part(part, verify=True)
@@ -115,7 +118,7 @@ def test_a_reward_that_fails_too_often_stops_the_job_and_more_failures_may_be_al
 
 @pytest.mark.ray
 def test_other_options_for_the_same_directory_are_refused(finished: Path, tiny_policy_dir: Path, stored: Path) -> None:
-    with pytest.raises(ConfigError, match=r"other options: rewards.name is '.*Loudness' there and '.*Moody' now"):
+    with pytest.raises(ConfigError, match=r"other options: rewards.name is '.*Peak' there and '.*Moody' now"):
         main(options(tiny_policy_dir, stored, finished, "--reward", MOODY))
 
 

@@ -39,6 +39,25 @@ def test_a_users_reward_may_return_a_list(
     assert {sample["seed"]: sample["reward"] for sample in answer.json()["data"]} == rewards
 
 
+@pytest.mark.parametrize(("combination", "rewards"), [("sum", {10: 90.0, 12: 45.2}), ("rank", {11: 1.0, 12: 0.95})])
+def test_several_rewards_rank_as_they_are_combined(
+    tiny_policy_dir: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, combination: str, rewards: dict[int, float]
+) -> None:
+    (tmp_path / "two_rewards.py").write_text(
+        "class Small:\n    name, checkpoint = 'small', ''\n"
+        "    def __call__(self, prompts, waveforms, sample_rate_hz):\n        return [0.0, 0.3, 0.2]\n"
+        "class Large(Small):\n"
+        "    def __call__(self, prompts, waveforms, sample_rate_hz):\n        return [100, 0, 50]\n"
+    )
+    monkeypatch.syspath_prepend(tmp_path)
+    reward = "1*two_rewards:Small+0.9*two_rewards:Large"
+    with served(tiny_policy_dir, reward=reward, reward_combination=combination) as client:
+        answer = client.post(URL, json={**QUICK, "n": 2, "best_of": 3, "seed": 10}).json()
+    assert {sample["seed"]: sample["reward"] for sample in answer["data"]} == pytest.approx(rewards)
+    assert [sample["seed"] for sample in answer["data"]] == list(rewards), "the best first"
+    assert answer["reward_model"] == (reward if combination == "sum" else f"rank({reward})")
+
+
 def test_a_users_reward_that_does_not_return_holds_no_other_request_up(
     tiny_policy_dir: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

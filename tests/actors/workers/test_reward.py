@@ -98,6 +98,7 @@ def test_rows_say_where_they_come_from(worker: RewardWorker, batch: RolloutBatch
         "negative_prompt": "noise",
         "num_frames": 5,
         "reward": worker.score(batch).rewards[1],
+        "reward_components": [{"name": "moody", "score": worker.score(batch).rewards[1]}],
         "reward_model": "moody",
         "reward_checkpoint": "none",
         "failure": None,
@@ -105,6 +106,30 @@ def test_rows_say_where_they_come_from(worker: RewardWorker, batch: RolloutBatch
     assert {name: row[name] for name in expected} == expected
     assert table["latents"] == batch.rows["latents"]
     assert canonical(table)["prompt_id"].to_pylist() == table["prompt_id"].to_pylist(), "already in canonical order"
+
+
+def test_rows_hold_what_each_of_several_rewards_said(batch: RolloutBatch) -> None:
+    name = f"1*{ROLES['judge']}+-1*{ROLES['reward']}"
+    table = RewardWorker({"reward": name}, torch.get_num_threads(), combination="rank").score_to_rows(batch).rows
+    components = table["reward_components"].to_pylist()
+    loudness = [np.sqrt(np.mean(np.square(w, dtype=float))) for group in batch.waveforms for w in group]
+    assert components[1] == [{"name": name, "score": loudness[1]} for name in ("loudness", "moody")]
+    assert table["reward"].to_pylist()[:2] == [0.0, 0.0], "ranks that cancel out"
+    # The reward that failed has no score, and the group, which failed as a whole, none of either.
+    assert [part["score"] for part in components[7]] == [loudness[7], None] and table["reward"][7].as_py() is None
+    assert components[2] == [{"name": name, "score": None} for name in ("loudness", "moody")]
+    assert table["reward_model"][0].as_py() == "rank(1.0*loudness+-1.0*moody)"
+    assert table["reward_checkpoint"][0].as_py() == "1.0*none+-1.0*none"
+
+
+def test_several_rewards_of_held_out_prompts_are_summed(batch: RolloutBatch) -> None:
+    """A rank within one prompt's samples could not be compared between prompts, nor between policies."""
+    name = f"1*{ROLES['judge']}+1*{ROLES['judge']}"
+    worker = RewardWorker({"reward": name}, torch.get_num_threads(), combination="rank")
+    expected = [2 * np.sqrt(np.mean(np.square(w, dtype=float))) for group in batch.waveforms for w in group]
+    scores = worker.score(batch)
+    np.testing.assert_array_equal(scores.rewards, expected)
+    assert scores.model == "1.0*loudness+1.0*loudness"
 
 
 def test_failed_groups_make_no_pairs_and_are_counted(worker: RewardWorker, batch: RolloutBatch) -> None:

@@ -186,13 +186,14 @@ def test_an_iteration_is_the_same_to_the_last_bit_for_one_and_two_workers(
     tmp_path: Path, tiny_policy_dir: Path, worker: RolloutWorker
 ) -> None:
     chunks = rollout_chunks([replace(p, id=f"{p.id}-{n}") for p in PROMPTS for n in range(2)], 1, 0, 3, 2)
-    roles = {"reward": "tests.actors.fake_rewards:Loudness"}
+    roles = {"reward": "0.5*tests.actors.fake_rewards:Loudness+0.5*tests.actors.fake_rewards:Moody"}
+    combined = (roles, 1, "cpu", "normalised")
     rollouts = Pool(RolloutActor, (tiny_policy_dir, PARAMS), PoolSize(2, 2), {"num_cpus": 0.5}, "rollout worker")
-    rewards = Pool(RewardActor, (roles,), PoolSize(1, 1), {"num_cpus": 0.5}, "reward worker")
+    rewards = Pool(RewardActor, combined, PoolSize(1, 1), {"num_cpus": 0.5}, "reward worker")
     sampled = rollouts.stream("sample", chunks[::-1])
     two = hashes(tmp_path / "two", (ray.get(rows) for _, rows in rewards.stream("score_to_rows", sampled)))
     rollouts.close()
     rewards.close()
-    scorer = RewardWorker(roles)
+    scorer = RewardWorker(*combined)
     one = hashes(tmp_path / "one", (scorer.score_to_rows(worker.sample(chunk)) for chunk in chunks))
     assert one == two

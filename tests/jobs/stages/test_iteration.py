@@ -164,6 +164,7 @@ def test_a_resume_samples_only_chunks_without_a_shard(start: Callable[..., Run],
     assert ShardWriter(tmp_path / "run" / "rollouts" / "i0001").parts() == {0, 1, 2}
     assert second.pop("samples_per_second") and first.pop("samples_per_second")
     assert second == first and first["pairs"]["made"] == 6
+    assert first["reward_components"] == {"fake": 0.5}
 
 
 def test_without_a_pair_the_run_stops_before_the_learner_and_so_does_a_resume(

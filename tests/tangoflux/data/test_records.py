@@ -13,6 +13,7 @@ import pytest
 from numpy.typing import NDArray
 
 from tangoflux.data.records import (
+    COMPONENTS,
     VOLATILE,
     LatentsDtype,
     build_table,
@@ -30,6 +31,7 @@ from tangoflux.errors import DataError
 from tests.tables import rollouts
 
 FIELD = latents_field("latents", 5, 3)
+SCORED = [{"name": "clap", "score": 0.5}, {"name": "share", "score": None}]
 LATENTS = np.random.default_rng(0).normal(size=(6, 5, 3)).astype(np.float32)
 
 
@@ -106,7 +108,7 @@ def test_any_other_change_changes_the_canonical_bytes() -> None:
     table = rollouts({("p0", 0): 0.1})
     for name in set(table.column_names) - set(VOLATILE) - {"latents"}:
         column = table[name]
-        other: Any = "other" if column.type == pa.string() else column[0].as_py() + 1
+        other: Any = {pa.string(): "other", COMPONENTS: SCORED}.get(column.type) or column[0].as_py() + 1
         changed = table.set_column(table.column_names.index(name), name, pa.array([other], column.type))
         assert canonical_sha256(changed) != canonical_sha256(table), name
     latents = latents_array(table["latents"]).copy()
@@ -124,6 +126,7 @@ def shards(request: pytest.FixtureRequest, tmp_path: Path) -> tuple[Path, NDArra
             ("prompt_id", pa.string()),
             latents_field("latents", 5, 3, request.param),
             ("reward", pa.float64()),
+            ("reward_components", COMPONENTS),
             ("created_at", pa.timestamp("us", "UTC")),
         ]
     )
@@ -133,6 +136,7 @@ def shards(request: pytest.FixtureRequest, tmp_path: Path) -> tuple[Path, NDArra
             "prompt_id": [f"p{row}" for row in range(3 * part, 3 * part + 3)],
             "latents": list(LATENTS[rows]),
             "reward": [0.5, None, 0.7],
+            "reward_components": [SCORED, None, SCORED],
             "created_at": [datetime.now(UTC)] * 3,
         }
         pq.write_table(build_table(columns, schema), tmp_path / f"part-{part:05d}.parquet")
@@ -144,6 +148,7 @@ def test_shards_are_read_by_pyarrow(shards: tuple[Path, NDArray[Any]]) -> None:
     table = pyarrow.dataset.dataset(directory, format="parquet").to_table()
     np.testing.assert_array_equal(latents_array(table["latents"]), latents)
     assert table["reward"].to_pylist() == [0.5, None, 0.7] * 2
+    assert table["reward_components"].to_pylist() == [SCORED, None, SCORED] * 2
     assert latents_shape(pq.read_table(directory).schema.field("latents"))[:2] == (5, 3)
 
 
@@ -156,7 +161,8 @@ def test_shards_are_read_by_hugging_face_datasets(shards: tuple[Path, NDArray[An
     np.testing.assert_array_equal(loaded.with_format("numpy")[:]["latents"], latents)
     assert tuple(loaded.with_format("torch", columns=["latents"])[1]["latents"].shape) == (5, 3)
     assert list(loaded["prompt_id"][:2]) == ["p0", "p1"]
-    assert loaded[1]["reward"] is None
+    assert loaded[1]["reward"] is None and loaded[1]["reward_components"] is None
+    assert loaded[0]["reward_components"] == SCORED
     shuffled = loaded.shuffle(seed=0).with_format("numpy")[:]
     np.testing.assert_array_equal(shuffled["latents"], latents[[int(name[1:]) for name in shuffled["prompt_id"]]])
 
@@ -170,6 +176,7 @@ def test_shards_are_read_by_ray_data(shards: tuple[Path, NDArray[Any]]) -> None:
     loaded = ray.data.read_parquet(os.fspath(directory))
     rows = sorted(loaded.random_shuffle(seed=0).take_all(), key=lambda row: row["prompt_id"])
     np.testing.assert_array_equal(np.array([row["latents"] for row in rows], latents.dtype), latents)
+    assert list(rows[0]["reward_components"]) == SCORED and rows[1]["reward_components"] is None
     tensors = loaded.map_batches(with_tensors, batch_format="pyarrow").take_batch(6)
     order = np.argsort(tensors["prompt_id"])
     np.testing.assert_array_equal(tensors["latents"][order], latents)

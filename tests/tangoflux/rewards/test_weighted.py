@@ -9,7 +9,8 @@ import pytest
 from numpy.typing import NDArray
 
 from tangoflux.errors import ConfigError, RewardError
-from tangoflux.rewards import Reward, WeightedReward, check_reward, load_reward
+from tangoflux.reward_combination import Combination
+from tangoflux.rewards import Reward, WeightedReward, check_reward, load_reward, parts_of, recombined, score_parts
 
 AUDIO = [np.full((1, 8), value, np.float32) for value in (0.5, -0.25)]
 
@@ -65,6 +66,31 @@ def test_a_name_alone_is_itself_and_in_a_sum_has_weight_one() -> None:
     assert isinstance(load_reward(MEAN), Mean) and isinstance(load_reward(f"1*{MEAN}"), Mean)
     np.testing.assert_array_equal(load_reward(f"{MEAN}+-3*{MEAN}")(["a", "b"], AUDIO, 16_000), [-1.0, 0.5])
     np.testing.assert_array_equal(load_reward(f"2*{MEAN}")(["a", "b"], AUDIO, 16_000), [1.0, -0.5])
+
+
+@pytest.mark.parametrize(("combination", "expected"), [("normalised", [0.0, 0.0]), ("rank", [0.5, 0.5])])
+def test_a_call_of_a_relative_combination_is_a_group(combination: Combination, expected: list[float]) -> None:
+    reward = load_reward(f"1*{MEAN}+-1*{MEAN}", combination=combination)
+    assert reward.name == f"{combination}(1.0*mean+-1.0*mean)"
+    np.testing.assert_array_equal(reward(["a", "a"], AUDIO, 16_000), np.array(expected) - expected)
+    first = load_reward(f"1*{MEAN}+0*{MEAN}", combination=combination)(["a", "a"], AUDIO, 16_000)
+    np.testing.assert_allclose(first, {"normalised": [1, -1], "rank": [1, 0]}[combination])
+
+
+def test_a_reward_alone_is_not_made_relative() -> None:
+    assert load_reward(f"2*{MEAN}", combination="rank")(["a", "a"], AUDIO, 16_000).tolist() == [1.0, -0.5]
+    assert load_reward(MEAN, combination="rank").name == "mean"
+
+
+def test_the_raw_scores_of_all_parts_come_with_the_rewards() -> None:
+    reward = load_reward(f"0.5*{MEAN}+2*{POSITIVE}+1*{MEAN}")
+    rewards, scores = score_parts(recombined(reward, "rank"), ["a", "a"], AUDIO, 16_000)
+    np.testing.assert_array_equal(scores, [[0.5, -0.25], [0.5, np.nan], [0.5, -0.25]])
+    np.testing.assert_array_equal(np.isnan(rewards), [False, True])
+    assert [part.name for part in parts_of(reward)] == ["mean", "positive", "mean (2)"]
+    alone = load_reward(MEAN)
+    assert recombined(alone, "rank") is alone
+    np.testing.assert_array_equal(score_parts(alone, ["a", "a"], AUDIO, 16_000)[1], [[0.5, -0.25]])
 
 
 def test_name_and_checkpoint_tell_sums_apart() -> None:
