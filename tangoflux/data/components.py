@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections import Counter
+from collections import defaultdict
 from dataclasses import dataclass, field
 
 import pyarrow as pa
@@ -23,7 +23,7 @@ class ComponentSums:
     @classmethod
     def of(cls, rollouts: pa.Table) -> ComponentSums:
         """The sums of a table of ``rollout_schema``."""
-        totals, counts = Counter[str](), Counter[str]()
+        totals, counts = defaultdict[str, float](float), defaultdict[str, int](int)
         for components in rollouts["reward_components"].to_pylist():
             for component in components or ():
                 totals[component["name"]] += component["score"] or 0.0

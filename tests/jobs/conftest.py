@@ -109,6 +109,7 @@ def iteration_event(rng: np.random.Generator, iteration: int) -> dict[str, Any]:
     return event | {
         "pairs": {"made": 91 - iteration, "tied": 3 + iteration, "dropped": 2, "reasons": {"not finite": 2}},
         "seconds": {"rollouts": 12.6, "pairs": 0.4, "learner": 58.0 + iteration, "publish": 1.2, "held-out": 9.4},
+        "reward_components": {"clap": 0.31 + 0.02 * iteration, "<share>": None if iteration == 1 else 0.5},
         "group_spread": 0.092 - 0.004 * iteration,
         "diversity": 1.21 - 0.02 * iteration,
         "silent_share": 0.004,

@@ -64,6 +64,7 @@ def health_curves(history: History) -> list[Chart]:
     rows = history.iterations
     return _drawn(
         [
+            *_component_charts(rows),
             _by_iteration(
                 rows,
                 "Spread within groups",
@@ -163,6 +164,16 @@ def _by_iteration(
         for (key, label), colour in zip(keys.items(), "ab", strict=False)
     ]
     return line_chart(title, lines, note=note, x_label="iteration", baseline=baseline)
+
+
+def _component_charts(rows: Sequence[Event]) -> list[Chart | None]:
+    """A chart for each of the rewards that ranked the rollouts, since each has its own unit."""
+    means = {row["iteration"]: row.get("reward_components") or {} for row in rows}
+    charts: list[Chart | None] = []
+    for name in dict.fromkeys(name for scores in means.values() for name in scores):
+        scores = [{"iteration": iteration, "mean": scores.get(name)} for iteration, scores in means.items()]
+        charts.append(_by_iteration(scores, f"Rollouts: {name}", {"mean": "mean"}, "Mean raw score of the rollouts."))
+    return charts
 
 
 def _borders(steps: Sequence[Event]) -> list[tuple[float, str]]:

@@ -24,13 +24,15 @@ def test_a_whole_run_has_every_part(make_run: Callable[..., Path]) -> None:
     page = write_report(make_run()).read_text(encoding="utf-8")
     assert "3 iterations of CRPO" in page and "This is the miniature" in page
     assert "+0.052" in page and "up by 6.2 standard errors" in page and "no clear change" in page
-    assert page.count("<svg") == 5 + 6 + 3
+    assert page.count("<svg") == 5 + 6 + 5
     assert page.count("data:audio/flac") == page.count("data:image/png") == 4 * 6
     assert "Reward and truth part: reward up, recall down by 4.0 standard errors" in page
     assert "recall in iteration 2; recall in iteration 3." in page and "Change by kind of prompt" in page
     for words in (
         "Implicit margin",
         "Gradient norm",
+        "Rollouts: clap",
+        "Rollouts: &lt;share&gt;",
         "Diversity",
         "Time by stage",
         f"6 {TIMES} not finite",
@@ -108,7 +110,7 @@ def test_a_browser_shows_it_asks_no_network_and_runs_no_prompt(make_run: Callabl
     page, requests = _browse(write_report(make_run()), tmp_path)
     assert requests == []
     assert "<title>CRPO report · run</title>" in page
-    assert page.count("<svg") == 14 and page.count('class="play"') == 24
+    assert page.count("<svg") == 16 and page.count('class="play"') == 24
     assert ', 2.0 seconds"' in page, "no sound was decoded"
     assert page.count("cannot play") == 1, "only the script itself says so"
 
