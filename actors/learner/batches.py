@@ -7,7 +7,7 @@ which rank computes which pairs of a global batch.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -25,6 +25,9 @@ from tangoflux.seeding import seeded_generator
 
 COLUMNS = ("prompt_id", "prompt", "duration_s", "num_frames", "chosen_latents", "rejected_latents")
 """The columns of a preference dataset that the learner reads."""
+
+POOL_BATCHES = 16
+"""Batches whose rows ``grouped_by_length`` sorts together."""
 
 NoiseKey = tuple[int, int, int | str]
 """Run seed, iteration and epoch (or the name of a measurement)."""
@@ -108,6 +111,25 @@ def epoch_order(rows: Sequence[int], key: NoiseKey) -> list[int]:
     """The order in which an epoch sees ``rows``."""
     permutation = torch.randperm(len(rows), generator=seeded_generator("learner order", *key))
     return [rows[index] for index in permutation.tolist()]
+
+
+def grouped_by_length(
+    order: Sequence[int], length: Callable[[int], int], batch_size: int, key: NoiseKey
+) -> list[int]:
+    """``order`` with rows of similar length in a batch, so that little of a batch is padding.
+
+    Within each ``POOL_BATCHES`` batches of the order, rows are sorted by length and the batches shuffled; an
+    incomplete batch stays the last one.
+    """
+    size = POOL_BATCHES * batch_size
+    grouped: list[int] = []
+    for start in range(0, len(order), size):
+        pool = sorted(order[start : start + size], key=length)
+        short = len(pool) % batch_size
+        batches = [pool[index : index + batch_size] for index in range(short, len(pool), batch_size)]
+        shuffled = epoch_order(range(len(batches)), (*key[:2], f"lengths {start} {key[2]}"))
+        grouped += [row for index in shuffled for row in batches[index]] + pool[:short]
+    return grouped
 
 
 def micro_steps(settings: LearnerSettings) -> int:

@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from actors.learner.batches import NoiseKey, split_heldout
+from actors.learner.batches import NoiseKey, grouped_by_length, split_heldout
 from actors.learner.clips import ClipBatch, ClipData
 from actors.learner.settings import PretrainingSettings
 from actors.learner.task import Velocity
@@ -43,8 +43,11 @@ class FlowMatching:
         self.rows, self.heldout_rows = split_heldout(len(data), settings.heldout_clips, seed, iteration)
 
     def order(self, key: NoiseKey) -> list[int]:
-        """See ``ClipData.order``."""
-        return self.data.order(self.rows, key)
+        """See ``ClipData.order`` and, with ``group_by_length``, ``grouped_by_length``."""
+        order = self.data.order(self.rows, key)
+        if self.settings.group_by_length:
+            return grouped_by_length(order, self.num_frames, self.settings.batch_size, key)
+        return order
 
     def num_frames(self, row: int) -> int:
         """Frames of a clip's latents."""

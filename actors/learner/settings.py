@@ -135,6 +135,7 @@ class PretrainingSettings(LearnerSettings):
         max_steps: optimiser steps, if fewer than the epochs have.
         from_scratch: whether transformer, ``fc`` and duration embedder start from random weights.
         train_text_encoder: whether the text encoder is trained too.
+        group_by_length: whether a batch has clips of similar length, which saves padding.
         caption_dropout: share of clips that are trained without their caption, which guidance needs.
         sample_posterior: whether latents are drawn from the codec's posterior; otherwise they are its mean.
         heldout_clips: clips for validation, which are not trained on; at most an eighth of all.
@@ -148,6 +149,7 @@ class PretrainingSettings(LearnerSettings):
     max_steps: int | None
     from_scratch: bool
     train_text_encoder: bool
+    group_by_length: bool
     caption_dropout: float
     sample_posterior: bool
     heldout_clips: int

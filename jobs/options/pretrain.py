@@ -67,6 +67,7 @@ class PretrainJob(Options):
     train_text_encoder: bool = option(False, "train the text encoder too; the published model's is frozen")
     seed: int = option(0, "seed of random weights, data order, noise and the choice of held-out clips", ge=0, lt=2**63)
     max_steps: int | None = option(None, "optimiser steps, if fewer than in --epochs", unit="steps", ge=1)
+    group_by_length: bool = option(False, "clips of similar length in each batch, which saves padding")
     caption_dropout: float = option(
         0.1, "share of clips trained without their caption, for guidance's unconditional branch", ge=0, le=1
     )

@@ -26,9 +26,10 @@ from tangoflux.soundworld.recordings import write_recordings
 
 PACKAGE = Path(__file__).resolve().parents[2] / "tangoflux" / "miniature"
 
-RECORDINGS = 8000
+RECORDINGS = 16_000
 RECORDINGS_SEED = 401
 BATCH_SIZE = 32
+LEARNING_RATE = 3e-3
 HELDOUT_CLIPS = 64
 
 Log = Callable[[str], None]
@@ -45,7 +46,7 @@ def train_stage(stage: Stage, directory: Path, policy_steps: int) -> None:
     elif stage == "detector":
         train_detector(output, cache, log)
     elif stage == "policy":
-        _train_policy(directory / "vae", output, policy_steps, log)
+        _train_policy(directory / "vae", output, cache, policy_steps, log)
     else:
         train_clap(output, cache, "reward" if stage == "clap" else "judge", log)
     (output / "done.json").write_text(json.dumps({"stage": stage}) + "\n")
@@ -83,17 +84,17 @@ def log_with_time() -> Log:
     return lambda line: print(f"[{time.monotonic() - started:6.0f} s] {line}", flush=True)
 
 
-def _train_policy(codec_dir: Path, output: Path, steps: int, log: Log) -> None:
+def _train_policy(codec_dir: Path, output: Path, cache: Path, steps: int, log: Log) -> None:
     """The base policy, by the jobs that users run, and the policy after a quarter more steps."""
     initial, clips = output / "initial", output / "prepared"
     if not (initial / "tangoflux.safetensors").exists():
-        save_initial_policy(codec_dir, initial)
+        save_initial_policy(codec_dir, initial, cache, log)
     manifest = write_recordings(output / "recordings", RECORDINGS, RECORDINGS_SEED, log)
     preparation.run(PrepareJob(manifest=manifest, policy=str(initial), output=clips))
     base, longer = output / "training-base", output / "training-longer"
-    pretrain.run(_pretraining(clips, initial, base, steps, 1.5e-3, "linear"))
+    pretrain.run(_pretraining(clips, initial, base, steps, LEARNING_RATE, "linear"))
     # At the rate that the schedule had shortly before its end.
-    pretrain.run(_pretraining(clips, base / "policy", longer, steps // 4, 7.5e-5, "constant"))
+    pretrain.run(_pretraining(clips, base / "policy", longer, steps // 4, LEARNING_RATE / 20, "constant"))
     for training, name in ((base, "base"), (longer, "longer")):
         TangoFlux.from_pretrained(training / "policy").save_pretrained(output / name, torch.float16)
 
@@ -103,7 +104,7 @@ def _pretraining(clips: Path, policy: Path, output: Path, steps: int, rate: floa
         clips=clips,
         init_policy=str(policy),
         output=output,
-        train_text_encoder=True,
+        group_by_length=True,
         heldout_clips=HELDOUT_CLIPS,
         max_steps=steps,
         validate_every=500,
@@ -111,12 +112,14 @@ def _pretraining(clips: Path, policy: Path, output: Path, steps: int, rate: floa
         learner=PretrainingOptions(
             epochs=-(-steps * BATCH_SIZE // (RECORDINGS - HELDOUT_CLIPS)),
             batch_size=BATCH_SIZE,
-            micro_batch_size=16,
+            micro_batch_size=BATCH_SIZE,
             learning_rate=rate,
             schedule=schedule,
             warmup_steps=min(200, steps // 10),
             threads=1,
             weight_decay=0.01,
             ema_decay=0.998,
+            ema_every=4,
+            checkpoint_every=250,
         ),
     )

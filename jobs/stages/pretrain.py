@@ -161,6 +161,7 @@ def settings_of(config: PretrainJob, prompts: tuple[tuple[str, float], ...]) -> 
         max_steps=config.max_steps,
         from_scratch=config.from_scratch,
         train_text_encoder=config.train_text_encoder,
+        group_by_length=config.group_by_length,
         caption_dropout=config.caption_dropout,
         sample_posterior=config.posterior == "sample",
         heldout_clips=config.heldout_clips,

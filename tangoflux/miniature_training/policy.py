@@ -5,8 +5,11 @@ from __future__ import annotations
 from pathlib import Path
 
 import torch
+from torch import nn
 from transformers import T5Config
 
+from tangoflux.miniature_training.data import Log
+from tangoflux.miniature_training.text_encoder import train_text_encoder
 from tangoflux.miniature_training.tokenizer import train_t5_tokenizer
 from tangoflux.model.autoencoder import Autoencoder
 from tangoflux.model.policy import Policy, PolicyConfig
@@ -33,12 +36,27 @@ _TEXT = T5Config(
 )  # fmt: skip
 
 
-def save_initial_policy(codec_dir: Path, output_dir: Path) -> None:
-    """Writes a policy with random weights, text encoder included, beside the codec of ``codec_dir``.
+def save_initial_policy(codec_dir: Path, output_dir: Path, cache_dir: Path, log: Log) -> None:
+    """Writes a policy with a trained text encoder and otherwise random weights, beside the codec of ``codec_dir``.
 
-    Its tokenizer is trained on training captions.
+    Its tokenizer and its text encoder are trained on training captions; ``cache_dir`` keeps the latter's state.
     """
     torch.manual_seed(0)
     tokenizer = train_t5_tokenizer(prompt.text for prompt in bank("train", 4000, seed=0))
     policy = Policy(CONFIG, _TEXT, tokenizer)
+    start_from_identity(policy)
+    train_text_encoder(policy.text_encoder, tokenizer, cache_dir, log)
     TangoFlux(policy, Autoencoder.load(codec_dir)).save_pretrained(output_dir)
+
+
+def start_from_identity(policy: Policy) -> None:
+    """Zeroes the modulations and the output layer: every block is the identity at first (adaLN-Zero of DiT,
+    arXiv 2212.09748, section 3.2)."""
+    transformer = policy.transformer
+    doubles = [norm for block in transformer.transformer_blocks for norm in (block.norm1, block.norm1_context)]
+    singles = [block.norm for block in transformer.single_transformer_blocks]
+    for norm in (*doubles, *singles, transformer.norm_out):
+        nn.init.zeros_(norm.linear.weight)
+        nn.init.zeros_(norm.linear.bias)
+    nn.init.zeros_(transformer.proj_out.weight)
+    nn.init.zeros_(transformer.proj_out.bias)

@@ -132,19 +132,36 @@ def _patterns() -> tuple[tuple[re.Pattern[str], bool], ...]:
     return tuple(patterns)
 
 
+@dataclass(frozen=True)
+class Mention:
+    """An event of a caption, and the characters from ``start`` up to ``end`` that name it."""
+
+    event: Event
+    start: int
+    end: int
+
+
+def find_mentions(text: str) -> tuple[tuple[Mention, ...], bool] | None:
+    """The events that a caption names, in the order of the scene, and whether they are at the same time.
+
+    None if ``text`` is not a sentence of the sound world, as ``caption`` writes them.
+    """
+    for pattern, overlap in _patterns():
+        match = pattern.fullmatch(text)
+        if match is None:
+            continue
+        found = sorted(match.groupdict().items(), key=lambda item: item[0].lower())
+        return tuple(Mention(_readings(slot.islower())[words], *match.span(slot)) for slot, words in found), overlap
+    return None
+
+
 def parse(text: str) -> SceneContent | None:
     """The content of a caption, or None if it is not a sentence of the sound world.
 
     Case, surrounding space and a final full stop are ignored.
     """
-    sentence = text.strip().lower().removesuffix(".")
-    for pattern, overlap in _patterns():
-        match = pattern.fullmatch(sentence)
-        if match is None:
-            continue
-        found = sorted(match.groupdict().items(), key=lambda item: item[0].lower())
-        return SceneContent(tuple(_readings(slot.islower())[words] for slot, words in found), overlap)
-    return None
+    found = find_mentions(text.strip().lower().removesuffix("."))
+    return SceneContent(tuple(mention.event for mention in found[0]), found[1]) if found else None
 
 
 def possible_corruptions(content: SceneContent) -> tuple[Corruption, ...]:

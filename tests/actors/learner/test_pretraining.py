@@ -14,6 +14,7 @@ import soundfile
 import torch
 from safetensors.torch import load_file
 
+from actors.learner.batches import epoch_order, grouped_by_length
 from actors.learner.checkpoint import Progress, checkpoint_moments, latest_checkpoint, load_tensors, save_checkpoint
 from actors.learner.clips import ClipData
 from actors.learner.launch import pretrain
@@ -106,6 +107,26 @@ def test_an_epoch_sees_every_clip_once_in_an_order_of_its_own(clips_dir: Path):
     first, second = data.order(range(16), KEY), data.order(range(16), (0, 0, 2))
     assert sorted(first) == sorted(second) == list(range(16))
     assert first != second and first == data.order(range(16), KEY)
+
+
+def test_batches_of_similar_length_have_less_padding_and_lose_no_clip():
+    lengths = np.random.default_rng(0).integers(16, 64, size=2_050)
+    order = epoch_order(range(2_050), KEY)
+
+    def padded(rows: list[int]) -> int:
+        return sum(len(part) * lengths[part].max() for part in np.split(rows, range(32, len(rows), 32)))
+
+    grouped = grouped_by_length(order, lambda row: int(lengths[row]), 32, KEY)
+    assert sorted(grouped) == list(range(2_050)) and grouped != order
+    assert padded(order) > 1.4 * lengths.sum() and padded(grouped) < 1.1 * lengths.sum()
+    assert grouped == grouped_by_length(order, lambda row: int(lengths[row]), 32, KEY)
+
+
+def test_batches_of_similar_length_come_in_no_order_of_length(clips_dir: Path, tiny_policy_dir: Path, tmp_path: Path):
+    settings = settings_for(clips_dir, tmp_path, group_by_length=True, batch_size=2)
+    task = FlowMatching(settings, 0, 0, ClipData(clips_dir / "latents"), load_policy(tiny_policy_dir))
+    first, second = ([task.num_frames(row) for row in task.order((0, 0, epoch))] for epoch in (1, 2))
+    assert first != sorted(first) and first != second
 
 
 def test_no_more_shards_are_in_memory_than_two_windows_hold(clips_dir: Path):
