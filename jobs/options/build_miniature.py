@@ -31,7 +31,7 @@ class BuildOptions(Options):
 
     output: LocalPath = option(Path("build/miniature"), "directory of the build")
     processes: int = option(2, "trainings that run at the same time", unit="processes", ge=1)
-    policy_steps: int = option(12_000, "pretraining steps of the policy", unit="steps", ge=1)
+    policy_steps: int = option(8000, "pretraining steps of the policy", unit="steps", ge=1)
     heldout_num_prompts: int = option(384, "held-out prompts of the quality table", unit="prompts", ge=2)
     install: bool = option(False, "replace the package's weights by those of the build")
     stage: Stage | None = option(None, "train this model only, in this process", default_text="all")

@@ -26,7 +26,7 @@ from tangoflux.soundworld.recordings import write_recordings
 
 PACKAGE = Path(__file__).resolve().parents[2] / "tangoflux" / "miniature"
 
-RECORDINGS = 16_000
+RECORDINGS = 8000
 RECORDINGS_SEED = 401
 BATCH_SIZE = 32
 LEARNING_RATE = 3e-3
