@@ -113,9 +113,7 @@ def epoch_order(rows: Sequence[int], key: NoiseKey) -> list[int]:
     return [rows[index] for index in permutation.tolist()]
 
 
-def grouped_by_length(
-    order: Sequence[int], length: Callable[[int], int], batch_size: int, key: NoiseKey
-) -> list[int]:
+def grouped_by_length(order: Sequence[int], length: Callable[[int], int], batch_size: int, key: NoiseKey) -> list[int]:
     """``order`` with rows of similar length in a batch, so that little of a batch is padding.
 
     Within each ``POOL_BATCHES`` batches of the order, rows are sorted by length and the batches shuffled; an

@@ -14,7 +14,6 @@ import torch
 from jobs.options.build_miniature import Stage
 from jobs.options.prepare import PrepareJob
 from jobs.options.pretrain import PretrainingOptions, PretrainJob
-from jobs.options.sections import Schedule
 from jobs.stages import pretrain
 from jobs.stages.preparation import run as preparation
 from tangoflux.miniature_training import train_clap, train_detector
@@ -22,6 +21,7 @@ from tangoflux.miniature_training.policy import save_initial_policy
 from tangoflux.miniature_training.quality import Figure, directory_size, table
 from tangoflux.miniature_training.vae import DECODER_TRAINING, VaeTraining, train_decoder, train_vae
 from tangoflux.pipeline import TangoFlux
+from tangoflux.sampling_params import MINIATURE_PARAMS
 from tangoflux.soundworld.recordings import write_recordings
 
 PACKAGE = Path(__file__).resolve().parents[2] / "tangoflux" / "miniature"
@@ -69,10 +69,10 @@ def install(directory: Path, rows: Mapping[str, Figure]) -> None:
         )
     shutil.copyfile(directory / "decoder" / "vae.safetensors", PACKAGE / "policy" / "vae.safetensors")
     (PACKAGE / "QUALITY.md").write_text(
-        "# Quality of the miniature\n\nWritten by `python jobs/build_miniature.py --install`. Held-out scenes are "
-        "combinations of sounds that are in no scene of the policy's pretraining; the models that measure (the "
-        "detector and both CLAPs) were trained on all combinations. The policy samples with 12 Euler steps and "
-        "guidance 3; changes are paired.\n\n" + table(rows)
+        "# Quality of the miniature\n\nWritten by `python jobs/build_miniature.py --install`. `dev` and `test` prompts are "
+        "combinations of sounds that are in no scene of the policy's pretraining; the models that measure (the detector "
+        f"and both CLAPs) were trained on all combinations. The policy samples with {MINIATURE_PARAMS.num_steps} Euler "
+        f"steps and guidance {MINIATURE_PARAMS.guidance_scale:g}.\n\n" + table(rows)
     )
     (PACKAGE / "quality.json").write_text(json.dumps({k: asdict(v) for k, v in rows.items()}, indent=2) + "\n")
     print(f"installed {directory_size(PACKAGE) / 1e6:.1f} MB into {PACKAGE}")
@@ -85,21 +85,17 @@ def log_with_time() -> Log:
 
 
 def _train_policy(codec_dir: Path, output: Path, cache: Path, steps: int, log: Log) -> None:
-    """The base policy, by the jobs that users run, and the policy after a quarter more steps."""
+    """The base policy, by the jobs that users run."""
     initial, clips = output / "initial", output / "prepared"
     if not (initial / "tangoflux.safetensors").exists():
         save_initial_policy(codec_dir, initial, cache, log)
     manifest = write_recordings(output / "recordings", RECORDINGS, RECORDINGS_SEED, log)
     preparation.run(PrepareJob(manifest=manifest, policy=str(initial), output=clips))
-    base, longer = output / "training-base", output / "training-longer"
-    pretrain.run(_pretraining(clips, initial, base, steps, LEARNING_RATE, "linear"))
-    # At the rate that the schedule had shortly before its end.
-    pretrain.run(_pretraining(clips, base / "policy", longer, steps // 4, LEARNING_RATE / 20, "constant"))
-    for training, name in ((base, "base"), (longer, "longer")):
-        TangoFlux.from_pretrained(training / "policy").save_pretrained(output / name, torch.float16)
+    pretrain.run(_pretraining(clips, initial, output / "training-base", steps))
+    TangoFlux.from_pretrained(output / "training-base" / "policy").save_pretrained(output / "base", torch.float16)
 
 
-def _pretraining(clips: Path, policy: Path, output: Path, steps: int, rate: float, schedule: Schedule) -> PretrainJob:
+def _pretraining(clips: Path, policy: Path, output: Path, steps: int) -> PretrainJob:
     return PretrainJob(
         clips=clips,
         init_policy=str(policy),
@@ -113,8 +109,8 @@ def _pretraining(clips: Path, policy: Path, output: Path, steps: int, rate: floa
             epochs=-(-steps * BATCH_SIZE // (RECORDINGS - HELDOUT_CLIPS)),
             batch_size=BATCH_SIZE,
             micro_batch_size=BATCH_SIZE,
-            learning_rate=rate,
-            schedule=schedule,
+            learning_rate=LEARNING_RATE,
+            schedule="linear",
             warmup_steps=min(200, steps // 10),
             threads=1,
             weight_decay=0.01,

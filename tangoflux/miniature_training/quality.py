@@ -57,8 +57,7 @@ class Figure:
 def build_quality(directory: Path, prompts: int, log: Log) -> dict[str, Figure]:
     """The figures of a build's models, on ``prompts`` held-out prompts."""
     codec = Autoencoder.load(directory / "decoder")
-    policies = (TangoFlux.from_pretrained(directory / "policy" / name).policy for name in ("base", "longer"))
-    base, longer = (TangoFlux(policy, codec) for policy in policies)
+    base = TangoFlux(TangoFlux.from_pretrained(directory / "policy" / "base").policy, codec)
     detector = EventDetector.load(directory / "detector")
     rewards = {name: ClapReward(directory / folder, name) for name, folder in (("reward", "clap"), ("judge", "judge"))}
     grader = DetectorReward(directory / "detector", "detector")
@@ -67,12 +66,11 @@ def build_quality(directory: Path, prompts: int, log: Log) -> dict[str, Figure]:
         figures = json.loads((directory / name / "quality.json").read_text())
         share, n = figures["heldout_retrieval_of_5"], figures["heldout_scenes"]
         rows[f"{name}: retrieval among 5 captions"] = Figure(share, (share * (1 - share) / n) ** 0.5, n)
-    heldout = bank("dev", prompts, HELDOUT_SEED)
-    first, second = (policy_scores(model, heldout, rewards, grader, MINIATURE_PARAMS, log) for model in (base, longer))
-    alike = [combination(prompt.text) for prompt in heldout]
-    for name in first:
-        rows[f"base policy: {name}"] = Figure.of(first[name], alike)
-        rows[f"change of {name} by a quarter more pretraining"] = Figure.of(second[name] - first[name], alike)
+    for split in ("dev", "test"):
+        heldout = bank(split, prompts, HELDOUT_SEED)
+        alike = [combination(prompt.text) for prompt in heldout]
+        scores = policy_scores(base, heldout, rewards, grader, MINIATURE_PARAMS, log)
+        rows |= {f"base policy, {split}: {name}": Figure.of(values, alike) for name, values in scores.items()}
     return rows
 
 
