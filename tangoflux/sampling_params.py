@@ -43,7 +43,7 @@ class SamplingParams:
             raise ConfigError(f"guidance_scale {self.guidance_scale} must be a number from 0 to {MAX_GUIDANCE_SCALE}")
 
 
-MINIATURE_PARAMS = SamplingParams(num_steps=12, guidance_scale=3.0)
+MINIATURE_PARAMS = SamplingParams(num_steps=6, guidance_scale=5.0)
 """Default of the jobs, and of figures about the miniature."""
 
 
