@@ -54,7 +54,7 @@ def run(config: RunConfig, inputs: Inputs, storage: RunStorage, display: Display
     from jobs.reporting.html.crpo_report import write_report
     from jobs.stages.iteration import Run
     from jobs.stages.pools import open_pools
-    from jobs.stages.run_dir import check_same_prompts, open_run_dir
+    from jobs.stages.run_dir import check_same_prompts, check_same_rewards, open_run_dir
 
     directory = storage.local
     open_run_dir(config, directory)
@@ -62,11 +62,12 @@ def run(config: RunConfig, inputs: Inputs, storage: RunStorage, display: Display
     storage.policies.publish(0, inputs.policy_dir)
     history = read_history(directory / "metrics.jsonl")
     check_same_prompts(config, history.run.get("prompts_sha256", {}))
+    check_same_rewards(inputs.served, history.run.get("served_rewards", {}))
     with (
         resumable(f"resume with: python jobs/crpo.py --run-dir {shlex.quote(str(storage.root))} --resume"),
         _open_trackers(config, directory, len(history.steps)) as trackers,
     ):
-        with open_pools(config, storage.policies.path(0)) as pools:
+        with open_pools(config, storage.policies.path(0), inputs.served) as pools:
             alignment = Run(config, storage, inputs, pools, display, trackers)
             failure_counts = align(alignment)
         write_report(directory)

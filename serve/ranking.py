@@ -7,7 +7,7 @@ import threading
 from collections.abc import Callable
 
 from serve.job import Job, Waveform
-from tangoflux.errors import RewardError
+from tangoflux.errors import RewardError, WeightsChangedError
 from tangoflux.rewards import Reward, score
 
 
@@ -55,6 +55,8 @@ class Ranking:
                     self._rank(job, waveforms, reward)
             except BaseException as error:
                 job.fail(error)
+                if isinstance(error, WeightsChangedError):
+                    reward = None  # the next request is ranked by the new weights alone
             del item, job, waveforms  # which would keep their policy in memory until the next job
 
     def _rank(self, job: Job, waveforms: list[Waveform], reward: Reward) -> None:

@@ -6,11 +6,20 @@ TangoFluxError
 ├── CheckpointError  a directory or file of weights
 ├── ResourceError    disk, memory, processors or a missing tool on this machine
 └── RewardError      a reward model that fails too often
+    └── WeightsChangedError  a reward model that is no longer the one whose scores there are already
 """
 
 from __future__ import annotations
 
-__all__ = ["CheckpointError", "ConfigError", "DataError", "ResourceError", "RewardError", "TangoFluxError"]
+__all__ = [
+    "CheckpointError",
+    "ConfigError",
+    "DataError",
+    "ResourceError",
+    "RewardError",
+    "TangoFluxError",
+    "WeightsChangedError",
+]
 
 
 class TangoFluxError(Exception):
@@ -35,3 +44,7 @@ class ResourceError(TangoFluxError):
 
 class RewardError(TangoFluxError):
     """A reward model failed for more groups than the run allows."""
+
+
+class WeightsChangedError(RewardError):
+    """A reward model has other weights than when it was first asked: their scores must not be mixed."""

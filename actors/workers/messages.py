@@ -79,13 +79,18 @@ class Destination:
 
 @dataclass(frozen=True)
 class WrittenShard:
-    """What the driver learns of a shard: how many rows, what became of their groups, and sums of their figures."""
+    """What the driver learns of a shard: how many rows, what became of their groups, and sums of their figures.
+
+    Attributes:
+        weights: the checkpoints of the reward that scored the rows.
+    """
 
     part: int
     rows: int
     counts: PairCounts
     health: HealthSums
     components: ComponentSums
+    weights: frozenset[str]
 
 
 @dataclass(frozen=True)

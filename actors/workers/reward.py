@@ -6,6 +6,7 @@ import logging
 import re
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
+from types import MappingProxyType
 
 import numpy as np
 import ray
@@ -15,7 +16,7 @@ from numpy.typing import NDArray
 from actors.workers.messages import RolloutBatch, ScoredPrompts, ShardRows
 from actors.workers.rows import Scores, with_scores
 from tangoflux.data.flac import encode_flac
-from tangoflux.errors import RewardError
+from tangoflux.errors import RewardError, WeightsChangedError
 from tangoflux.reward_combination import Combination
 from tangoflux.rewards import Grader, Reward, grade, load_reward, parts_of, recombined, score_parts
 
@@ -32,7 +33,12 @@ class RewardWorker:
     """Scores sampled chunks with one or several reward models."""
 
     def __init__(
-        self, names: Mapping[str, str], threads: int = 1, device: str = "cpu", combination: Combination = "sum"
+        self,
+        names: Mapping[str, str],
+        threads: int = 1,
+        device: str = "cpu",
+        combination: Combination = "sum",
+        served: Mapping[str, str] = MappingProxyType({}),
     ) -> None:
         """Loads the models.
 
@@ -41,10 +47,21 @@ class RewardWorker:
             threads: CPU threads of this process.
             device: where the models compute.
             combination: how several rewards make the one that ranks the samples of a prompt.
+            served: the checkpoints that servers must have, by address; see ``check_reward``.
+
+        Raises:
+            ConfigError, CheckpointError, RewardError: see ``load_reward``.
+            WeightsChangedError: a server has other weights than ``served`` says.
         """
         torch.set_num_threads(threads)
         self._rewards = {role: load_reward(name, device) for role, name in names.items()}
         self._combination: Combination = combination
+        for part in (part for reward in self._rewards.values() for part in parts_of(reward)):
+            if served.get(part.reward.name, part.reward.checkpoint) != part.reward.checkpoint:
+                raise WeightsChangedError(
+                    f"{part.reward.name} has the weights {part.reward.checkpoint!r} now, and had "
+                    f"{served[part.reward.name]!r} when the run started"
+                )
 
     def score(self, batch: RolloutBatch, role: str = "reward") -> Scores:
         """Scores every group of the batch; several rewards are summed, as only sums compare prompts and policies.

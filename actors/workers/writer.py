@@ -54,7 +54,8 @@ class WriterWorker:
     def _pair(self, part: int, rows: pa.Table, destination: Destination) -> WrittenShard:
         pairs, counts = make_pairs(rows, destination.min_margin)
         shards_at(destination.preferences).write(part, pairs)
-        return WrittenShard(part, len(rows), counts, HealthSums.of(rows), ComponentSums.of(rows))
+        weights = frozenset(rows["reward_checkpoint"].unique().to_pylist())
+        return WrittenShard(part, len(rows), counts, HealthSums.of(rows), ComponentSums.of(rows), weights)
 
 
 WriterActor = ray.remote(WriterWorker)

@@ -24,7 +24,10 @@ def run(options: OverlapOptions, run_arguments: Sequence[str]) -> None:
     with tempfile.TemporaryDirectory() as folder:
         config = load_config([*run_arguments, "--run-dir", str(Path(folder) / "run")])
         inputs = run_preflight(config)
-        with ray_session(config.rollouts, config.rewards), open_pools(config, inputs.policy_dir) as pools:
+        with (
+            ray_session(config.rollouts, config.rewards),
+            open_pools(config, inputs.policy_dir, inputs.served) as pools,
+        ):
             ratios = [measure(pools, config, inputs, number) for number in range(1, options.rounds + 1)]
     print(
         f"the rollout stage takes {median(ratios):.2f} times what its sampling alone takes ({min(ratios):.2f} to "

@@ -115,7 +115,10 @@ class ScoringOptions(Options):
 
     flag_prefix: ClassVar = "reward"
     name: str = option(
-        "miniature-clap", "reward model that ranks: a name, a directory or module:Class", flag="reward", min_length=1
+        "miniature-clap",
+        "reward model that ranks: a name, a directory, module:Class, an address or a sum",
+        flag="reward",
+        min_length=1,
     )
     combination: RewardCombination = "sum"
     workers: ElasticNumWorkers = PoolSize(1, 1)

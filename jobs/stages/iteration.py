@@ -72,6 +72,7 @@ class Run:
         """Writes the "run" event: the command, its options and the machine."""
         values = self.config.model_dump(mode="json")
         facts = {"config": values, "prompts_sha256": prompt_hashes(self.config), "machine": machine_facts()}
+        facts |= {"served_rewards": self.inputs.served}
         self.metrics.write("run", command=list(command), seed=self.config.seed, **facts)
 
     def log_end(self, seconds: float) -> dict[str, int]:

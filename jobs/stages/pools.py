@@ -88,12 +88,16 @@ class Pools:
 
 
 @contextmanager
-def open_pools(config: RunConfig, policy_dir: Location) -> Generator[Pools]:
-    """Starts the pools; they live until the block ends."""
+def open_pools(config: RunConfig, policy_dir: Location, served: Mapping[str, str]) -> Generator[Pools]:
+    """Starts the pools; they live until the block ends.
+
+    Args:
+        served: the checkpoints of rewards over HTTP, as the preflight found them.
+    """
     sampler = rollout_args(policy_dir, config.sampling, config.rollouts)
     with (
         open_pool(RolloutActor, sampler, config.rollouts, "rollout worker") as rollouts,
-        reward_pool(config.rewards.roles, config.rewards) as rewards,
+        reward_pool(config.rewards.roles, config.rewards, served) as rewards,
         writer_pool(config.run_dir) as writer,
     ):
         share_places(rollouts, rewards)
@@ -140,9 +144,11 @@ def rollout_args(
     return (absolute(policy_dir), params, rollouts.threads, dtype, policy_version, device, rollouts.precision)
 
 
-def reward_pool(roles: Mapping[str, str], rewards: ScoringOptions) -> AbstractContextManager[Pool]:
+def reward_pool(
+    roles: Mapping[str, str], rewards: ScoringOptions, served: Mapping[str, str]
+) -> AbstractContextManager[Pool]:
     """Starts the pool of reward workers, with a reward model for each role."""
-    arguments = (dict(roles), rewards.threads, device_of(rewards), rewards.combination)
+    arguments = (dict(roles), rewards.threads, device_of(rewards), rewards.combination, dict(served))
     return open_pool(RewardActor, arguments, rewards, "reward worker")
 
 

@@ -27,7 +27,7 @@ Bank = PromptFile | list[Prompt]
 
 @dataclass(frozen=True)
 class Inputs:
-    """What a run works on."""
+    """What a run works on; ``served`` are the checkpoints of rewards over HTTP, by address."""
 
     policy_dir: Path
     prompts: Bank
@@ -35,6 +35,7 @@ class Inputs:
     max_frames: int
     channels: int
     plan: Plan
+    served: dict[str, str]
 
 
 def run_preflight(config: RunConfig) -> Inputs:
@@ -49,15 +50,15 @@ def run_preflight(config: RunConfig) -> Inputs:
     alignment_settings(config.objective, config.learner)  # raises where options do not go together
     policy_dir = find_directory(config.init_policy)
     facts = read_model_facts(policy_dir)
-    for name in (config.rewards.name, config.rewards.judge, config.rewards.detector):
-        if name:
-            check_reward(name)
+    served = dict[str, str]()
+    for name in config.rewards.roles.values():
+        served |= check_reward(name)
     prompts = load_bank(config.prompts, config.sampling.duration_s, facts.max_duration_s)
     heldout = _heldout(config, facts.max_duration_s)
     draw_prompts(prompts, config.prompts_per_iteration, config.seed, 1)  # raises when the bank is too small
     plan = make_plan(config, facts)
     check_plan(plan, config.run_dir)
-    return Inputs(policy_dir, prompts, heldout, facts.audio_seq_len, facts.latent_channels, plan)
+    return Inputs(policy_dir, prompts, heldout, facts.audio_seq_len, facts.latent_channels, plan, served)
 
 
 def load_bank(file: Path | None, duration_s: float, max_duration_s: float) -> Bank:

@@ -71,6 +71,24 @@ def check_same_prompts(config: RunConfig, before: Mapping[str, str]) -> None:
             )
 
 
+def check_same_rewards(served: Mapping[str, str], before: Mapping[str, str]) -> None:
+    """Checks that servers of rewards have the weights with which the run began, as its scores would be of both.
+
+    Args:
+        served: their checkpoints, by address.
+        before: the same when the run began; empty if it begins.
+
+    Raises:
+        ConfigError: one has others.
+    """
+    for address, found in served.items():
+        if before.get(address, found) != found:
+            raise ConfigError(
+                f"{address} has the weights {found!r} now, and had {before[address]!r} when the run began: serve these "
+                "again, or choose another --run-dir"
+            )
+
+
 def check_writable(directory: Path, flag: str) -> None:
     """Checks that this process may write to the directory, or to its nearest parent that exists.
 

@@ -19,7 +19,7 @@ from jobs.options.score import ScoreJob
 from jobs.reporting.display import Display
 from jobs.stages.output_dir import check_output, find_shards, open_output
 from jobs.stages.pools import device_of, open_pool, pair_shards, reward_pool, writer_pool
-from tangoflux.data.preferences import PairCounts, check_dropped_share, describe_counts
+from tangoflux.data.preferences import PairCounts, check_dropped_share, check_same_weights, describe_counts
 from tangoflux.data.records import SORT_KEYS, latents_shape, rollout_schema
 from tangoflux.errors import DataError
 from tangoflux.model.layout import find_directory
@@ -30,11 +30,17 @@ CONFIG_FILE = "config.yaml"
 
 @dataclass(frozen=True)
 class Inputs:
-    """What the job works on; ``groups`` is how many prompts all shards have together."""
+    """What the job works on.
+
+    Attributes:
+        groups: how many prompts all shards have together.
+        served: the checkpoints of rewards over HTTP, by address.
+    """
 
     shards: ShardWriter
     policy_dir: Path
     groups: int
+    served: dict[str, str]
 
 
 def run(config: ScoreJob) -> None:
@@ -62,14 +68,14 @@ def read_inputs(config: ScoreJob) -> Inputs:
     Raises:
         TangoFluxError: one of them cannot be used.
     """
-    check_reward(config.rewards.name)
+    served = check_reward(config.rewards.name)
     policy_dir = find_directory(config.policy)
     channels = read_model_facts(policy_dir).latent_channels
     shards = find_shards(config.rollouts, "--rollouts")
     for file in shards.files():
         check_schema(file, channels)
     group_keys = list(SORT_KEYS[:2])
-    return Inputs(shards, policy_dir, len(shards.read(group_keys).group_by(group_keys).aggregate([])))
+    return Inputs(shards, policy_dir, len(shards.read(group_keys).group_by(group_keys).aggregate([])), served)
 
 
 def check_schema(file: Path, channels: int) -> None:
@@ -100,6 +106,7 @@ def score(config: ScoreJob, inputs: Inputs, destination: Destination, display: D
     Raises:
         RewardError: the reward fails too often.
     """
+    weights = set[str]()
     counts, done = PairCounts(), shards_at(destination.rollouts).parts()
     shards = inputs.shards.shards()
     missing = [StoredShard(config.rollouts.resolve(), part) for part in shards if part not in done]
@@ -109,17 +116,20 @@ def score(config: ScoreJob, inputs: Inputs, destination: Destination, display: D
             with display.stage(0, "pairs", len(done), "shards") as stage:
                 for shard in pair_shards(writer, done, destination):
                     counts += shard.counts
+                    weights |= shard.weights
                     stage.advance()
         if missing:
             with (
                 display.stage(0, "scoring", samples) as stage,
                 open_pool(CodecActor, codec_args(config, inputs.policy_dir), config.codec, "codec worker") as codec,
-                reward_pool({"reward": config.rewards.name}, config.rewards) as rewards,
+                reward_pool({"reward": config.rewards.name}, config.rewards, inputs.served) as rewards,
             ):
                 share_places(codec, rewards)
                 scored = rewards.stream("score_to_rows", codec.stream("decode", missing))
                 for _, shard in writer.stream("write", scored, destination).values():
                     counts += shard.counts
+                    weights |= shard.weights
+                    check_same_weights(weights)
                     check_dropped_share(counts, config.rewards.max_dropped_share, inputs.groups)
                     stage.advance(shard.rows)
     check_dropped_share(counts, config.rewards.max_dropped_share)

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import itertools
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -15,7 +15,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from tangoflux.data.records import SORT_KEYS, latents_shape, preference_schema
-from tangoflux.errors import DataError, RewardError
+from tangoflux.errors import DataError, RewardError, WeightsChangedError
 
 
 @dataclass(frozen=True)
@@ -118,6 +118,20 @@ def check_dropped_share(counts: PairCounts, max_dropped_share: float, planned_gr
         f"the reward failed for {counts.dropped} of {groups} groups, more than the allowed share of "
         f"{max_dropped_share:g} (rewards.max_dropped_share): {reasons}"
     )
+
+
+def check_same_weights(checkpoints: Collection[str]) -> None:
+    """Checks that all rollouts of a data set were scored by the same weights.
+
+    Raises:
+        WeightsChangedError: they were not; the message names two.
+    """
+    if len(checkpoints) > 1:
+        first, second = sorted(checkpoints)[:2]
+        raise WeightsChangedError(
+            f"a part of the rollouts was scored by the weights {first!r}, another one by {second!r}: score all of them "
+            "again, into another directory"
+        )
 
 
 def group_bounds(ordered: pa.Table) -> Iterator[tuple[int, int]]:

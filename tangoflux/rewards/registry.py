@@ -9,6 +9,10 @@ A name is one of
     FILE.pt             a checkpoint of laion_clap, run by transformers
     laion:FILE.pt       the same, run by laion_clap itself; also laion:630k-audioset-best
     windows:CLAP        any of the CLAP models above, averaged over all windows of long audio
+    http://HOST/PATH    a server that speaks the protocol of docs/rewards.md; also https://
+    openai:http://HOST/v1#MODEL
+                        an audio language model at an OpenAI-compatible server, asked yes/no questions that follow
+                        from the caption; with /v1?checks=model it writes the questions itself
     module:Class        a class with a constructor without arguments
     0.7*NAME+0.3*NAME   several of them; ``tangoflux.reward_combination`` has how they become one
 """
@@ -21,10 +25,14 @@ from pathlib import Path
 
 import torch
 
-from tangoflux.errors import ConfigError
+from tangoflux.errors import ConfigError, RewardError
 from tangoflux.reward_combination import Combination
 from tangoflux.rewards.clap import ClapReward
 from tangoflux.rewards.detector import DetectorReward, Measure
+from tangoflux.rewards.http.address import is_served, parse_address
+from tangoflux.rewards.http.chat import ChatReward
+from tangoflux.rewards.http.client import PATIENT, Limits
+from tangoflux.rewards.http.scorer import HttpReward
 from tangoflux.rewards.laion import LaionReward, check_laion_installed
 from tangoflux.rewards.own import check_own, load_own
 from tangoflux.rewards.protocol import Reward
@@ -35,24 +43,31 @@ EMBEDDED = Path(__file__).parent.parent / "miniature"
 
 _CLAPS = {"miniature-clap": EMBEDDED / "clap", "miniature-judge": EMBEDDED / "judge"}
 _DETECTORS: dict[str, Measure] = {"miniature-detector": "exact", "miniature-recall": "recall"}
+QUICK_LIMITS = Limits(timeout_s=60.0, attempts=3)
+"""Before anything is started: soon enough for the person who waits."""
+
 _WINDOWS, _LAION = "windows:", "laion:"
 
 
-def check_reward(name: str) -> None:
+def check_reward(name: str) -> dict[str, str]:
     """Checks that ``load_reward`` can load a reward, without loading it.
 
-    Published checkpoints are downloaded from the hub, and users' modules are imported.
+    Published checkpoints are downloaded from the hub, users' modules are imported, and servers are asked.
+
+    Returns:
+        the checkpoints that servers say they have, by address. They may change while others keep the server.
 
     Raises:
-        ConfigError: there is no such reward; the message lists the known ones.
+        ConfigError: there is no such reward, and the message lists the known ones; or its server does not answer.
         CheckpointError: a published checkpoint cannot be downloaded.
     """
+    served = dict[str, str]()
     for term in _terms(name):
-        _check_one(term.name)
-        published = term.name.removeprefix(_WINDOWS).removeprefix(_LAION)
-        if published in CHECKPOINTS:
-            fetch_checkpoint(published)
-            fetch_roberta_tokenizer()
+        if is_served(term.name):
+            served[term.name] = _ask_server(term.name)
+        else:
+            _check_local(term.name)
+    return served
 
 
 def load_reward(name: str, device: torch.device | str = "cpu", combination: Combination = "sum") -> Reward:
@@ -65,9 +80,12 @@ def load_reward(name: str, device: torch.device | str = "cpu", combination: Comb
     Raises:
         ConfigError: there is no such reward.
         CheckpointError: its weights cannot be read.
+        RewardError: its server does not answer.
     """
-    check_reward(name)
     terms = _terms(name)
+    for term in terms:
+        if not is_served(term.name):
+            _check_local(term.name)
     rewards = [_on(device, _load_one(term.name)) for term in terms]
     if [term.weight for term in terms] == [1.0]:
         return rewards[0]
@@ -85,6 +103,14 @@ def _terms(name: str) -> list[Term]:
     # An existing path may contain + and *.
     path = name.removeprefix(_WINDOWS).removeprefix(_LAION)
     return [Term(1.0, name)] if path and Path(path).exists() else parse_terms(name)
+
+
+def _check_local(name: str) -> None:
+    _check_one(name)
+    published = name.removeprefix(_WINDOWS).removeprefix(_LAION)
+    if published in CHECKPOINTS:
+        fetch_checkpoint(published)
+        fetch_roberta_tokenizer()
 
 
 def _check_one(name: str) -> None:
@@ -126,7 +152,21 @@ def _check_module(name: str) -> None:
     check_own(name)
 
 
+def _ask_server(name: str) -> str:
+    try:
+        return _load_served(name, QUICK_LIMITS).checkpoint
+    except RewardError as error:
+        raise ConfigError(f"reward {name!r}: {error}; start its server, or correct the address") from None
+
+
+def _load_served(name: str, limits: Limits) -> Reward:
+    address = parse_address(name)
+    return ChatReward(address, name, limits) if address.model else HttpReward(name, limits)
+
+
 def _load_one(name: str) -> Reward:
+    if is_served(name):
+        return _load_served(name, PATIENT)
     if name in _DETECTORS:
         return DetectorReward(EMBEDDED / "detector", name, _DETECTORS[name])
     inner = name.removeprefix(_WINDOWS)

@@ -10,6 +10,7 @@ from typing import Any, cast
 import pytest
 
 from serve.service import Service
+from tests.reward_server import serving
 from tests.serve.in_process import QUICK, URL, error_of, served
 
 
@@ -56,6 +57,17 @@ def test_several_rewards_rank_as_they_are_combined(
     assert {sample["seed"]: sample["reward"] for sample in answer["data"]} == pytest.approx(rewards)
     assert [sample["seed"] for sample in answer["data"]] == list(rewards), "the best first"
     assert answer["reward_model"] == (reward if combination == "sum" else f"rank({reward})")
+
+
+def test_a_served_reward_with_new_weights_fails_one_request_and_ranks_the_next(tiny_policy_dir: Path) -> None:
+    with serving() as server, served(tiny_policy_dir, reward=f"{server.url}/score") as client:
+        ask = {**QUICK, "best_of": 2}
+        assert client.post(URL, json=ask).status_code == 200
+        server.checkpoint = "w2"
+        answer = client.post(URL, json=ask)
+        assert answer.status_code == 500
+        assert error_of(answer)["message"] == f"{server.url}/score has the weights 'w2' now, and had 'w1'"
+        assert client.post(URL, json=ask).status_code == 200
 
 
 def test_a_users_reward_that_does_not_return_holds_no_other_request_up(

@@ -1,0 +1,1 @@
+"""Rewards that other machines compute, over HTTP."""
