@@ -1,4 +1,4 @@
-"""Alignment, the training task on preference pairs, with metrics before and after the training."""
+"""Alignment, the training task on pairs and groups, with metrics before and after the training."""
 
 from __future__ import annotations
 
@@ -7,27 +7,28 @@ from typing import Any
 
 from torch import Tensor
 
-from actors.learner.batches import NoiseKey, PairData, epoch_order, split_heldout
-from actors.learner.pair_losses import Measurer, means, pair_losses
+from actors.learner.batches import NoiseKey, epoch_order, split_heldout
+from actors.learner.group_losses import Measurer, group_losses, means, metric_names
+from actors.learner.groups import GroupData
 from actors.learner.settings import AlignmentSettings
 from actors.learner.task import Velocity
 from tangoflux.errors import DataError
 from tangoflux.model.policy import Policy
 from tangoflux.model.reference import Reference
 
-PROBE_PAIRS = 32
-"""The most training pairs on which start and end are compared."""
+PROBE_GROUPS = 32
+"""The most training groups on which start and end are compared."""
 HELDOUT_DRAWS = 4
-"""Noises per held-out pair: pairs are few, and a single noise says little about a pair."""
+"""Noises per held-out group: they are few, and a single noise says little about one."""
 
 
 class Alignment:
-    """The pairs of an iteration, with the policy at its start as the reference."""
+    """The groups of an iteration, with the policy at its start as the reference."""
 
     def __init__(
-        self, settings: AlignmentSettings, seed: int, iteration: int, data: PairData, reference: Reference
+        self, settings: AlignmentSettings, seed: int, iteration: int, data: GroupData, reference: Reference
     ) -> None:
-        """Splits the pairs.
+        """Splits the groups.
 
         Args:
             reference: frozen, on the device and in the precision of the training.
@@ -45,47 +46,46 @@ class Alignment:
         return epoch_order(self.rows, key)
 
     def num_frames(self, row: int) -> int:
-        """Frames of both of a pair's latents."""
+        """Frames of all of a group's latents."""
         return self.data.num_frames[row]
 
     def losses(self, policy: Velocity, rows: Sequence[int], key: NoiseKey) -> tuple[Tensor, Tensor]:
-        """The objective (B,) of the pairs at ``rows``, and ``PairLosses.sums``."""
+        """The objective (B,) of the groups at ``rows``, and ``GroupLosses.sums``."""
         batch = self.data.batch(rows, key).to(self.reference.device)
-        losses = pair_losses(policy, self.reference, batch, self.settings.objective, self.settings.beta)
+        losses = group_losses(policy, self.reference, batch, self.settings.objective)
         return losses.loss, losses.sums()
 
     def means(self, sums: Tensor) -> dict[str, float]:
-        """See ``pair_losses.means``."""
-        return means(sums)
+        """See ``group_losses.means``."""
+        return means(metric_names(self.settings.objective, self.data.trains_on_worst), sums)
 
     def initial_metrics(self, policy: Policy) -> dict[str, Any]:
-        """Losses and gradient norms at the start, and the number of training pairs."""
+        """Losses and gradient norms at the start, and the number of training groups."""
         return {"start": self._measure(policy), "pairs": len(self.rows)}
 
     def final_metrics(self, load_new: Callable[[], Policy]) -> dict[str, Any]:
-        """The same at the end, and the share of held-out pairs that the new policy ranks as the reward did."""
+        """The same at the end, and the share of held-out groups whose best and worst the new policy ranks so."""
         policy, accuracy = load_new(), None
         if self.heldout_rows:
             keys = [(*self._run, f"held out {draw}") for draw in range(HELDOUT_DRAWS)]
-            accuracy = self._measurer().losses(policy, self.heldout_rows, keys)["implicit_accuracy"]
+            accuracy = self._measurer().pairs(policy, self.heldout_rows, keys)["implicit_accuracy"]
         return {"end": self._measure(policy), "heldout_pair_accuracy": accuracy}
 
     def _measure(self, policy: Policy) -> dict[str, Any]:
-        """Losses and gradient norms on the probe: some training pairs, with noise that no epoch uses."""
+        """Losses and gradient norms on the probe: some training groups, with noise that no epoch uses."""
         key = (*self._run, "probe")
-        rows = epoch_order(self.rows, key)[:PROBE_PAIRS]
-        losses, grad_norm = self._measurer().probe(policy, rows, key)
-        renamed = {"winner": losses["winner_loss"], "loser": losses["loser_loss"]}
-        renamed |= {name: losses[name] for name in ("implicit_accuracy", "margin")}
+        rows = epoch_order(self.rows, key)[:PROBE_GROUPS]
+        found, grad_norm = self._measurer().probe(policy, rows, key)
+        renamed = {"winner": found["winner_loss"], "loser": found["loser_loss"]}
+        renamed |= {name: found[name] for name in ("implicit_accuracy", "margin")}
         return {"loss": renamed, "grad_norm": grad_norm}
 
     def _measurer(self) -> Measurer:
-        settings = self.settings
-        return Measurer(self.reference, self.data, settings.objective, settings.beta, settings.micro_batch_size)
+        return Measurer(self.reference, self.data, self.settings.objective, self.settings.micro_batch_size)
 
 
-def _check_channels(data: PairData, policy: Reference) -> None:
-    channels, expected = data.chosen[0].shape[1], policy.config.in_channels
+def _check_channels(data: GroupData, policy: Reference) -> None:
+    channels, expected = data.channels, policy.config.in_channels
     if channels != expected:
         raise DataError(
             f"the pairs' latents have {channels} channels, the policy {expected}: did another policy make them?"

@@ -23,8 +23,8 @@ from ray.train.torch import TorchTrainer
 from actors.cluster.nodes import this_node
 from actors.learner.checkpoint import checkpoint_progress, latest_checkpoint
 from actors.learner.mailbox import MailboxActor
-from actors.learner.pairs import check_not_empty, fingerprint
 from actors.learner.rank import run_rank
+from actors.learner.reading import check_not_empty, fingerprint
 from actors.learner.settings import (
     AlignmentSettings,
     LearnerJob,
@@ -71,7 +71,7 @@ class _HungError(Exception):
 
 
 def train(
-    preferences_dir: Path | ObjectStorePath,
+    data_dir: Path | ObjectStorePath,
     policy_dir: Path | ObjectStorePath,
     output_dir: Path | ObjectStorePath,
     settings: AlignmentSettings,
@@ -80,13 +80,12 @@ def train(
     on_step: OnEvent | None = None,
     make_room: MakeRoom = lambda: None,
 ) -> LearnerResult:
-    """Trains the policy of ``policy_dir`` on the pairs of ``preferences_dir``; Ray must be running.
+    """Trains the policy of ``policy_dir`` on the shards of ``data_dir``; Ray must be running.
 
     Goes on from the latest checkpoint in ``output_dir`` that was made on the same pairs, if there is one.
 
     Args:
-        preferences_dir: shards with the columns ``batches.COLUMNS`` and their manifest; all ranks must see it under
-            this path.
+        data_dir: shards of preference pairs, and their manifest; all ranks must see it under this path.
         policy_dir: the policy at the iteration's start, and so the reference, in the published layout.
         output_dir: where ``weights.safetensors`` and checkpoints go; all ranks must see it under this path.
         iteration, seed: with the pairs and ``settings`` they decide the result.
@@ -101,21 +100,19 @@ def train(
         WorkerError: the ranks died again and again.
     """
     started = time.monotonic()
-    shards = shards_at(preferences_dir)
+    shards = shards_at(data_dir)
     check_not_empty(shards)
     output = absolute(output_dir)
     checkpoints = output / "checkpoints" / fingerprint(shards)
-    weights, pairs = output / "weights.safetensors", absolute(preferences_dir)
-    job = LearnerJob(absolute(policy_dir), weights, checkpoints, settings, seed, iteration, preferences_dir=pairs)
+    weights = output / "weights.safetensors"
+    job = LearnerJob(absolute(policy_dir), weights, checkpoints, settings, seed, iteration, absolute(data_dir))
     measured, restarts = _train(job, on_step, make_room)
     start, end = measured["start"], measured["end"]
     return LearnerResult(
         weights=job.weights,
         start=start["loss"],
         end=end["loss"],
-        grad_norm={
-            term: {"start": start["grad_norm"][term], "end": end["grad_norm"][term]} for term in ("dpo", "winner")
-        },
+        grad_norm={term: {"start": norm, "end": end["grad_norm"][term]} for term, norm in start["grad_norm"].items()},
         heldout_pair_accuracy=measured["heldout_pair_accuracy"],
         pairs=measured["pairs"],
         steps=measured["steps"],

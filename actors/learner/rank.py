@@ -16,7 +16,7 @@ import torch.distributed as dist
 from torch import Tensor
 
 from actors.learner.alignment import Alignment
-from actors.learner.batches import NoiseKey, PairData, rank_share
+from actors.learner.batches import NoiseKey, rank_share
 from actors.learner.checkpoint import (
     Progress,
     checkpoint_moments,
@@ -27,11 +27,12 @@ from actors.learner.checkpoint import (
 )
 from actors.learner.clips import ClipData
 from actors.learner.engine import master_weights, start_deepspeed, update
+from actors.learner.groups import GroupData, pair_groups
 from actors.learner.mailbox import EventLog
 from actors.learner.milestones import Milestones
 from actors.learner.moments import set_moments
-from actors.learner.pairs import read_pairs
 from actors.learner.pretraining import FlowMatching
+from actors.learner.reading import read_pairs
 from actors.learner.schedule import num_steps, steps_per_epoch
 from actors.learner.settings import LearnerJob, PretrainingSettings
 from actors.learner.task import TrainingTask
@@ -53,19 +54,19 @@ def run_rank(config: dict[str, Any]) -> dict[str, Any] | None:
     return Rank(job, load_data(job), rank, device, EventLog(mailbox if rank == 0 else None)).run()
 
 
-def load_data(job: LearnerJob) -> PairData | ClipData:
+def load_data(job: LearnerJob) -> GroupData | ClipData:
     """The complete dataset in its order, as a rank takes its share of every batch itself."""
     if isinstance(job.settings, PretrainingSettings):
         return ClipData(job.settings.clips_dir / "latents")
-    assert job.preferences_dir is not None
-    return PairData(read_pairs(shards_at(job.preferences_dir)))
+    assert job.data_dir is not None
+    return pair_groups(read_pairs(shards_at(job.data_dir)))
 
 
 class Rank:
     """One process of the training; all ranks run the same steps. The process group must exist."""
 
     def __init__(
-        self, job: LearnerJob, data: PairData | ClipData, rank: int, device: torch.device, log: EventLog
+        self, job: LearnerJob, data: GroupData | ClipData, rank: int, device: torch.device, log: EventLog
     ) -> None:
         torch.set_num_threads(job.settings.threads)
         self.job, self.settings = job, job.settings
@@ -129,12 +130,12 @@ class Rank:
         fill_trained(policy, weights)
         return policy.to(self.device, self.dtype)
 
-    def _make_task(self, data: PairData | ClipData) -> TrainingTask:
+    def _make_task(self, data: GroupData | ClipData) -> TrainingTask:
         settings, seed, iteration = self.settings, self.job.seed, self.job.iteration
         if isinstance(settings, PretrainingSettings):
             assert isinstance(data, ClipData)
             return FlowMatching(settings, seed, iteration, data, self.policy)
-        assert isinstance(data, PairData)
+        assert isinstance(data, GroupData)
         return Alignment(settings, seed, iteration, data, make_reference(self.policy))
 
     def _train(self, engine: Any) -> int:

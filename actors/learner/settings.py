@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
+from actors.learner.objectives import Objective
 from actors.storage.object_store import Location
 from tangoflux.errors import ConfigError
 from tangoflux.model.lora import LoraSettings
@@ -84,11 +85,10 @@ class LearnerSettings:
 
 @dataclass(frozen=True, kw_only=True)
 class AlignmentSettings(LearnerSettings):
-    """How a policy is aligned to the preference pairs of an iteration.
+    """How a policy is aligned to the pairs or groups of an iteration.
 
     Attributes:
-        objective: a name of ``objectives.OBJECTIVES``.
-        beta: strength of the preference term.
+        objective: what is learned from a group of samples.
         lora_rank: rank of the LoRA adapter that is trained instead of the transformer; 0: all weights are trained.
         lora_alpha: the adapter's output is scaled by ``lora_alpha / lora_rank``.
         heldout_pairs: pairs that are not trained on; at most an eighth of all.
@@ -97,8 +97,7 @@ class AlignmentSettings(LearnerSettings):
         ConfigError: LoRA together with ZeRO stage 3 or a moving average.
     """
 
-    objective: str
-    beta: float
+    objective: Objective
     lora_rank: int
     lora_alpha: float
     heldout_pairs: int
@@ -165,7 +164,7 @@ class LearnerJob:
         policy_dir: the policy at the start, in the published layout.
         weights: the file that the training writes at its end.
         checkpoints: directory of the checkpoints that an interrupted training resumes from.
-        preferences_dir: the shards of pairs of an alignment.
+        data_dir: the shards of pairs or scored rollouts of an alignment.
     """
 
     policy_dir: Location
@@ -174,7 +173,7 @@ class LearnerJob:
     settings: AlignmentSettings | PretrainingSettings
     seed: int
     iteration: int
-    preferences_dir: Location | None = None
+    data_dir: Location | None = None
 
 
 @dataclass(frozen=True)
@@ -186,7 +185,7 @@ class LearnerResult:
             Text encoder and codec are unchanged.
         start, end: ``winner``, ``loser``, ``implicit_accuracy`` and ``margin`` on the same pairs and noise before and
             after training.
-        grad_norm: ``{"dpo": {"start", "end"}, "winner": {"start", "end"}}``, of each loss term alone on these pairs.
+        grad_norm: ``{term: {"start", "end"}}``, of each term of the loss alone on these pairs.
         heldout_pair_accuracy: share of held-out pairs that the new policy ranks as the reward did; None without any.
         pairs: pairs that were trained on.
         steps: optimiser steps.

@@ -10,6 +10,7 @@ from typing import Any, ClassVar, Literal
 
 from pydantic import model_validator
 
+from actors.learner.objectives import make_objective
 from actors.learner.schedule import check_warmup, num_heldout, num_steps
 from actors.options.command_line import Command, load_options
 from actors.options.schema import Options, option
@@ -147,6 +148,7 @@ class RunConfig(Options):
 
     @model_validator(mode="after")
     def _check_consistency(self) -> RunConfig:
+        make_objective(self.objective, self.learner.objective_options())
         problem = next(_contradictions(self), None)
         if problem:
             raise ValueError(problem)

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, ClassVar, Literal
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal
 
 from pydantic import AfterValidator, BeforeValidator, Field, PlainSerializer
 
-from actors.learner.objectives import OBJECTIVES
+from actors.learner.objectives import OBJECTIVES, OPTIONS
 from actors.options.pool_size import PoolSize
 from actors.options.reward_combination import RewardCombination
 from actors.options.scheduling import (
@@ -41,7 +41,7 @@ if TYPE_CHECKING:
 else:
     ObjectiveName = Literal[tuple(OBJECTIVES)]
 Objective = Annotated[
-    ObjectiveName, option(REQUIRED, "; ".join(f"{name}: {text}" for name, text in OBJECTIVES.items()))
+    ObjectiveName, option(REQUIRED, "; ".join(f"{name}: {info.description}" for name, info in OBJECTIVES.items()))
 ]
 
 LatentsDtype = Annotated[Literal["float32", "float16"], option(REQUIRED, "type in which latents are stored")]
@@ -243,10 +243,34 @@ class TrainingOptions(Options):
     )
 
 
+def _defaults(name: str) -> str:
+    """The defaults of an option by objective: ``crpo, dpo_fm 300``."""
+    by_value: dict[str, list[str]] = {}
+    for objective, info in OBJECTIVES.items():
+        if name in info.options:
+            default = info.options[name]
+            by_value.setdefault("none" if default is None else f"{default:g}", []).append(objective)
+    return "; ".join(f"{', '.join(objectives)} {value}" for value, objectives in by_value.items())
+
+
 class LearnerOptions(TrainingOptions):
     """How the policy is trained on the preference pairs of an iteration."""
 
-    beta: float = option(300, "strength of the preference term", gt=0)
+    beta: float | None = option(
+        None,
+        "scale of the policy's implicit reward, against that of the reference",
+        gt=0,
+        default_text=_defaults("beta"),
+    )
+    winner_weight: float | None = option(
+        None,
+        "weight of the flow-matching loss of each group's best sample",
+        ge=0,
+        default_text="crpo 1; others 0",
+    )
+    anchor_weight: float = option(
+        0.0, "weight of the mean squared difference between the velocities of policy and reference", ge=0
+    )
     lora_rank: int = option(
         0, "rank of a LoRA adapter to train instead of the transformer; 0: all weights are trained", ge=0
     )
@@ -254,3 +278,7 @@ class LearnerOptions(TrainingOptions):
     heldout_pairs: int = option(
         8, "pairs to measure instead of training on; at most an eighth of an iteration's", unit="pairs", ge=0
     )
+
+    def objective_options(self) -> dict[str, Any]:
+        """The options of objectives; None where the objective's default applies."""
+        return {name: getattr(self, name) for name in OPTIONS}

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pydantic import model_validator
 
+from actors.learner.objectives import make_objective
 from actors.options.command_line import Command
 from actors.options.schema import REQUIRED, Options, option
 from jobs.options.sections import CodecPoolOptions, LearnerOptions, LocalPath, Objective
@@ -48,7 +49,8 @@ class TrainJob(Options):
     codec: CodecPoolOptions = CodecPoolOptions()
 
     @model_validator(mode="after")
-    def _one_source(self) -> TrainJob:
+    def _check_consistency(self) -> TrainJob:
+        make_objective(self.objective, self.learner.objective_options())
         if (self.preferences is None) == (self.pairs is None):
             raise ValueError("give either --preferences, a directory of shards, or --pairs, your own file; see --help")
         return self

@@ -10,6 +10,7 @@ from typing import Any
 
 from actors.cluster.nodes import free_nodes, this_node
 from actors.cluster.placement import can_place
+from actors.learner.objectives import make_objective
 from actors.learner.settings import AlignmentSettings
 from actors.options.pool_size import PoolSize
 from actors.options.scheduling import PoolOptions, Processes
@@ -158,8 +159,13 @@ def device_of(processes: Processes) -> str:
 
 
 def alignment_settings(objective: Objective, learner: LearnerOptions) -> AlignmentSettings:
-    """The learner's part of the options."""
-    return AlignmentSettings(objective=objective, **learner.model_dump())
+    """The learner's part of the options.
+
+    Raises:
+        ConfigError: options do not go together, or the objective does not have one that is given.
+    """
+    given = learner.objective_options()
+    return AlignmentSettings(objective=make_objective(objective, given), **learner.model_dump(exclude=set(given)))
 
 
 def make_room_for_learner(config: RunConfig, pools: Pools) -> None:

@@ -15,7 +15,7 @@ from typing import Any
 from actors.cluster.session import ray_session
 from actors.learner.checkpoint import STATE, load_tensors
 from actors.learner.launch import train
-from actors.learner.pairs import check_not_empty
+from actors.learner.reading import check_not_empty
 from actors.learner.schedule import check_warmup, num_heldout, num_steps
 from actors.learner.settings import LearnerResult
 from actors.storage.atomic import explain_disk_errors

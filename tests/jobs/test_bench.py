@@ -7,8 +7,9 @@ from pathlib import Path
 import pytest
 import torch
 
-from actors.learner.batches import PairBatch
-from actors.learner.pair_losses import pair_losses
+from actors.learner.group_losses import group_losses
+from actors.learner.groups import GroupBatch
+from actors.learner.objectives import make_objective
 from jobs.bench import main
 from jobs.benchmarks.published_code import published_latents
 from jobs.benchmarks.speed.audio import one_audio
@@ -58,10 +59,11 @@ def test_both_sides_have_the_same_loss_of_the_same_pairs(model: TangoFlux) -> No
     torch.manual_seed(3)
     noise = torch.randn_like(latents)[:2]
     frames = torch.ones(2, 22, dtype=torch.bool)
-    batch = PairBatch(captions, duration_s, latents[:2], latents[2:], noise, sigmas[0][:2], frames)
-    losses = pair_losses(model.policy, reference, batch, "crpo", published.beta_dpo)
+    rewards = torch.tensor([[1.0, 1.0], [-1.0, -1.0]])
+    batch = GroupBatch(captions, duration_s, latents.view(2, 2, 22, 64), rewards, noise, sigmas[0][:2], frames)
+    losses = group_losses(model.policy, reference, batch, make_objective("crpo", {"beta": published.beta_dpo}))
     torch.testing.assert_close(losses.loss.mean(), expected, rtol=1e-4, atol=1e-5)
-    assert losses.margin.abs().min() > 1e-3
+    assert losses.metrics["margin"].abs().min() > 1e-3
 
 
 def test_sides_take_turns() -> None:

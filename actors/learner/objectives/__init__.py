@@ -1,38 +1,141 @@
-"""The objectives of alignment, one file each, which holds the loss of a preference pair.
+"""The objectives of alignment, one file each. What they learn from is a group: samples of a prompt, ranked by reward.
 
-To add one, write a module here with a function ``loss`` of the type ``PairLoss`` and enter its name in ``OBJECTIVES``.
-This module imports no torch: the options need the names only.
+A preference pair is a group of two. To add an objective, write a module here with a function ``term`` of the type
+``Term`` and enter its name in ``OBJECTIVES``. This module imports no torch: the options need the table only.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Mapping
+from dataclasses import dataclass
 from importlib import import_module
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple, Protocol
+
+from tangoflux.errors import ConfigError
 
 if TYPE_CHECKING:
     from torch import Tensor
 
+Value = float | int | None
+"""The value of an objective's option."""
+
+
+@dataclass(frozen=True)
+class ObjectiveInfo:
+    """What the options need to know of an objective.
+
+    Attributes:
+        description: for the help.
+        term: the name of its own term in metrics, which have ``<term>_loss``.
+        samples: which of a group's samples it trains on: the best and the worst, or all.
+        options: its own options with their defaults.
+        winner_weight: default of the option that all have.
+    """
+
+    description: str
+    term: str
+    samples: Literal["pair", "all"]
+    options: Mapping[str, Value]
+    winner_weight: float = 0.0
+
+
+BETA = {"beta": 300.0}
+
 OBJECTIVES = {
-    "crpo": "dpo_fm plus the flow-matching loss of the chosen sample",
-    "dpo_fm": "DPO for flow matching",
+    "crpo": ObjectiveInfo("dpo_fm plus the flow-matching loss of the chosen sample", "dpo", "pair", BETA, 1.0),
+    "dpo_fm": ObjectiveInfo("DPO for flow matching", "dpo", "pair", BETA),
 }
-"""Each objective's name, which is its module's, and its description in the help."""
+"""Each objective by its name, which is its module's."""
+
+OWN_OPTIONS = tuple(dict.fromkeys(option for info in OBJECTIVES.values() for option in info.options))
+"""Options that only some objectives have."""
+
+OPTIONS = (*OWN_OPTIONS, "winner_weight", "anchor_weight")
+"""All options of objectives."""
 
 
-class PairErrors(NamedTuple):
-    """Squared velocity errors (B,) at the same noise and sigma, of the policy and, without gradients, the reference."""
+@dataclass(frozen=True)
+class Objective:
+    """An objective with its options.
 
-    chosen: Tensor
-    rejected: Tensor
-    ref_chosen: Tensor
-    ref_rejected: Tensor
+    The loss of a group is the objective's own term + ``winner_weight`` * the flow-matching loss of the best sample +
+    ``anchor_weight`` * the mean squared difference between the velocities of policy and reference at the samples.
+
+    Attributes:
+        options: its own, complete.
+    """
+
+    name: str
+    options: Mapping[str, Value]
+    winner_weight: float = 0.0
+    anchor_weight: float = 0.0
+
+    @property
+    def info(self) -> ObjectiveInfo:
+        """Its entry in ``OBJECTIVES``."""
+        return OBJECTIVES[self.name]
+
+    @property
+    def beta(self) -> float:
+        """The scale of its implicit reward; 1 for an objective without one."""
+        return self.options.get("beta") or 1.0
+
+    def ranks(self, group_size: int) -> tuple[int, ...]:
+        """The samples of a group that are trained on, by their rank, from the best, which is 0."""
+        return (0, group_size - 1) if self.info.samples == "pair" else tuple(range(group_size))
 
 
-PairLoss = Callable[[PairErrors, float], "Tensor"]
-"""From the errors of B pairs and beta to their losses (B,)."""
+def make_objective(name: str, given: Mapping[str, Any]) -> Objective:
+    """An objective with the options that are given, otherwise its defaults.
+
+    Args:
+        given: values of ``OPTIONS``; None or absent where there is none.
+
+    Raises:
+        ConfigError: one is given that the objective does not have.
+    """
+    info, given = OBJECTIVES[name], {option: value for option, value in given.items() if value is not None}
+    for option in OWN_OPTIONS:
+        if option in given and option not in info.options:
+            has = ", ".join(map(_flag, info.options))
+            raise ConfigError(
+                f"{_flag(option)} {given[option]:g} has no meaning for --objective {name}, which has {has}; leave it "
+                "out or set it to none"
+            )
+    options = {option: given.get(option, default) for option, default in info.options.items()}
+    return Objective(name, options, given.get("winner_weight", info.winner_weight), given.get("anchor_weight", 0.0))
 
 
-def load_objective(name: str) -> PairLoss:
-    """The loss of an objective; imports its module, and with it torch."""
-    return import_module(f"{__name__}.{name}").loss
+class GroupErrors(NamedTuple):
+    """What is known of the K trained samples of B groups, from the best to the worst, at each group's noise and sigma.
+
+    Attributes:
+        policy: (K, B) squared velocity errors of the policy.
+        reference: (K, B) those of the reference; without gradients, like all but ``policy`` and ``distance``.
+        distance: (K, B) mean squared difference between the velocities of policy and reference.
+        sigma: (B,).
+        rewards: (N, B) rewards of all samples of the groups, from the highest to the lowest.
+    """
+
+    policy: Tensor
+    reference: Tensor
+    distance: Tensor
+    sigma: Tensor
+    rewards: Tensor
+
+
+class Term(Protocol):
+    """An objective's own term (B,) of B groups."""
+
+    def __call__(self, errors: GroupErrors, **options: Any) -> Tensor:
+        """``options`` are the objective's own."""
+        ...
+
+
+def load_term(name: str) -> Term:
+    """The term of an objective; imports its module, and with it torch."""
+    return import_module(f"{__name__}.{name}").term
+
+
+def _flag(option: str) -> str:
+    return f"--{option.replace('_', '-')}"

@@ -4,10 +4,15 @@ from __future__ import annotations
 
 from torch import Tensor
 
-from actors.learner.objectives import PairErrors
+from actors.learner.objectives import GroupErrors
 from tangoflux.losses import dpo_fm_loss
 
 
-def loss(errors: PairErrors, beta: float) -> Tensor:
-    """L_DPO-FM (B,): the pair's log-loss under the policy's implicit reward, relative to the reference."""
-    return dpo_fm_loss(*errors, beta)
+def term(errors: GroupErrors, *, beta: float) -> Tensor:
+    """L_DPO-FM (B,): the pair's log-loss under the policy's implicit reward, relative to the reference.
+
+    Args:
+        beta: strength of the pull to the reference (the paper: 2000).
+    """
+    policy, reference = errors.policy, errors.reference
+    return dpo_fm_loss(policy[0], policy[-1], reference[0], reference[-1], beta)

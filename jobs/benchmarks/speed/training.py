@@ -8,15 +8,17 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from actors.learner.batches import PairBatch, pair_noise
-from actors.learner.pair_losses import pair_losses
+from actors.learner.batches import group_noise
+from actors.learner.group_losses import group_losses
+from actors.learner.groups import PAIR_REWARDS, GroupBatch
+from actors.learner.objectives import make_objective
 from jobs.benchmarks.speed.settings import OURS, PUBLISHED, Settings, published_model
 from jobs.benchmarks.speed.sizes import captions
 from jobs.benchmarks.speed.timing import DTYPES, Lap, Run, Side
 from tangoflux.model.policy import Policy
 from tangoflux.pipeline import TangoFlux
 
-BETA = 2000.0
+OBJECTIVE = make_objective("crpo", {"beta": 2000.0})
 LEARNING_RATE = 1e-5
 BETAS = (0.9, 0.95)
 """The paper's."""
@@ -52,16 +54,16 @@ class Pairs:
         shape = (2, count, config.audio_seq_len, config.in_channels)
         self.chosen, self.rejected = torch.randn(shape).to(device)
 
-    def batch(self) -> PairBatch:
+    def batch(self) -> GroupBatch:
         """A batch as the learner builds it, with the noise that it draws for each pair."""
         frames, channels = self.chosen.shape[1:]
-        draws = [pair_noise((0, 1, 1), f"pair {row}", frames, channels) for row in range(len(self.prompts))]
+        draws = [group_noise((0, 1, 1), f"pair {row}", frames, channels) for row in range(len(self.prompts))]
         device = self.chosen.device
-        return PairBatch(
+        return GroupBatch(
             self.prompts,
             self.duration_s,
-            self.chosen,
-            self.rejected,
+            torch.stack([self.chosen, self.rejected]),
+            torch.tensor(PAIR_REWARDS, device=device)[:, None].expand(2, len(self.prompts)),
             torch.stack([noise for _, noise in draws]).to(device),
             torch.cat([sigma for sigma, _ in draws]).to(device),
             torch.ones(self.chosen.shape[:2], dtype=torch.bool, device=device),
@@ -81,7 +83,7 @@ class OurTraining:
 
     def step(self, lap: Lap) -> None:
         """Computes losses and gradients, and updates the weights."""
-        losses = pair_losses(self.policy, self.reference, self.pairs.batch(), "crpo", BETA)
+        losses = group_losses(self.policy, self.reference, self.pairs.batch(), OBJECTIVE)
         losses.loss.mean().backward()
         for master, parameter in zip(self.masters, self.trained, strict=True):
             assert parameter.grad is not None

@@ -6,6 +6,7 @@ import dataclasses
 from pathlib import Path
 from typing import Any
 
+from actors.learner.objectives import OPTIONS, make_objective
 from actors.learner.settings import AlignmentSettings, PretrainingSettings
 from jobs.options.pretrain import PretrainJob
 from jobs.options.sections import LearnerOptions
@@ -14,7 +15,8 @@ from jobs.stages.pretrain import settings_of
 
 def alignment_settings(**changes: Any) -> AlignmentSettings:
     values: dict[str, Any] = {**LearnerOptions().model_dump(), "objective": "crpo", "threads": 1, **changes}
-    return AlignmentSettings(**values)
+    given = {name: values.pop(name) for name in OPTIONS}
+    return AlignmentSettings(**values | {"objective": make_objective(values["objective"], given)})
 
 
 def pretraining_settings(clips_dir: Path, output: Path, **changes: Any) -> PretrainingSettings:

@@ -14,12 +14,12 @@ import psutil
 import pytest
 import torch
 
-from actors.learner.batches import PairData
 from actors.learner.checkpoint import load_tensors
+from actors.learner.groups import pair_groups
 from actors.learner.launch import train
 from actors.learner.mailbox import EventLog
-from actors.learner.pairs import fingerprint
 from actors.learner.rank import Rank
+from actors.learner.reading import fingerprint
 from actors.learner.settings import LearnerJob
 from actors.pools.worker_slot import WorkerError
 from actors.storage.shards import ShardWriter
@@ -42,7 +42,7 @@ def alone(policy_dir: Path, output: Path, kind: type[Rank] = Rank, **changes: An
         policy_dir, output / "weights.safetensors", output / "checkpoints", dataclasses.replace(LONG, **changes), 0, 1
     )
     output.mkdir(exist_ok=True)
-    return kind(job, PairData([pairs(17)]), 0, torch.device("cpu"), EventLog())
+    return kind(job, pair_groups([pairs(17)]), 0, torch.device("cpu"), EventLog())
 
 
 class Interrupted(Rank):

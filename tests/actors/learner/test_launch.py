@@ -13,13 +13,15 @@ import pytest
 import torch
 
 from actors.learner.alignment import Alignment
-from actors.learner.batches import PairData, epoch_order, pair_noise, rank_share, split_heldout
+from actors.learner.batches import epoch_order, group_noise, rank_share, split_heldout
 from actors.learner.checkpoint import load_tensors
+from actors.learner.group_losses import group_losses
+from actors.learner.groups import pair_groups
 from actors.learner.launch import train
 from actors.learner.mailbox import EventLog
-from actors.learner.pair_losses import pair_losses
-from actors.learner.pairs import read_pairs
+from actors.learner.objectives import make_objective
 from actors.learner.rank import Rank
+from actors.learner.reading import read_pairs
 from actors.learner.settings import LearnerJob, LearnerResult
 from actors.storage.paths import content_of
 from actors.storage.policy_store import PolicyStore
@@ -43,6 +45,7 @@ SETTINGS = alignment_settings(
     checkpoint_every=100,
 )
 KEY = (0, 1, 1)
+CRPO = make_objective("crpo", {"beta": 1})
 
 
 def pairs(count: int, first: int = 0, channels: int = 8) -> Any:
@@ -80,7 +83,7 @@ def lone_rank(policy_dir: Path, tmp_path: Path, **changes: Any) -> Rank:
     tmp_path.mkdir(exist_ok=True)
     settings = dataclasses.replace(SETTINGS, **{"batch_size": 8, "micro_batch_size": 4, "epochs": 1, **changes})
     job = LearnerJob(policy_dir, tmp_path / "weights.safetensors", tmp_path / "checkpoints", settings, 0, 1)
-    return Rank(job, PairData([pairs(17)]), 0, torch.device("cpu"), EventLog())
+    return Rank(job, pair_groups([pairs(17)]), 0, torch.device("cpu"), EventLog())
 
 
 def reference_of(rank: Rank) -> Any:
@@ -117,25 +120,25 @@ def test_the_ranks_share_every_global_batch_in_equally_many_micro_steps(workers:
 
 
 def test_the_noise_of_a_pair_depends_on_run_iteration_epoch_and_pair_only():
-    data = PairData([pairs(5)])
+    data = pair_groups([pairs(5)])
     together, alone = data.batch([0, 3], KEY), data.batch([3], KEY)
     assert torch.equal(together.noise[1, :16], alone.noise[0, :16])
     assert torch.equal(together.sigma[1:], alone.sigma)
-    draws = {float(pair_noise(key, pair, 4, 2)[0]) for key in (KEY, (1, 1, 1), (0, 2, 1), (0, 1, 2)) for pair in "ab"}
+    draws = {float(group_noise(key, pair, 4, 2)[0]) for key in (KEY, (1, 1, 1), (0, 2, 1), (0, 1, 2)) for pair in "ab"}
     assert len(draws) == 8
 
 
 def test_several_pairs_of_a_prompt_have_noises_of_their_own():
     table = pairs(3)
     table = table.set_column(table.column_names.index("prompt_id"), "prompt_id", [["a", "b", "a"]])
-    assert PairData([table]).pair_ids == ["a", "b", "a#1"]
+    assert pair_groups([table]).group_ids == ["a", "b", "a#1"]
 
 
 def test_a_batch_is_padded_to_its_longest_pair():
-    batch = PairData([pairs(3)]).batch([0, 1], KEY)
-    assert batch.chosen.shape == batch.rejected.shape == batch.noise.shape == (2, 24, 8)
+    batch = pair_groups([pairs(3)]).batch([0, 1], KEY)
+    assert batch.latents.shape == (2, *batch.noise.shape) == (2, 2, 24, 8)
     assert batch.frame_mask.sum(dim=1).tolist() == [16, 24]
-    assert not batch.chosen[0, 16:].any()
+    assert not batch.latents[:, 0, 16:].any()
 
 
 # What a step computes
@@ -146,21 +149,23 @@ def test_crpo_of_a_policy_that_equals_its_reference_is_log_2_and_the_winner_loss
     tiny_policy_dir: Path, dtype: torch.dtype
 ):
     policy, reference = load_policy(tiny_policy_dir).to(dtype), load_policy(tiny_policy_dir).to(dtype)
-    batch = PairData([pairs(3)]).batch([0, 1, 2], KEY)
-    losses = pair_losses(policy.train(), reference.requires_grad_(False), batch, "crpo", beta=2000)
-    assert losses.margin.tolist() == [0, 0, 0]
-    torch.testing.assert_close(losses.loss, losses.chosen + math.log(2))
+    batch = pair_groups([pairs(3)]).batch([0, 1, 2], KEY)
+    losses = group_losses(
+        policy.train(), reference.requires_grad_(False), batch, make_objective("crpo", {"beta": 2000})
+    )
+    assert losses.metrics["margin"].tolist() == [0, 0, 0]
+    torch.testing.assert_close(losses.loss, losses.terms["winner"] + math.log(2))
     assert losses.loss.requires_grad
 
 
 def test_a_pair_has_the_same_losses_alone_and_in_a_batch(tiny_policy_dir: Path):
     policy = load_policy(tiny_policy_dir)
-    data = PairData([pairs(3)])
-    together = pair_losses(policy, policy, data.batch([0, 1, 2], KEY), "crpo", beta=1)
+    data = pair_groups([pairs(3)])
+    together = group_losses(policy, policy, data.batch([0, 1, 2], KEY), CRPO)
     for row in range(3):
-        alone = pair_losses(policy, policy, data.batch([row], KEY), "crpo", beta=1)
-        torch.testing.assert_close(together.chosen[row], alone.chosen[0])
-        torch.testing.assert_close(together.rejected[row], alone.rejected[0])
+        alone = group_losses(policy, policy, data.batch([row], KEY), CRPO)
+        for name in ("winner_loss", "loser_loss"):
+            torch.testing.assert_close(together.metrics[name][row], alone.metrics[name][0])
 
 
 # What a training changes
@@ -204,7 +209,7 @@ def test_activation_checkpointing_changes_nothing_but_the_memory(tiny_policy_dir
 
         rank = lone_rank(tiny_policy_dir, tmp_path, activation_checkpointing=checkpointing)
         with torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor):
-            pair_losses(rank.policy, reference_of(rank), PairData([pairs(17)]).batch([0, 1], KEY), "crpo", beta=1)
+            group_losses(rank.policy, reference_of(rank), pair_groups([pairs(17)]).batch([0, 1], KEY), CRPO)
         rank.run()
         stored[checkpointing] = load_tensors(rank.job.weights)
     torch.testing.assert_close(stored[True], stored[False])

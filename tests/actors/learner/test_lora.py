@@ -10,10 +10,11 @@ from typing import Any
 import pytest
 import torch
 
-from actors.learner.batches import PairData
 from actors.learner.checkpoint import load_tensors
+from actors.learner.group_losses import group_losses
+from actors.learner.groups import pair_groups
 from actors.learner.launch import train
-from actors.learner.pair_losses import pair_losses
+from actors.learner.objectives import make_objective
 from actors.learner.settings import LearnerResult
 from actors.storage.policy_store import PolicyStore
 from actors.storage.shards import ShardWriter
@@ -21,7 +22,7 @@ from tangoflux.errors import ConfigError
 from tangoflux.model.layout import load_lora_policy, load_policy
 from tangoflux.model.reference import make_reference
 from tests.actors.learner.settings import alignment_settings
-from tests.actors.learner.test_launch import KEY, SETTINGS, lone_rank, pairs, reference_of
+from tests.actors.learner.test_launch import CRPO, KEY, SETTINGS, lone_rank, pairs, reference_of
 from tests.tiny import LORA, tiny_lora
 
 LORA_SETTINGS = dataclasses.replace(SETTINGS, lora_rank=LORA.rank, lora_alpha=LORA.alpha, epochs=1)
@@ -39,13 +40,15 @@ def store(tmp_path: Path, tiny_policy_dir: Path) -> PolicyStore:
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
 def test_at_the_start_of_iteration_2_crpo_is_log_2_and_the_winner_loss(store: PolicyStore, dtype: torch.dtype):
     policy = load_lora_policy(store.path(1), LORA).to(dtype).train()
-    batch = PairData([pairs(3)]).batch([0, 1, 2], KEY)
-    losses = pair_losses(policy, make_reference(policy), batch, "crpo", beta=2000)
-    assert losses.margin.tolist() == [0, 0, 0]
-    torch.testing.assert_close(losses.loss, losses.chosen + math.log(2))
+    batch, crpo = pair_groups([pairs(3)]).batch([0, 1, 2], KEY), make_objective("crpo", {"beta": 2000})
+    losses = group_losses(policy, make_reference(policy), batch, crpo)
+    assert losses.metrics["margin"].tolist() == [0, 0, 0]
+    torch.testing.assert_close(losses.loss, losses.terms["winner"] + math.log(2))
     base = load_policy(store.path(0)).to(dtype)
-    of_base = pair_losses(base, base, batch, "crpo", beta=2000)
-    assert (losses.chosen - of_base.chosen).abs().max() > 0.01, "the adapter of iteration 1 changes nothing"
+    of_base = group_losses(base, base, batch, crpo)
+    assert (losses.terms["winner"] - of_base.terms["winner"]).abs().max() > 0.01, (
+        "the adapter of iteration 1 changes nothing"
+    )
 
 
 @pytest.mark.usefixtures("process_group")
@@ -61,11 +64,11 @@ def test_only_the_adapter_and_the_conditioning_change(
         store.path(version), tmp_path, **options, lora_rank=LORA.rank, lora_alpha=LORA.alpha, learning_rate=0.01
     )
     frozen = {name: value.clone() for name, value in rank.policy.named_parameters() if not value.requires_grad}
-    batch = PairData([pairs(2)]).batch([0, 1], KEY)
-    start = pair_losses(rank.policy, reference_of(rank), batch, "crpo", beta=1)
+    batch = pair_groups([pairs(2)]).batch([0, 1], KEY)
+    start = group_losses(rank.policy, reference_of(rank), batch, CRPO).metrics["margin"]
     rank.run()
-    end = pair_losses(rank.policy, reference_of(rank), batch, "crpo", beta=1)
-    assert start.margin.tolist() == [0, 0] and end.margin.all(), "the reference moved with the policy"
+    end = group_losses(rank.policy, reference_of(rank), batch, CRPO).metrics["margin"]
+    assert start.tolist() == [0, 0] and end.all(), "the reference moved with the policy"
     parameters = dict(rank.policy.named_parameters())
     assert all(torch.equal(parameters[name], value) for name, value in frozen.items())
     old = dict(load_lora_policy(store.path(version), LORA).named_parameters())

@@ -17,7 +17,7 @@ import torch
 import torch.distributed as dist
 from transformers import T5Config
 
-from actors.learner.batches import PairData
+from actors.learner.groups import pair_groups
 from actors.learner.mailbox import EventLog
 from actors.learner.rank import Rank
 from actors.learner.settings import AlignmentSettings, LearnerJob
@@ -55,7 +55,7 @@ def train(directory: Path, name: str, rank: int, settings: AlignmentSettings) ->
     dist.init_process_group("gloo", init_method=store, rank=rank, world_size=settings.workers)
     output = directory / f"{name}.safetensors"
     job = LearnerJob(directory, output, output.with_suffix(".checkpoints"), settings, 0, 1)
-    Rank(job, PairData([pairs(4)]), rank, torch.device("cpu"), EventLog()).run()
+    Rank(job, pair_groups([pairs(4)]), rank, torch.device("cpu"), EventLog()).run()
     peak = next(line for line in Path("/proc/self/status").read_text().splitlines() if line.startswith("VmHWM"))
     (directory / f"{name}-{rank}.peak").write_text(peak.split()[1])
 

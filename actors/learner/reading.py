@@ -1,4 +1,4 @@
-"""The pairs of a preference dataset: every rank reads, verifies and checks them itself."""
+"""The shards of an alignment: every rank reads, verifies and checks them itself."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import hashlib
 import numpy as np
 import pyarrow as pa
 
-from actors.learner.batches import COLUMNS
+from actors.learner.groups import PAIR_COLUMNS
 from actors.storage.shards import Shards
 from tangoflux.data.records import is_latents, latents_array
 from tangoflux.errors import DataError
@@ -38,11 +38,11 @@ def check_not_empty(shards: Shards) -> None:
 
 def _checked(table: pa.Table, source: str) -> pa.Table:
     """The learner's columns of a shard, each in one piece."""
-    missing = [name for name in COLUMNS if name not in table.column_names]
+    missing = [name for name in PAIR_COLUMNS if name not in table.column_names]
     if missing:
         raise DataError(f"{source} has no columns {', '.join(missing)}")
-    table = table.select(list(COLUMNS)).combine_chunks()
-    empty = [name for name in COLUMNS if table[name].null_count]
+    table = table.select(list(PAIR_COLUMNS)).combine_chunks()
+    empty = [name for name in PAIR_COLUMNS if table[name].null_count]
     if empty:
         raise DataError(f"{source} has empty fields in {', '.join(empty)}")
     frames = table["num_frames"].to_numpy()

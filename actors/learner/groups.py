@@ -1,0 +1,138 @@
+"""Groups in memory: the samples of a prompt from the best to the worst, and the batches that a step sees of them."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from actors.learner.batches import NoiseKey, group_noise
+from tangoflux.data.records import latents_array
+
+PAIR_COLUMNS = ("prompt_id", "prompt", "duration_s", "num_frames", "chosen_latents", "rejected_latents")
+"""The columns of a preference dataset that the learner reads."""
+
+PAIR_REWARDS = (1.0, -1.0)
+"""Rewards of chosen and rejected: two rewards, standardised within their group, are always these."""
+
+
+@dataclass(frozen=True)
+class GroupBatch:
+    """B groups, padded to the frames F of the longest, with K of the N samples of each, the best first.
+
+    Attributes:
+        prompts: B captions.
+        duration_s: (B,) seconds.
+        latents: (K, B, F, C).
+        rewards: (N, B) of all samples, from the highest to the lowest.
+        noise: (B, F, C) and sigma: (B,), shared by the samples of a group.
+        frame_mask: (B, F), true for a group's frames, false for padding.
+        has_worst: whether the last of the K samples is the worst of the N.
+    """
+
+    prompts: list[str]
+    duration_s: Tensor
+    latents: Tensor
+    rewards: Tensor
+    noise: Tensor
+    sigma: Tensor
+    frame_mask: Tensor
+    has_worst: bool = True
+
+    def to(self, device: torch.device) -> GroupBatch:
+        """A copy on another device."""
+        tensors = (self.duration_s, self.latents, self.rewards, self.noise, self.sigma, self.frame_mask)
+        return GroupBatch(self.prompts, *(tensor.to(device) for tensor in tensors), self.has_worst)
+
+
+class GroupData:
+    """The groups of an alignment in memory: of each those samples that are trained on, and the best and the worst."""
+
+    def __init__(
+        self,
+        prompt_ids: Sequence[str],
+        prompts: Sequence[str],
+        duration_s: Sequence[float],
+        num_frames: Sequence[int],
+        rewards: NDArray[np.float64],
+        latents: Mapping[int, Sequence[NDArray[Any]]],
+        ranks: Sequence[int],
+    ) -> None:
+        """Keeps G groups.
+
+        Args:
+            rewards: (G, N), from the highest to the lowest.
+            latents: for each rank that is kept those of G samples, (frames, channels) each; 0 is the best.
+            ranks: the samples that are trained on.
+        """
+        self.group_ids = _unique(prompt_ids)
+        self.prompts, self.duration_s, self.num_frames = prompts, duration_s, num_frames
+        self.rewards, self.latents, self.ranks = rewards, latents, tuple(ranks)
+
+    def __len__(self) -> int:
+        return len(self.group_ids)
+
+    @property
+    def pair(self) -> tuple[int, int]:
+        """The best and the worst."""
+        return 0, self.rewards.shape[1] - 1
+
+    @property
+    def trains_on_worst(self) -> bool:
+        """Whether the worst sample of a group is trained on."""
+        return self.ranks[-1] == self.pair[1]
+
+    @property
+    def channels(self) -> int:
+        """Channels of the latents."""
+        return self.latents[0][0].shape[1]
+
+    def batch(self, rows: Sequence[int], key: NoiseKey, ranks: Sequence[int] | None = None) -> GroupBatch:
+        """The groups at ``rows`` with the noise and sigma of ``key``.
+
+        Args:
+            ranks: which samples, default those that are trained on.
+        """
+        ranks = self.ranks if ranks is None else ranks
+        frames = torch.tensor([self.num_frames[row] for row in rows])
+        width = int(frames.max())
+        draws = [group_noise(key, self.group_ids[row], self.num_frames[row], self.channels) for row in rows]
+        latents = [[self.latents[rank][row][:width] for row in rows] for rank in ranks]
+        return GroupBatch(
+            [self.prompts[row] for row in rows],
+            torch.tensor([self.duration_s[row] for row in rows], dtype=torch.float32),
+            torch.from_numpy(np.stack([np.stack(samples) for samples in latents]).astype(np.float32, copy=False)),
+            torch.from_numpy(self.rewards[list(rows)].T.copy()),
+            torch.stack([torch.nn.functional.pad(noise, (0, 0, 0, width - len(noise))) for _, noise in draws]),
+            torch.cat([sigma for sigma, _ in draws]),
+            torch.arange(width) < frames[:, None],
+            ranks[-1] == self.pair[1],
+        )
+
+
+def pair_groups(tables: Sequence[pa.Table]) -> GroupData:
+    """The pairs of a preference dataset, each a group of two; its latents stay in Arrow's buffers."""
+    ids, prompts, duration_s, num_frames = (
+        [v for t in tables for v in t[name].to_pylist()] for name in PAIR_COLUMNS[:4]
+    )
+    # A row of an array is a view: nothing is copied before a batch needs it.
+    chosen, rejected = ([row for t in tables for row in latents_array(t[name])] for name in PAIR_COLUMNS[4:])
+    rewards = np.tile(PAIR_REWARDS, (len(ids), 1))
+    return GroupData(ids, prompts, duration_s, num_frames, rewards, {0: chosen, 1: rejected}, (0, 1))
+
+
+def _unique(prompt_ids: Sequence[str]) -> list[str]:
+    """Group ids: the prompt's, numbered from its second group on (people may rate several pairs of a prompt)."""
+    seen: Counter[str] = Counter()
+    group_ids: list[str] = []
+    for prompt_id in prompt_ids:
+        group_ids.append(f"{prompt_id}#{seen[prompt_id]}" if seen[prompt_id] else prompt_id)
+        seen[prompt_id] += 1
+    return group_ids
