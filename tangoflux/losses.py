@@ -7,6 +7,8 @@ pairs.
 
 from __future__ import annotations
 
+import math
+
 import torch.nn.functional as F
 from torch import Tensor
 
@@ -49,3 +51,26 @@ def implicit_margin(winner: Tensor, loser: Tensor, ref_winner: Tensor, ref_loser
 def crpo_loss(winner: Tensor, loser: Tensor, ref_winner: Tensor, ref_loser: Tensor, beta: float) -> Tensor:
     """L_CRPO (section 2.5.3): L_DPO-FM plus the winner's flow-matching loss, (B,). See ``dpo_fm_loss``."""
     return dpo_fm_loss(winner, loser, ref_winner, ref_loser, beta) + winner
+
+
+def implicit_reward(policy: Tensor, reference: Tensor, beta: float) -> Tensor:
+    """``-beta/2 * (L - L_ref)``, of any shape: the reward of a sample for which the policy would be optimal.
+
+    The difference of two samples' implicit rewards is ``implicit_margin``.
+    """
+    return -beta / 2 * (policy - reference)
+
+
+def group_advantages(rewards: Tensor, clip: float = math.inf) -> Tensor:
+    """Rewards (N, B) standardised within each of B groups, as GRPO has them (arXiv 2402.03300, section 4.1).
+
+    Args:
+        rewards: at least two different ones in each group.
+        clip: largest size of an advantage.
+
+    Returns:
+        (N, B) float64; unclipped they have mean 0 and standard deviation 1, and two are 1 and -1.
+    """
+    rewards = rewards.double()
+    deviation = rewards.std(dim=0, correction=0)
+    return ((rewards - rewards.mean(dim=0)) / deviation).clamp(-clip, clip)

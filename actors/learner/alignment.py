@@ -39,6 +39,7 @@ class Alignment:
         _check_channels(data, reference)
         self.settings, self.data, self.reference = settings, data, reference
         self.rows, self.heldout_rows = split_heldout(len(data), settings.heldout_pairs, seed, iteration)
+        self.micro_batch_size = data.groups_per_pass(settings.micro_batch_size)
         self._run = (seed, iteration)
 
     def order(self, key: NoiseKey) -> list[int]:
@@ -81,12 +82,10 @@ class Alignment:
         return {"loss": renamed, "grad_norm": grad_norm}
 
     def _measurer(self) -> Measurer:
-        return Measurer(self.reference, self.data, self.settings.objective, self.settings.micro_batch_size)
+        return Measurer(self.reference, self.data, self.settings.objective, self.micro_batch_size)
 
 
 def _check_channels(data: GroupData, policy: Reference) -> None:
     channels, expected = data.channels, policy.config.in_channels
     if channels != expected:
-        raise DataError(
-            f"the pairs' latents have {channels} channels, the policy {expected}: did another policy make them?"
-        )
+        raise DataError(f"the latents have {channels} channels, the policy {expected}: did another policy make them?")

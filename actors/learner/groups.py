@@ -72,7 +72,7 @@ class GroupData:
             latents: for each rank that is kept those of G samples, (frames, channels) each; 0 is the best.
             ranks: the samples that are trained on.
         """
-        self.group_ids = _unique(prompt_ids)
+        self.prompt_ids, self.group_ids = prompt_ids, _unique(prompt_ids)
         self.prompts, self.duration_s, self.num_frames = prompts, duration_s, num_frames
         self.rewards, self.latents, self.ranks = rewards, latents, tuple(ranks)
 
@@ -83,6 +83,10 @@ class GroupData:
     def pair(self) -> tuple[int, int]:
         """The best and the worst."""
         return 0, self.rewards.shape[1] - 1
+
+    def groups_per_pass(self, pairs_per_pass: int) -> int:
+        """Groups in a forward pass that needs the memory of so many pairs; a group is never divided, so at least 1."""
+        return max(1, 2 * pairs_per_pass // len(self.ranks))
 
     @property
     def trains_on_worst(self) -> bool:
@@ -117,15 +121,21 @@ class GroupData:
         )
 
 
-def pair_groups(tables: Sequence[pa.Table]) -> GroupData:
-    """The pairs of a preference dataset, each a group of two; its latents stay in Arrow's buffers."""
-    ids, prompts, duration_s, num_frames = (
-        [v for t in tables for v in t[name].to_pylist()] for name in PAIR_COLUMNS[:4]
-    )
+def pair_groups(tables: Sequence[pa.Table], ranks: Sequence[int] = (0, 1)) -> GroupData:
+    """The pairs of a preference dataset, each a group of two; their latents stay in Arrow's buffers."""
+    columns = [[value for table in tables for value in table[name].to_pylist()] for name in PAIR_COLUMNS[:4]]
     # A row of an array is a view: nothing is copied before a batch needs it.
-    chosen, rejected = ([row for t in tables for row in latents_array(t[name])] for name in PAIR_COLUMNS[4:])
-    rewards = np.tile(PAIR_REWARDS, (len(ids), 1))
-    return GroupData(ids, prompts, duration_s, num_frames, rewards, {0: chosen, 1: rejected}, (0, 1))
+    latents = [[row for table in tables for row in latents_array(table[name])] for name in PAIR_COLUMNS[4:]]
+    rewards = np.tile(PAIR_REWARDS, (len(columns[0]), 1))
+    return GroupData(*columns, rewards, dict(enumerate(latents)), ranks)
+
+
+def concat_groups(parts: Sequence[GroupData]) -> GroupData:
+    """The groups of several parts, of equally many samples, in their order."""
+    names = ("prompt_ids", "prompts", "duration_s", "num_frames")
+    columns = [[value for part in parts for value in getattr(part, name)] for name in names]
+    latents = {rank: [row for part in parts for row in part.latents[rank]] for rank in parts[0].latents}
+    return GroupData(*columns, np.concatenate([part.rewards for part in parts]), latents, parts[0].ranks)
 
 
 def _unique(prompt_ids: Sequence[str]) -> list[str]:

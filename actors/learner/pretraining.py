@@ -40,6 +40,7 @@ class FlowMatching:
         if channels != expected:
             raise DataError(f"{settings.clips_dir} has latents of {channels} channels, the policy {expected}")
         self.settings, self.data, self.policy = settings, data, policy
+        self.micro_batch_size = settings.micro_batch_size
         self.rows, self.heldout_rows = split_heldout(len(data), settings.heldout_clips, seed, iteration)
 
     def order(self, key: NoiseKey) -> list[int]:

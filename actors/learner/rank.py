@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import math
 import time
 from collections.abc import Iterator
@@ -27,12 +28,12 @@ from actors.learner.checkpoint import (
 )
 from actors.learner.clips import ClipData
 from actors.learner.engine import master_weights, start_deepspeed, update
-from actors.learner.groups import GroupData, pair_groups
+from actors.learner.groups import GroupData
 from actors.learner.mailbox import EventLog
 from actors.learner.milestones import Milestones
 from actors.learner.moments import set_moments
 from actors.learner.pretraining import FlowMatching
-from actors.learner.reading import read_pairs
+from actors.learner.reading import read_groups
 from actors.learner.schedule import num_steps, steps_per_epoch
 from actors.learner.settings import LearnerJob, PretrainingSettings
 from actors.learner.task import TrainingTask
@@ -59,7 +60,7 @@ def load_data(job: LearnerJob) -> GroupData | ClipData:
     if isinstance(job.settings, PretrainingSettings):
         return ClipData(job.settings.clips_dir / "latents")
     assert job.data_dir is not None
-    return pair_groups(read_pairs(shards_at(job.data_dir)))
+    return read_groups(shards_at(job.data_dir), job.settings)
 
 
 class Rank:
@@ -84,6 +85,7 @@ class Rank:
         self.policy = policy.to(self.device, self.dtype)
         # The reference is the policy at the training's start, even if the training resumes from a checkpoint.
         self.task = self._make_task(data)
+        self.settings = dataclasses.replace(self.settings, micro_batch_size=self.task.micro_batch_size)
         fill_trained(self.policy, weights)
 
     def run(self) -> dict[str, Any] | None:

@@ -25,7 +25,8 @@ class LearnerSettings:
         learning_rate: peak, reached after ``warmup_steps`` optimiser steps.
         schedule: what follows the warm-up: ``constant``, or ``linear``, which falls towards 0 after the last step.
         batch_size: rows of an optimiser step, over all ranks.
-        micro_batch_size: the most rows in one forward pass of a rank.
+        micro_batch_size: the most clips or pairs in one forward pass of a rank; of groups so many that they have as
+            many samples as the pairs, but at least one.
         max_grad_norm: gradients above this norm are scaled down to it; 0: never.
         zero_stage: what DeepSpeed ZeRO shards over the ranks: 0 nothing, 1 optimiser, 2 gradients too, 3 weights too.
         ema_decay: decay per step of the weights' moving average, which is then what is stored; 0: no average.
@@ -91,7 +92,8 @@ class AlignmentSettings(LearnerSettings):
         objective: what is learned from a group of samples.
         lora_rank: rank of the LoRA adapter that is trained instead of the transformer; 0: all weights are trained.
         lora_alpha: the adapter's output is scaled by ``lora_alpha / lora_rank``.
-        heldout_pairs: pairs that are not trained on; at most an eighth of all.
+        heldout_pairs: pairs or groups that are not trained on; at most an eighth of all.
+        min_margin: groups whose rewards differ by no more are left out, as they make no pair.
 
     Raises:
         ConfigError: LoRA together with ZeRO stage 3 or a moving average.
@@ -101,6 +103,7 @@ class AlignmentSettings(LearnerSettings):
     lora_rank: int
     lora_alpha: float
     heldout_pairs: int
+    min_margin: float = 0.0
 
     def __post_init__(self) -> None:
         super().__post_init__()

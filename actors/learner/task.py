@@ -20,6 +20,9 @@ class TrainingTask(Protocol):
     rows: list[int]
     """The rows to train on."""
 
+    micro_batch_size: int
+    """The most rows in a forward pass; a row may hold several samples."""
+
     def order(self, key: NoiseKey) -> list[int]:
         """The order in which an epoch sees ``rows``."""
         ...

@@ -8,6 +8,7 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 
+from actors.learner.objectives import make_objective
 from jobs.capacity.model_facts import ModelFacts
 from jobs.options.crpo import RunConfig
 from jobs.options.sections import LearnerOptions
@@ -80,15 +81,19 @@ class LearnerMemory:
         return self.policy + self.reference + self.optimizer + self.copies + max(self.loading, measuring)
 
 
-def learner_memory(learner: LearnerOptions, facts: ModelFacts) -> LearnerMemory:
-    """The memory of a rank; see ``actors.learner.rank``."""
+def learner_memory(learner: LearnerOptions, facts: ModelFacts, trained_samples: int = 2) -> LearnerMemory:
+    """The memory of a rank; see ``actors.learner.rank``.
+
+    Args:
+        trained_samples: samples of a prompt that the objective trains on.
+    """
     number = 2 if learner.precision == "bf16" else 4
     trained = facts.trained_with(learner.lora_rank)
     adapter = trained - facts.conditioning if learner.lora_rank else 0
     weights = facts.trained + facts.text_encoder
     shards = learner.workers if learner.zero_stage else 1
     copies = 1 + (learner.precision == "bf16") + (learner.ema_decay > 0)
-    rows = 2 * pairs_per_pass(learner)
+    rows = trained_samples * prompts_per_pass(learner, trained_samples)
     # With checkpointing each block keeps only its input, except the one whose gradients are being computed.
     one = TRAINING_FLOATS[learner.precision]
     floats = facts.blocks + one if learner.activation_checkpointing else facts.blocks * one
@@ -103,15 +108,17 @@ def learner_memory(learner: LearnerOptions, facts: ModelFacts) -> LearnerMemory:
     )
 
 
-def pairs_per_pass(learner: LearnerOptions) -> int:
-    """Pairs of a rank in one forward pass."""
-    return min(learner.micro_batch_size, math.ceil(learner.batch_size / learner.workers))
+def prompts_per_pass(learner: LearnerOptions, trained_samples: int) -> int:
+    """Prompts whose samples a rank has in one forward pass: those of ``micro_batch_size`` pairs, but all of a prompt."""
+    most = max(1, 2 * learner.micro_batch_size // trained_samples)
+    return min(most, math.ceil(learner.batch_size / learner.workers))
 
 
 def machine_memory(config: RunConfig, facts: ModelFacts) -> list[Memory]:
     """The memory of every kind of process; what a worker holds on its GPU is not included."""
     rollouts, rewards, learner = config.rollouts, config.rewards, config.learner
-    rank = learner_memory(learner, facts)
+    trained = len(_trained_ranks(config))
+    rank = learner_memory(learner, facts, trained)
     rollout = 8 * (facts.trained + facts.text_encoder) if rollouts.num_gpus else _rollout_bytes(config, facts)
     return [
         Memory(
@@ -125,8 +132,10 @@ def machine_memory(config: RunConfig, facts: ModelFacts) -> list[Memory]:
         Memory(
             "learner ranks",
             learner.workers,
-            PROCESS_BYTES + _pair_bytes(config, facts) + (rank.beside_gpu if learner.num_gpus else rank.without_gpu),
-            "loading, and copies of the trained weights" if learner.num_gpus else _learner_detail(learner, rank),
+            PROCESS_BYTES + _group_bytes(config, facts) + (rank.beside_gpu if learner.num_gpus else rank.without_gpu),
+            "loading, and copies of the trained weights"
+            if learner.num_gpus
+            else _learner_detail(learner, rank, trained),
             "--micro-batch-size or --learner-workers, or use --precision bf16, --activation-checkpointing true or "
             "--lora-rank 32",
         ),
@@ -134,11 +143,11 @@ def machine_memory(config: RunConfig, facts: ModelFacts) -> list[Memory]:
     ]
 
 
-def _learner_detail(learner: LearnerOptions, rank: LearnerMemory) -> str:
+def _learner_detail(learner: LearnerOptions, rank: LearnerMemory, samples: int) -> str:
     return (
         f"2 policies of {format_bytes(rank.policy)}, reference {format_bytes(rank.reference)}, optimiser (ZeRO "
         f"{learner.zero_stage}) {format_bytes(rank.optimizer)}, gradients {format_bytes(rank.gradients)}, activations "
-        f"{format_bytes(rank.activations)} for {pairs_per_pass(learner)} pairs"
+        f"{format_bytes(rank.activations)} for {samples * prompts_per_pass(learner, samples)} samples"
     )
 
 
@@ -164,10 +173,16 @@ def _stored_objects(config: RunConfig, facts: ModelFacts) -> int:
     return round(4 * facts.trained + chunks * _rollout_rows(config) * (latents + waveform))
 
 
-def _pair_bytes(config: RunConfig, facts: ModelFacts) -> int:
-    """The latents of an iteration's pairs, of which every rank holds all."""
+def _trained_ranks(config: RunConfig) -> tuple[int, ...]:
+    objective = make_objective(config.objective, config.learner.objective_options())
+    return objective.ranks(config.num_samples)
+
+
+def _group_bytes(config: RunConfig, facts: ModelFacts) -> int:
+    """The latents of an iteration's samples that are trained on or measured, of which every rank holds all."""
     number = 2 if config.rollouts.latents_dtype == "float16" else 4
-    return 2 * config.prompts_per_iteration * facts.audio_seq_len * facts.latent_channels * number
+    samples = len({*_trained_ranks(config), 0, config.num_samples - 1})
+    return samples * config.prompts_per_iteration * facts.audio_seq_len * facts.latent_channels * number
 
 
 def _tokens(facts: ModelFacts) -> int:

@@ -148,7 +148,7 @@ class RunConfig(Options):
 
     @model_validator(mode="after")
     def _check_consistency(self) -> RunConfig:
-        make_objective(self.objective, self.learner.objective_options())
+        make_objective(self.objective, self.learner.objective_options()).check_group_size(self.num_samples)
         problem = next(_contradictions(self), None)
         if problem:
             raise ValueError(problem)

@@ -258,9 +258,41 @@ class LearnerOptions(TrainingOptions):
 
     beta: float | None = option(
         None,
-        "scale of the policy's implicit reward, against that of the reference",
+        "scale of the policy's implicit reward",
         gt=0,
         default_text=_defaults("beta"),
+    )
+    top_k: int | None = option(
+        None,
+        "best samples of each group that are trained on; 0: all",
+        unit="samples",
+        ge=0,
+        default_text=_defaults("top_k"),
+    )
+    temperature: float | None = option(
+        None,
+        "of the softmax of rewards, standardised within the group, that weighs these samples; none: equal weights",
+        gt=0,
+        default_text=_defaults("temperature"),
+    )
+    advantage_clip: float | None = option(
+        None,
+        "largest size of an advantage, the reward standardised within the group",
+        gt=0,
+        default_text=_defaults("advantage_clip"),
+    )
+    ratio_clip: float | None = option(
+        None,
+        "change of the likelihood ratio beyond which a sample is not followed",
+        gt=0,
+        lt=1,
+        default_text=_defaults("ratio_clip"),
+    )
+    nft_beta: float | None = option(
+        None,
+        "pull to the reference: share of the velocity's change in the implicit policies",
+        gt=0,
+        default_text=_defaults("nft_beta"),
     )
     winner_weight: float | None = option(
         None,

@@ -10,9 +10,11 @@ from actors.options.schema import REQUIRED, Options, option
 from jobs.options.sections import CodecPoolOptions, LearnerOptions, LocalPath, Objective
 
 DESCRIPTION = """\
-Trains a policy on preference pairs, as an iteration of jobs/crpo.py does, and writes the new policy, a directory for
---policy and --init-policy of other jobs. The pairs are shards that jobs/score.py or a run wrote (--preferences), or
-your own (--pairs): a file of one JSON object per line with a prompt, the preferred audio and the rejected audio:
+Trains a policy on preference pairs or on scored rollouts, as an iteration of jobs/crpo.py does, and writes the new
+policy, a directory for --policy and --init-policy of other jobs. Both are shards that jobs/score.py or a run wrote
+(--preferences, --rollouts); rollouts have all samples of each prompt, from which objectives such as dgpo learn. Or the
+pairs are your own (--pairs): a file of one JSON object per line with a prompt, the preferred audio and the rejected
+audio:
 
   {"prompt": "a dog barks twice", "chosen": "takes/7.wav", "rejected": "takes/2.wav"}
 
@@ -26,6 +28,7 @@ EXAMPLES = """\
 examples:
   python jobs/train.py --preferences scored/a/preferences --output policies/a
   python jobs/train.py --preferences runs/x/preferences/i0001 --init-policy runs/x/policies/v0000 --output policies/b
+  python jobs/train.py --rollouts runs/x/rollouts/i0001 --objective dgpo --output policies/d
   python jobs/train.py --pairs rated.jsonl --output policies/c --epochs 20
 then:
   python jobs/crpo.py --init-policy policies/c
@@ -39,6 +42,9 @@ class TrainJob(Options):
     preferences: LocalPath | None = option(
         None, "directory of preference shards: of jobs/score.py, or a run's preferences/i0001"
     )
+    rollouts: LocalPath | None = option(
+        None, "directory of scored rollouts: rollouts of jobs/score.py, or a run's rollouts/i0001"
+    )
     pairs: LocalPath | None = option(None, "your own pairs: .jsonl with prompt, chosen, rejected, duration_s, id")
     init_policy: str = option(
         "miniature", "policy to train: a directory, a name or owner/name on the hub", min_length=1
@@ -51,8 +57,11 @@ class TrainJob(Options):
     @model_validator(mode="after")
     def _check_consistency(self) -> TrainJob:
         make_objective(self.objective, self.learner.objective_options())
-        if (self.preferences is None) == (self.pairs is None):
-            raise ValueError("give either --preferences, a directory of shards, or --pairs, your own file; see --help")
+        given = [source for source in (self.preferences, self.rollouts, self.pairs) if source is not None]
+        if len(given) != 1:
+            raise ValueError(
+                "give either --preferences or --rollouts, a directory of shards, or --pairs, your own file; see --help"
+            )
         return self
 
 

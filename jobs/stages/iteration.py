@@ -172,11 +172,13 @@ class Run:
         return json.loads(figures.read_text())
 
     def _train(self, iteration: int, output: Location, on_step: Callable[[Mapping[str, Any]], None]) -> LearnerResult:
+        config, of = self.config, 1 if self.config.data == "offline" else iteration
+        settings = alignment_settings(config.objective, config.learner, config.rewards.min_margin)
         return train(
-            self.storage.preferences(1 if self.config.data == "offline" else iteration),
+            self.storage.preferences(of) if settings.objective.needs_pairs_only else self.storage.rollouts(of),
             self.store.path(self._start(iteration)),
             output,
-            alignment_settings(self.config.objective, self.config.learner),
+            settings,
             iteration,
             self.config.seed,
             on_step,
@@ -191,7 +193,7 @@ class Run:
         self.pools.telemetry.count("learner_steps")
         self.pools.telemetry.show("learner_steps_per_second", 1 / max(step["seconds"], 1e-6))
         self.trackers.step(self.metrics.write(**step))
-        stage.advance(loss=step["loss"], margin=step["margin"])
+        stage.advance(**{name: step[name] for name in ("loss", "margin") if name in step})
 
     def evaluate(self, iteration: int, figures: Mapping[str, Any]) -> None:
         """Samples the held-out prompts with the iteration's policy, and closes the iteration with its event."""

@@ -158,14 +158,18 @@ def device_of(processes: Processes) -> str:
     return "cuda" if processes.num_gpus else "cpu"
 
 
-def alignment_settings(objective: Objective, learner: LearnerOptions) -> AlignmentSettings:
+def alignment_settings(objective: Objective, learner: LearnerOptions, min_margin: float = 0.0) -> AlignmentSettings:
     """The learner's part of the options.
+
+    Args:
+        min_margin: see ``AlignmentSettings``.
 
     Raises:
         ConfigError: options do not go together, or the objective does not have one that is given.
     """
     given = learner.objective_options()
-    return AlignmentSettings(objective=make_objective(objective, given), **learner.model_dump(exclude=set(given)))
+    values = learner.model_dump(exclude=set(given))
+    return AlignmentSettings(objective=make_objective(objective, given), min_margin=min_margin, **values)
 
 
 def make_room_for_learner(config: RunConfig, pools: Pools) -> None:

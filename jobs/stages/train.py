@@ -15,7 +15,7 @@ from typing import Any
 from actors.cluster.session import ray_session
 from actors.learner.checkpoint import STATE, load_tensors
 from actors.learner.launch import train
-from actors.learner.reading import check_not_empty
+from actors.learner.reading import check_channels, check_not_empty, count_groups
 from actors.learner.schedule import check_warmup, num_heldout, num_steps
 from actors.learner.settings import LearnerResult
 from actors.storage.atomic import explain_disk_errors
@@ -64,7 +64,7 @@ class Inputs:
 
     Attributes:
         rated: a user's pairs, by prompt id; empty for stored pairs.
-        count: pairs of either kind, held-out ones included.
+        count: pairs or groups, held-out ones included.
         steps: optimiser steps.
     """
 
@@ -80,9 +80,10 @@ def run(config: TrainJob) -> None:
     inputs = read_inputs(config)
     with Display() as display, ray_session(config.codec, config.learner), workspace(config) as directory:
         display.note(place_learner(config.learner))
-        display.note(f"{inputs.count} pairs from {config.preferences or config.pairs}, to train {config.init_policy}")
-        preferences = config.preferences or encode(config, inputs, directory, display)
-        result = learn(config, inputs, preferences, directory, display)
+        source = config.preferences or config.rollouts
+        what = "groups" if config.rollouts else "pairs"
+        display.note(f"{inputs.count} {what} from {source or config.pairs}, to train {config.init_policy}")
+        result = learn(config, inputs, source or encode(config, inputs, directory, display), directory, display)
         publish(config, inputs, result, directory)
         display.note(f"{figures(result)}\n\npolicy  {config.output}")
 
@@ -94,17 +95,24 @@ def read_inputs(config: TrainJob) -> Inputs:
         TangoFluxError: policy or pairs cannot be used, or there are too few pairs for the options.
     """
     policy_dir = find_directory(config.init_policy)
-    read_model_facts(policy_dir)
-    check_adapter(policy_dir, alignment_settings(config.objective, config.learner).lora)
+    facts = read_model_facts(policy_dir)
+    settings = alignment_settings(config.objective, config.learner)
+    check_adapter(policy_dir, settings.lora)
     rated: list[RatedPair] = []
     if config.pairs:
         policy = PolicyConfig.from_dict(read_json(policy_dir / "config.json"))
         rated = load_pairs(config.pairs, policy, AutoencoderConfig.read(policy_dir))
         count = len(rated)
+    elif config.rollouts:
+        shards = find_shards(config.rollouts, "--rollouts")
+        count, group_size = count_groups(shards)
+        settings.objective.check_group_size(group_size)
+        check_channels(shards, facts.latent_channels)
     else:
         assert config.preferences is not None
         shards = find_shards(config.preferences, "--preferences")
         check_not_empty(shards)
+        check_channels(shards, facts.latent_channels)
         count = sum(shard.rows for shard in shards.shards().values())
     steps = count_steps(config.learner, count)
     return Inputs(policy_dir, sorted(rated, key=lambda pair: pair.prompt.id), count, steps)
@@ -178,7 +186,7 @@ def encode(config: TrainJob, inputs: Inputs, work: Path, display: Display) -> Pa
     return directory
 
 
-def learn(config: TrainJob, inputs: Inputs, preferences: Path, directory: Path, display: Display) -> LearnerResult:
+def learn(config: TrainJob, inputs: Inputs, data: Path, directory: Path, display: Display) -> LearnerResult:
     """Trains; writes the weights and the metrics of each step to ``directory``."""
     settings = alignment_settings(config.objective, config.learner)
     with display.stage(0, "learner", inputs.steps, "steps") as stage:
@@ -187,9 +195,9 @@ def learn(config: TrainJob, inputs: Inputs, preferences: Path, directory: Path, 
 
         def on_step(step: Mapping[str, Any]) -> None:
             steps_log.append(step)
-            stage.advance(loss=step["loss"], margin=step["margin"])
+            stage.advance(**{name: step[name] for name in ("loss", "margin") if name in step})
 
-        return train(preferences, inputs.policy_dir, directory, settings, ITERATION, config.seed, on_step)
+        return train(data, inputs.policy_dir, directory, settings, ITERATION, config.seed, on_step)
 
 
 def publish(config: TrainJob, inputs: Inputs, result: LearnerResult, directory: Path) -> None:

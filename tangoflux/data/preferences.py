@@ -13,6 +13,7 @@ from dataclasses import dataclass, field
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
+from numpy.typing import NDArray
 
 from tangoflux.data.records import SORT_KEYS, latents_shape, preference_schema
 from tangoflux.errors import DataError, RewardError, WeightsChangedError
@@ -44,24 +45,36 @@ class PairCounts:
         return PairCounts(self.made + other.made, self.tied + other.tied, self.dropped + other.dropped, reasons)
 
 
-def make_pairs(rollouts: pa.Table, min_margin: float = 0.0) -> tuple[pa.Table, PairCounts]:
-    """Pairs of a table of rollouts, at most one per group; every group must be complete.
+@dataclass(frozen=True)
+class RankedGroups:
+    """The groups of a table of rollouts from which something can be learned, in canonical order.
 
-    Among equal rewards the lowest ``sample_index`` wins. A group makes no pair if its margin is at most
-    ``min_margin``, or if any of its samples has no reward: a failure is never a score.
+    Attributes:
+        rows: for each group the rows of its samples in the table, from the highest reward to the lowest.
+        rewards: for each group the rewards in this order.
+        counts: of all groups.
+    """
+
+    rows: list[NDArray[np.int64]]
+    rewards: list[NDArray[np.float64]]
+    counts: PairCounts
+
+
+def rank_groups(rollouts: pa.Table, min_margin: float = 0.0) -> RankedGroups:
+    """Ranks the samples of each group by reward; every group must be complete.
+
+    Of equal rewards that of the lowest ``sample_index`` is the best, or the worst. A group is left out if its highest
+    reward exceeds the lowest by at most ``min_margin``, or if a sample has no reward: a failure is never a score.
 
     Args:
-        rollouts: a table of ``rollout_schema``, in any order.
-        min_margin: the rewards must differ by more than this; >= 0.
-
-    Returns:
-        a table of ``preference_schema`` in canonical order, and the counts of groups.
+        rollouts: the columns ``SORT_KEYS``, ``reward`` and ``failure`` of a table of rollouts, in any order.
+        min_margin: >= 0.
     """
     order = pc.sort_indices(rollouts, [(name, "ascending") for name in SORT_KEYS])
     ordered = rollouts.select([*SORT_KEYS, "reward", "failure"]).take(order)
-    rewards = pc.fill_null(ordered["reward"], float("nan")).to_numpy()
-    chosen: list[int] = []
-    rejected: list[int] = []
+    rewards, places = pc.fill_null(ordered["reward"], float("nan")).to_numpy(), order.to_numpy().astype(np.int64)
+    rows: list[NDArray[np.int64]] = []
+    ranked: list[NDArray[np.float64]] = []
     tied, reasons = 0, Counter[str]()
     for first, last in group_bounds(ordered):
         group = rewards[first:last]
@@ -70,10 +83,25 @@ def make_pairs(rollouts: pa.Table, min_margin: float = 0.0) -> tuple[pa.Table, P
         elif group.max() - group.min() <= min_margin:
             tied += 1
         else:
-            chosen.append(first + int(group.argmax()))
-            rejected.append(first + int(group.argmin()))
-    counts = PairCounts(len(chosen), tied, sum(reasons.values()), dict(sorted(reasons.items())))
-    return _pair_table(rollouts, order.take(_indices(chosen)), order.take(_indices(rejected))), counts
+            ranking = _ranking(group)
+            rows.append(places[first:last][ranking])
+            ranked.append(group[ranking])
+    return RankedGroups(rows, ranked, PairCounts(len(rows), tied, sum(reasons.values()), dict(sorted(reasons.items()))))
+
+
+def make_pairs(rollouts: pa.Table, min_margin: float = 0.0) -> tuple[pa.Table, PairCounts]:
+    """Pairs of a table of rollouts: the best and the worst sample of each of its ``rank_groups``.
+
+    Args:
+        rollouts: a table of ``rollout_schema``, in any order.
+        min_margin: the rewards must differ by more than this; >= 0.
+
+    Returns:
+        a table of ``preference_schema`` in canonical order, and the counts of groups.
+    """
+    ranked = rank_groups(rollouts, min_margin)
+    chosen, rejected = (_indices([int(rows[place]) for rows in ranked.rows]) for place in (0, -1))
+    return _pair_table(rollouts, chosen, rejected), ranked.counts
 
 
 def describe_counts(counts: PairCounts, min_margin: float) -> str:
@@ -143,6 +171,12 @@ def group_bounds(ordered: pa.Table) -> Iterator[tuple[int, int]]:
     changes = (iteration[1:] != iteration[:-1]) | (prompt_id[1:] != prompt_id[:-1])
     starts = [0, *(np.flatnonzero(changes) + 1).tolist(), len(ordered)]
     yield from itertools.pairwise(starts)
+
+
+def _ranking(rewards: NDArray[np.float64]) -> NDArray[np.int64]:
+    """The order from the highest to the lowest; of equal ones the first is the best, and the first the worst."""
+    order, worst = np.argsort(-rewards, kind="stable"), rewards.argmin()
+    return np.append(order[order != worst], worst)
 
 
 def _indices(rows: list[int]) -> pa.Array:

@@ -202,15 +202,16 @@ def test_a_reward_that_fails_for_too_many_groups_stops_the_run(
 
 
 @pytest.mark.slow
-def test_offline_runs_reuse_the_first_iterations_data_but_not_its_reference(
+def test_offline_runs_reuse_the_first_iterations_rollouts_but_not_its_reference(
     ray_session: None, tmp_path: Path, tiny_policy_dir: Path, prompts: Path
 ) -> None:
     run_dir = tmp_path / "run"
-    more = ("--data", "offline", "--objective", "dpo_fm", "--iterations", "2")
+    more = ("--data", "offline", "--objective", "dgpo", "--iterations", "2")
     assert main(options(tiny_policy_dir, prompts, run_dir, *more)) == 0
     assert [path.name for path in (run_dir / "rollouts").iterdir()] == ["i0001"]
     for event in events(run_dir, "iteration")[1:]:  # policy and reference start equal each time
         assert event["loss"]["start"]["margin"] == pytest.approx(0, abs=1e-6)  # type: ignore[index]
+        assert set(event["grad_norm"]) == {"dgpo", "winner"}  # type: ignore[arg-type]
     policies = [load_file(run_dir / "policies" / f"v000{v}" / "tangoflux.safetensors") for v in range(3)]
     assert all(any(not a[key].equal(b[key]) for key in a) for a, b in itertools.pairwise(policies))
 

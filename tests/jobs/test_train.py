@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pyarrow as pa
 import pytest
 import soundfile
 from safetensors.torch import load_file
@@ -23,8 +24,8 @@ from tests.tiny import WORDS
 PAIRS = 9
 
 
-def random_pairs(directory: Path, scale: float = 1.0) -> Path:
-    """Preference shards of random rollouts of half a second, in two parts."""
+def random_pairs(directory: Path, scale: float = 1.0, as_rollouts: bool = False) -> Path:
+    """Preference shards of random rollouts of half a second, in two parts, or these rollouts."""
     rng = np.random.default_rng(0)
     for part, prompts in enumerate((range(5), range(5, PAIRS))):
         rows = [(prompt, k) for prompt in prompts for k in range(2)]
@@ -40,7 +41,8 @@ def random_pairs(directory: Path, scale: float = 1.0) -> Path:
             "latents": [(scale * rng.normal(size=(8, 8))).astype(np.float32) for _ in rows],
             "reward": [float(k) for _, k in rows],
         }
-        ShardWriter(directory).write(part, make_pairs(build_table(columns, schema))[0])
+        table = build_table(columns, schema)
+        ShardWriter(directory).write(part, table if as_rollouts else make_pairs(table)[0])
     return directory
 
 
@@ -108,6 +110,41 @@ def test_a_policy_is_trained_on_stored_pairs(
 @pytest.mark.slow
 @pytest.mark.ray
 @pytest.mark.usefixtures("ray_session")
+def test_a_policy_is_trained_on_all_samples_of_stored_rollouts(
+    tiny_policy_dir: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    rollouts, output = random_pairs(tmp_path / "rollouts", as_rollouts=True), tmp_path / "new"
+    more = ("--rollouts", rollouts, "--objective", "expert_iteration")
+    assert main(options(tiny_policy_dir, output, *more)) == 0
+    report = json.loads((output / "training.json").read_text())
+    assert report["pairs"] == PAIRS - 1 and set(report["grad_norm"]) == {"expert", "winner"}
+    assert report["end"]["winner"] < report["start"]["winner"] and report["end"]["margin"] != 0
+    assert "9 groups from " in capsys.readouterr().out
+
+
+def test_rollouts_that_cannot_be_trained_on_are_refused_before_anything_starts(
+    tiny_policy_dir: Path, tmp_path: Path
+) -> None:
+    rollouts = ShardWriter(random_pairs(tmp_path / "rollouts", as_rollouts=True)).read()
+    unscored = rollouts.set_column(rollouts.column_names.index("reward"), "reward", pa.nulls(len(rollouts), pa.float64()))
+    schema = rollout_schema(63, 4)
+    columns = {name: rollouts[name].to_pylist() for name in schema.names} | {"latents": [np.zeros((8, 4))] * len(rollouts)}
+    for name, table, message in (
+        ("unscored", unscored, "0 pairs of 9 prompts.*there is nothing to train on; jobs/score.py"),
+        ("other", build_table(columns, schema), "the latents have 4 channels, the policy 8"),
+    ):
+        ShardWriter(tmp_path / name).write(0, table)
+        with pytest.raises(DataError, match=message):
+            main(options(tiny_policy_dir, tmp_path / "new", "--rollouts", tmp_path / name, "--objective", "dgpo"))
+    with pytest.raises(ConfigError, match="--top-k 3 is more than the 2 samples of a group"):
+        more = ("--rollouts", tmp_path / "rollouts", "--objective", "expert_iteration", "--top-k", 3)
+        main(options(tiny_policy_dir, tmp_path / "new", *more))
+    assert not (tmp_path / "new").exists()
+
+
+@pytest.mark.slow
+@pytest.mark.ray
+@pytest.mark.usefixtures("ray_session")
 def test_a_policy_is_trained_on_a_users_own_audio_and_latents(
     tiny_policy_dir: Path, rated: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -169,8 +206,11 @@ def test_a_training_that_fails_leaves_nothing(tiny_policy_dir: Path, tmp_path: P
 @pytest.mark.parametrize(
     ("more", "error", "message"),
     [
-        ([], ConfigError, "give either --preferences, a directory of shards, or --pairs, your own file"),
+        ([], ConfigError, "give either --preferences or --rollouts, a directory of shards, or --pairs, your own file"),
         (["--preferences", "a", "--pairs", "b"], ConfigError, "give either"),
+        (["--rollouts", "a", "--pairs", "b"], ConfigError, "give either"),
+        (["--rollouts", "nowhere"], DataError, "--rollouts nowhere holds no shards"),
+        (["--pairs", "x", "--top-k", "2"], ConfigError, "--top-k 2 has no meaning for --objective crpo, which has --beta"),
         (["--preferences", "nowhere"], DataError, "--preferences nowhere holds no shards"),
         (["--pairs", "nowhere.jsonl"], DataError, "nowhere.jsonl: no such manifest of pairs"),
         (["--init-policy", "nowhere", "--pairs", "x"], CheckpointError, "nowhere is not a model directory"),

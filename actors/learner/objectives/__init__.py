@@ -27,23 +27,34 @@ class ObjectiveInfo:
     Attributes:
         description: for the help.
         term: the name of its own term in metrics, which have ``<term>_loss``.
-        samples: which of a group's samples it trains on: the best and the worst, or all.
+        samples: which of a group's samples it trains on: the best and the worst, the best ``top_k``, or all.
         options: its own options with their defaults.
         winner_weight: default of the option that all have.
     """
 
     description: str
     term: str
-    samples: Literal["pair", "all"]
+    samples: Literal["pair", "top", "all"]
     options: Mapping[str, Value]
     winner_weight: float = 0.0
 
 
 BETA = {"beta": 300.0}
+CLIP = {"advantage_clip": 5.0}
 
 OBJECTIVES = {
     "crpo": ObjectiveInfo("dpo_fm plus the flow-matching loss of the chosen sample", "dpo", "pair", BETA, 1.0),
     "dpo_fm": ObjectiveInfo("DPO for flow matching", "dpo", "pair", BETA),
+    "ipo": ObjectiveInfo("the pair's margin drawn to a half", "ipo", "pair", BETA),
+    "kto": ObjectiveInfo("samples above their group's mean against those below, each alone", "kto", "all", BETA),
+    "expert_iteration": ObjectiveInfo(
+        "flow matching on each group's best", "expert", "top", {"top_k": 1, "temperature": None}
+    ),
+    "dgpo": ObjectiveInfo("DPO of the better against the worse part of a group", "dgpo", "all", BETA | CLIP),
+    "awm": ObjectiveInfo("flow matching weighted by advantage", "awm", "all", BETA | CLIP | {"ratio_clip": 0.2}),
+    "diffusion_nft": ObjectiveInfo(
+        "flow matching of an implicit better and an implicit worse policy", "nft", "all", {"nft_beta": 1.0} | CLIP
+    ),
 }
 """Each objective by its name, which is its module's."""
 
@@ -76,13 +87,30 @@ class Objective:
         return OBJECTIVES[self.name]
 
     @property
+    def needs_pairs_only(self) -> bool:
+        """Whether the best and the worst sample of a group are all that it learns from."""
+        return self.info.samples == "pair"
+
+    @property
     def beta(self) -> float:
         """The scale of its implicit reward; 1 for an objective without one."""
         return self.options.get("beta") or 1.0
 
     def ranks(self, group_size: int) -> tuple[int, ...]:
         """The samples of a group that are trained on, by their rank, from the best, which is 0."""
-        return (0, group_size - 1) if self.info.samples == "pair" else tuple(range(group_size))
+        if self.info.samples == "pair":
+            return 0, group_size - 1
+        return tuple(range(int(self.options.get("top_k") or group_size)))
+
+    def check_group_size(self, group_size: int) -> None:
+        """Checks that the objective can learn from groups of this size.
+
+        Raises:
+            ConfigError: it wants more samples than a group has.
+        """
+        top_k = self.options.get("top_k") or 0
+        if top_k > group_size:
+            raise ConfigError(f"--top-k {top_k} is more than the {group_size} samples of a group; lower it")
 
 
 def make_objective(name: str, given: Mapping[str, Any]) -> Objective:

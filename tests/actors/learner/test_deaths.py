@@ -18,12 +18,13 @@ from actors.learner.checkpoint import load_tensors
 from actors.learner.groups import pair_groups
 from actors.learner.launch import train
 from actors.learner.mailbox import EventLog
+from actors.learner.objectives import make_objective
 from actors.learner.rank import Rank
-from actors.learner.reading import fingerprint
+from actors.learner.reading import fingerprint, read_groups
 from actors.learner.settings import LearnerJob
 from actors.pools.worker_slot import WorkerError
 from actors.storage.shards import ShardWriter
-from tests.actors.learner.test_launch import SETTINGS, pairs
+from tests.actors.learner.test_launch import SETTINGS, pairs, rollouts, stored
 
 LONG = dataclasses.replace(SETTINGS, epochs=30, checkpoint_every=4)
 """90 steps, so that there is time to kill."""
@@ -36,13 +37,16 @@ def preferences(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return directory
 
 
-def alone(policy_dir: Path, output: Path, kind: type[Rank] = Rank, **changes: Any) -> Rank:
-    """A rank in this process, of the same training."""
-    job = LearnerJob(
-        policy_dir, output / "weights.safetensors", output / "checkpoints", dataclasses.replace(LONG, **changes), 0, 1
-    )
+def alone(policy_dir: Path, output: Path, kind: type[Rank] = Rank, objective: str = "crpo", **changes: Any) -> Rank:
+    """A rank in this process, of the same training or of one on groups."""
+    settings = dataclasses.replace(LONG, **changes)
+    data = pair_groups([pairs(17)])
+    if objective != "crpo":
+        settings = dataclasses.replace(settings, objective=make_objective(objective, {}))
+        data = read_groups(stored(output / "rollouts", rollouts(17)), settings)
+    job = LearnerJob(policy_dir, output / "weights.safetensors", output / "checkpoints", settings, 0, 1)
     output.mkdir(exist_ok=True)
-    return kind(job, pair_groups([pairs(17)]), 0, torch.device("cpu"), EventLog())
+    return kind(job, data, 0, torch.device("cpu"), EventLog())
 
 
 class Interrupted(Rank):
@@ -62,12 +66,14 @@ def processes(title: str) -> list[psutil.Process]:
 
 @pytest.mark.usefixtures("process_group")
 @pytest.mark.parametrize(
-    ("precision", "lora_rank", "zero_stage"), [("fp32", 0, 1), ("bf16", 0, 1), ("fp32", 2, 1), ("fp32", 0, 3)]
+    ("objective", "precision", "lora_rank", "zero_stage"),
+    [("crpo", "fp32", 0, 1), ("crpo", "bf16", 0, 1), ("awm", "fp32", 2, 1), ("diffusion_nft", "fp32", 0, 3)],
 )
 def test_an_alignment_that_was_interrupted_ends_with_the_same_policy_and_the_same_figures(
-    tiny_policy_dir: Path, tmp_path: Path, precision: str, lora_rank: int, zero_stage: int
+    tiny_policy_dir: Path, tmp_path: Path, objective: str, precision: str, lora_rank: int, zero_stage: int
 ):
     options: dict[str, Any] = {"precision": precision, "lora_rank": lora_rank, "zero_stage": zero_stage, "epochs": 4}
+    options["objective"] = objective
     expected = alone(tiny_policy_dir, tmp_path / "a", **options).run()
     with pytest.raises(KeyboardInterrupt):
         alone(tiny_policy_dir, tmp_path / "b", Interrupted, **options).run()

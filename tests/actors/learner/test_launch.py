@@ -15,18 +15,19 @@ import torch
 from actors.learner.alignment import Alignment
 from actors.learner.batches import epoch_order, group_noise, rank_share, split_heldout
 from actors.learner.checkpoint import load_tensors
-from actors.learner.group_losses import group_losses
+from actors.learner.group_losses import group_losses, metric_names
 from actors.learner.groups import pair_groups
 from actors.learner.launch import train
 from actors.learner.mailbox import EventLog
-from actors.learner.objectives import make_objective
-from actors.learner.rank import Rank
-from actors.learner.reading import read_pairs
+from actors.learner.objectives import OBJECTIVES, make_objective
+from actors.learner.rank import Rank, load_data
+from actors.learner.reading import count_groups, read_groups, read_pairs
 from actors.learner.settings import LearnerJob, LearnerResult
 from actors.storage.paths import content_of
 from actors.storage.policy_store import PolicyStore
 from actors.storage.shards import ShardWriter
-from tangoflux.data.records import build_table, latents_column, preference_schema
+from tangoflux.data.preferences import make_pairs
+from tangoflux.data.records import build_table, latents_array, latents_column, preference_schema, rollout_schema
 from tangoflux.errors import ConfigError, DataError
 from tangoflux.model.layout import load_policy, policy_weights
 from tests.actors.learner.settings import alignment_settings
@@ -66,6 +67,36 @@ def pairs(count: int, first: int = 0, channels: int = 8) -> Any:
     for field in schema:
         columns.setdefault(field.name, [constants.get(str(field.type))] * count)
     return build_table(columns, schema)
+
+
+def rollouts(count: int, first: int = 0, samples: int = 3, scored: bool = True) -> Any:
+    """A table of rollouts of random latents and rewards, 16 to 32 frames a row."""
+    random = np.random.default_rng(first)
+    places = [(index, k) for index in range(count) for k in range(samples)]
+    frames = [16 + 8 * (index % 3) for index, _ in places]
+    schema = rollout_schema(32, 8)
+    columns: dict[str, Any] = {field.name: [None] * len(places) for field in schema} | {
+        "prompt_id": [f"p{first + index:06d}" for index, _ in places],
+        "sample_index": [k for _, k in places],
+        "prompt": [WORDS[index % 3] for index, _ in places],
+        "duration_s": [n / 15.625 for n in frames],
+        "num_frames": frames,
+        "latents": [random.normal(size=(n, 8)).astype(np.float32) for n in frames],
+        "iteration": [1] * len(places),
+        "reward": random.normal(size=len(places)).tolist() if scored else [None] * len(places),
+    }
+    return build_table(columns, schema)
+
+
+def stored(directory: Path, *tables: Any) -> ShardWriter[Path]:
+    writer = ShardWriter(directory)
+    for part, table in enumerate(tables):
+        writer.write(part, table)
+    return writer
+
+
+def with_objective(name: str, **options: Any) -> Any:
+    return dataclasses.replace(SETTINGS, objective=make_objective(name, options))
 
 
 @pytest.fixture(scope="module")
@@ -141,6 +172,66 @@ def test_a_batch_is_padded_to_its_longest_pair():
     assert not batch.latents[:, 0, 16:].any()
 
 
+def test_rollouts_are_groups_from_the_best_to_the_worst_sample(tmp_path: Path):
+    table = rollouts(5)
+    data = read_groups(stored(tmp_path, table.slice(0, 6), table.slice(6)), with_objective("dgpo"))
+    assert data.group_ids == [f"p{index:06d}" for index in range(5)] and data.ranks == (0, 1, 2)
+    rewards, latents = table["reward"].to_numpy().reshape(5, 3), latents_array(table["latents"]).reshape(5, 3, 32, 8)
+    batch = data.batch([0, 3], KEY)
+    assert batch.latents.shape == (3, 2, 16, 8) and batch.rewards.shape == (3, 2) and batch.has_worst
+    for column, row in enumerate((0, 3)):
+        order = np.argsort(-rewards[row])
+        assert batch.rewards[:, column].tolist() == rewards[row, order].tolist()
+        np.testing.assert_array_equal(batch.latents[:, column], latents[row, order, :16])
+
+
+def test_the_best_and_the_worst_of_rollouts_are_the_pairs_of_these_rollouts(tmp_path: Path):
+    table = rollouts(6)
+    reward = [0.5, 0.5, 0.5, 0.1, 0.7, 0.7, 0.1, 0.1, 0.7, *table["reward"].to_pylist()[9:]]
+    reward[9] = None  # a tie, two best, two worst, a failure
+    table = table.set_column(table.column_names.index("reward"), "reward", [reward])
+    of_rollouts = read_groups(stored(tmp_path / "rollouts", table), SETTINGS)
+    of_pairs = read_groups(stored(tmp_path / "pairs", make_pairs(table)[0]), SETTINGS)
+    assert of_rollouts.group_ids == of_pairs.group_ids == [f"p{index:06d}" for index in (1, 2, 4, 5)]
+    first, second = of_rollouts.batch([0, 1, 2, 3], KEY), of_pairs.batch([0, 1, 2, 3], KEY)
+    for name in ("latents", "noise", "sigma", "duration_s", "frame_mask"):
+        assert torch.equal(getattr(first, name), getattr(second, name)), name
+
+
+def test_only_latents_that_are_trained_on_or_measured_are_kept(tmp_path: Path):
+    writer = stored(tmp_path, rollouts(3, samples=5))
+    kept = {name: set(read_groups(writer, with_objective(name)).latents) for name in ("crpo", "expert_iteration", "awm")}
+    assert kept == {"crpo": {0, 4}, "expert_iteration": {0, 4}, "awm": {0, 1, 2, 3, 4}}
+    data = read_groups(writer, with_objective("expert_iteration", top_k=2))
+    assert set(data.latents) == {0, 1, 4} and len(data.batch([0], KEY).latents) == 2
+    assert not data.batch([0], KEY).has_worst and data.batch([0], KEY, data.pair).has_worst
+
+
+def test_a_pass_has_the_samples_of_so_many_pairs_but_at_least_a_group(tmp_path: Path):
+    data = read_groups(stored(tmp_path, rollouts(3, samples=5)), with_objective("dgpo"))
+    assert [data.groups_per_pass(pairs_per_pass) for pairs_per_pass in (1, 2, 5, 16)] == [1, 1, 2, 6]
+
+
+@pytest.mark.parametrize(
+    ("tables", "message"),
+    [
+        ([rollouts(4, scored=False)], "0 pairs of 4 prompts; 4 dropped .*: there is nothing to train on; jobs/score.py"),
+        ([rollouts(4), rollouts(2, first=4, samples=2)], "groups of 2 and of 3 samples; all must have equally many"),
+        ([rollouts(4, samples=1)], "0 pairs of 4 prompts; 4 tied"),
+    ],
+)
+def test_rollouts_from_which_nothing_can_be_learned_are_refused(tables: list[Any], message: str, tmp_path: Path):
+    with pytest.raises(DataError, match=message):
+        count_groups(stored(tmp_path, *tables))
+
+
+def test_rollouts_without_latents_and_groups_that_are_too_small_are_refused(tmp_path: Path):
+    with pytest.raises(DataError, match="shard 0 has no columns latents"):
+        read_groups(stored(tmp_path / "slim", rollouts(4).drop_columns(["latents"])), with_objective("dgpo"))
+    with pytest.raises(ConfigError, match="--top-k 4 is more than the 3 samples of a group"):
+        read_groups(stored(tmp_path / "few", rollouts(4)), with_objective("expert_iteration", top_k=4))
+
+
 # What a step computes
 
 
@@ -150,9 +241,7 @@ def test_crpo_of_a_policy_that_equals_its_reference_is_log_2_and_the_winner_loss
 ):
     policy, reference = load_policy(tiny_policy_dir).to(dtype), load_policy(tiny_policy_dir).to(dtype)
     batch = pair_groups([pairs(3)]).batch([0, 1, 2], KEY)
-    losses = group_losses(
-        policy.train(), reference.requires_grad_(False), batch, make_objective("crpo", {"beta": 2000})
-    )
+    losses = group_losses(policy.train(), reference.requires_grad_(False), batch, CRPO)
     assert losses.metrics["margin"].tolist() == [0, 0, 0]
     torch.testing.assert_close(losses.loss, losses.terms["winner"] + math.log(2))
     assert losses.loss.requires_grad
@@ -166,6 +255,21 @@ def test_a_pair_has_the_same_losses_alone_and_in_a_batch(tiny_policy_dir: Path):
         alone = group_losses(policy, policy, data.batch([row], KEY), CRPO)
         for name in ("winner_loss", "loser_loss"):
             torch.testing.assert_close(together.metrics[name][row], alone.metrics[name][0])
+
+
+@pytest.mark.parametrize("name", OBJECTIVES)
+def test_the_loss_is_the_sum_of_its_weighted_terms(name: str, tiny_policy_dir: Path, tmp_path: Path):
+    objective = make_objective(name, {"winner_weight": 0.5, "anchor_weight": 2.0})
+    data = read_groups(stored(tmp_path, rollouts(2)), dataclasses.replace(SETTINGS, objective=objective))
+    policy, reference = load_policy(tiny_policy_dir), load_policy(tiny_policy_dir)
+    with torch.no_grad():
+        policy.fc[0].weight += 0.1
+    losses = group_losses(policy, reference, data.batch([0, 1], KEY), objective)
+    own, winner, anchor = losses.terms.values()
+    assert list(losses.terms) == [objective.info.term, "winner", "anchor"] and anchor.min() > 0
+    torch.testing.assert_close(losses.loss, own + 0.5 * winner + 2 * anchor)
+    assert tuple(losses.metrics) == metric_names(objective, data.trains_on_worst)
+    torch.testing.assert_close(losses.metrics["winner_loss"], winner)
 
 
 # What a training changes
@@ -284,6 +388,28 @@ def test_one_and_two_ranks_train_the_same_policy(trained: dict[int, Any]):
     first, second = load_tensors(one.weights), load_tensors(two.weights)
     for name in first:
         torch.testing.assert_close(first[name], second[name], rtol=0, atol=2e-5, msg=name)
+
+
+@pytest.mark.ray
+@pytest.mark.usefixtures("ray_session", "process_group")
+def test_one_and_two_ranks_learn_the_same_from_groups(tiny_policy_dir: Path, tmp_path: Path):
+    stored(tmp_path / "rollouts", rollouts(10), rollouts(7, first=10))
+    settings = dataclasses.replace(with_objective("dgpo", beta=10, anchor_weight=0.1), epochs=1)
+    paths = [tmp_path / name for name in ("weights.safetensors", "checkpoints")]
+    job = LearnerJob(tiny_policy_dir, *paths, settings, 0, 1, data_dir=tmp_path / "rollouts")
+    one = Rank(job, load_data(job), 0, torch.device("cpu"), EventLog())
+    figures = one.run()
+    two_ranks = dataclasses.replace(settings, workers=2)
+    steps: list[dict[str, Any]] = []
+    two = train(tmp_path / "rollouts", tiny_policy_dir, tmp_path / "two", two_ranks, 1, 0, on_step=steps.append)
+    for name in ("loss", "dgpo_loss", "anchor_loss", "margin", "grad_norm"):
+        values = [[step[name] for step in found] for found in (one.log.events, steps)]
+        np.testing.assert_allclose(values[0], values[1], rtol=2e-5, atol=1e-6, err_msg=name)
+    first, second = load_tensors(job.weights), load_tensors(two.weights)
+    for name in first:
+        torch.testing.assert_close(first[name], second[name], rtol=0, atol=2e-5, msg=name)
+    assert figures and set(two.grad_norm) == {"dgpo", "winner", "anchor"} and two.pairs == 15
+    assert two.grad_norm["anchor"]["start"] == 0 < two.grad_norm["anchor"]["end"]
 
 
 @pytest.mark.ray
