@@ -68,10 +68,11 @@ def group_errors(policy: Velocity, reference: Reference, batch: GroupBatch) -> G
     inputs = (interpolate(latents, noise, sigma), sigma, text, batch.duration_s.repeat(samples), frame_mask)
     velocity = policy(*inputs)
     with torch.no_grad():
-        of_reference = reference(*inputs)
-    compared = ((velocity, target), (of_reference, target), (velocity, of_reference))
-    errors = [squared_error(first, second, frame_mask).view(samples, groups) for first, second in compared]
-    return GroupErrors(*errors, batch.sigma, batch.rewards)
+        frozen = reference(*inputs)
+    compared = ((velocity, target), (frozen, target), (velocity, frozen))
+    errors = (squared_error(first, second, frame_mask).view(samples, groups) for first, second in compared)
+    of_policy, of_reference, distance = errors
+    return GroupErrors(of_policy, of_reference, distance, batch.sigma, batch.rewards)
 
 
 def pair_metrics(errors: GroupErrors, beta: float) -> dict[str, Tensor]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -16,8 +17,11 @@ from torch import Tensor
 from actors.learner.batches import NoiseKey, group_noise
 from tangoflux.data.records import latents_array
 
-PAIR_COLUMNS = ("prompt_id", "prompt", "duration_s", "num_frames", "chosen_latents", "rejected_latents")
-"""The columns of a preference dataset that the learner reads."""
+PROMPT_COLUMNS = ("prompt_id", "prompt", "duration_s", "num_frames")
+"""The columns of pairs and of rollouts that belong to the whole group."""
+
+PAIR_LATENTS = ("chosen_latents", "rejected_latents")
+"""The latents of pairs, the best first."""
 
 PAIR_REWARDS = (1.0, -1.0)
 """Rewards of chosen and rejected: two rewards, standardised within their group, are always these."""
@@ -48,8 +52,8 @@ class GroupBatch:
 
     def to(self, device: torch.device) -> GroupBatch:
         """A copy on another device."""
-        tensors = (self.duration_s, self.latents, self.rewards, self.noise, self.sigma, self.frame_mask)
-        return GroupBatch(self.prompts, *(tensor.to(device) for tensor in tensors), self.has_worst)
+        names = ("duration_s", "latents", "rewards", "noise", "sigma", "frame_mask")
+        return dataclasses.replace(self, **{name: getattr(self, name).to(device) for name in names})
 
 
 class GroupData:
@@ -57,10 +61,7 @@ class GroupData:
 
     def __init__(
         self,
-        prompt_ids: Sequence[str],
-        prompts: Sequence[str],
-        duration_s: Sequence[float],
-        num_frames: Sequence[int],
+        columns: Mapping[str, Sequence[Any]],
         rewards: NDArray[np.float64],
         latents: Mapping[int, Sequence[NDArray[Any]]],
         ranks: Sequence[int],
@@ -68,12 +69,15 @@ class GroupData:
         """Keeps G groups.
 
         Args:
+            columns: G values of each of ``PROMPT_COLUMNS``.
             rewards: (G, N), from the highest to the lowest.
             latents: for each rank that is kept those of G samples, (frames, channels) each; 0 is the best.
             ranks: the samples that are trained on.
         """
-        self.prompt_ids, self.group_ids = prompt_ids, _unique(prompt_ids)
-        self.prompts, self.duration_s, self.num_frames = prompts, duration_s, num_frames
+        self.columns, self.group_ids = columns, _unique(columns["prompt_id"])
+        self.prompts: Sequence[str] = columns["prompt"]
+        self.duration_s: Sequence[float] = columns["duration_s"]
+        self.num_frames: Sequence[int] = columns["num_frames"]
         self.rewards, self.latents, self.ranks = rewards, latents, tuple(ranks)
 
     def __len__(self) -> int:
@@ -123,19 +127,18 @@ class GroupData:
 
 def pair_groups(tables: Sequence[pa.Table], ranks: Sequence[int] = (0, 1)) -> GroupData:
     """The pairs of a preference dataset, each a group of two; their latents stay in Arrow's buffers."""
-    columns = [[value for table in tables for value in table[name].to_pylist()] for name in PAIR_COLUMNS[:4]]
+    columns = {name: [value for table in tables for value in table[name].to_pylist()] for name in PROMPT_COLUMNS}
     # A row of an array is a view: nothing is copied before a batch needs it.
-    latents = [[row for table in tables for row in latents_array(table[name])] for name in PAIR_COLUMNS[4:]]
-    rewards = np.tile(PAIR_REWARDS, (len(columns[0]), 1))
-    return GroupData(*columns, rewards, dict(enumerate(latents)), ranks)
+    latents = [[row for table in tables for row in latents_array(table[name])] for name in PAIR_LATENTS]
+    rewards = np.tile(PAIR_REWARDS, (len(columns["prompt_id"]), 1))
+    return GroupData(columns, rewards, dict(enumerate(latents)), ranks)
 
 
 def concat_groups(parts: Sequence[GroupData]) -> GroupData:
     """The groups of several parts, of equally many samples, in their order."""
-    names = ("prompt_ids", "prompts", "duration_s", "num_frames")
-    columns = [[value for part in parts for value in getattr(part, name)] for name in names]
+    columns = {name: [value for part in parts for value in part.columns[name]] for name in PROMPT_COLUMNS}
     latents = {rank: [row for part in parts for row in part.latents[rank]] for rank in parts[0].latents}
-    return GroupData(*columns, np.concatenate([part.rewards for part in parts]), latents, parts[0].ranks)
+    return GroupData(columns, np.concatenate([part.rewards for part in parts]), latents, parts[0].ranks)
 
 
 def _unique(prompt_ids: Sequence[str]) -> list[str]:

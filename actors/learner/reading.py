@@ -14,7 +14,7 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
-from actors.learner.groups import PAIR_COLUMNS, GroupData, concat_groups, pair_groups
+from actors.learner.groups import PAIR_LATENTS, PROMPT_COLUMNS, GroupData, concat_groups, pair_groups
 from actors.learner.objectives import Objective
 from actors.learner.settings import AlignmentSettings
 from actors.storage.shards import Shards
@@ -25,8 +25,11 @@ from tangoflux.errors import DataError
 REWARD_COLUMNS = (*SORT_KEYS, "reward", "failure")
 """The columns of rollouts that rank the samples."""
 
-GROUP_COLUMNS = ("prompt", "duration_s", "num_frames", "latents")
+ROLLOUT_COLUMNS = (*PROMPT_COLUMNS, "latents")
 """The other columns of rollouts that the learner reads."""
+
+PAIR_COLUMNS = (*PROMPT_COLUMNS, *PAIR_LATENTS)
+"""The columns of pairs that the learner reads."""
 
 
 def read_groups(shards: Shards, settings: AlignmentSettings) -> GroupData:
@@ -83,10 +86,11 @@ def check_channels(shards: Shards, expected: int) -> None:
     Raises:
         DataError: they have another number of channels than expected, which is the policy's.
     """
-    column = "latents" if holds_rollouts(shards) else PAIR_COLUMNS[-1]
+    column = "latents" if holds_rollouts(shards) else PAIR_LATENTS[0]
     part, first = next(shards.tables([column]))
-    _check_columns(first, [column], f"{shards.directory} shard {part}")
-    channels = first.schema.field(column).type.value_type.list_size
+    source = f"{shards.directory} shard {part}"
+    _check_columns(first, [column], source)
+    channels = _checked_latents(first, column, source).shape[2]
     if channels != expected:
         raise DataError(
             f"{shards.directory}: the latents have {channels} channels, the policy {expected}: did another policy make "
@@ -112,9 +116,9 @@ def read_pairs(shards: Shards) -> list[pa.Table]:
 
 def _rollout_groups(shards: Shards, settings: AlignmentSettings) -> GroupData:
     parts: list[GroupData] = []
-    for part, table in shards.tables((*REWARD_COLUMNS, *GROUP_COLUMNS), verify=True):
+    for part, table in shards.tables((*REWARD_COLUMNS, *ROLLOUT_COLUMNS), verify=True):
         source = f"{shards.directory} shard {part}"
-        _check_columns(table, (*REWARD_COLUMNS, *GROUP_COLUMNS), source)
+        _check_columns(table, (*REWARD_COLUMNS, *ROLLOUT_COLUMNS), source)
         groups = rank_groups(table, settings.min_margin)
         if groups.rows:
             parts.append(_groups_of(table, groups, settings.objective, source))
@@ -130,10 +134,10 @@ def _groups_of(table: pa.Table, groups: RankedGroups, objective: Objective, sour
     objective.check_group_size(size)
     rows, ranks = np.stack(groups.rows), objective.ranks(size)
     stored = _checked_latents(table, "latents", source)
-    columns = [table[name].take(pa.array(rows[:, 0])).to_pylist() for name in ("prompt_id", *GROUP_COLUMNS[:3])]
-    _check_frames(columns[-1], stored, "latents", source)
+    columns = {name: table[name].take(pa.array(rows[:, 0])).to_pylist() for name in PROMPT_COLUMNS}
+    _check_frames(columns["num_frames"], stored, "latents", source)
     latents = {rank: list(stored[rows[:, rank]]) for rank in {*ranks, 0, size - 1}}
-    return GroupData(*columns, np.stack(groups.rewards), latents, ranks)
+    return GroupData(columns, np.stack(groups.rewards), latents, ranks)
 
 
 def _one_size(groups: Sequence[NDArray[np.float64]], source: str) -> int:
@@ -148,7 +152,7 @@ def _checked_pairs(table: pa.Table, source: str) -> pa.Table:
     """The learner's columns of a shard of pairs, each in one piece."""
     _check_columns(table, PAIR_COLUMNS, source)
     table = table.select(list(PAIR_COLUMNS)).combine_chunks()
-    for name in PAIR_COLUMNS[-2:]:
+    for name in PAIR_LATENTS:
         _check_frames(table["num_frames"].to_numpy(), _checked_latents(table, name, source), name, source)
     return table
 

@@ -3,8 +3,9 @@
 Every event has ``event`` and ``time`` (unix seconds):
 
     run        command, seed, config, machine
-    step       iteration, step, epoch, loss, dpo_loss, winner_loss, loser_loss, margin, implicit_accuracy,
-               learning_rate, grad_norm, seconds
+    step       iteration, step, epoch, loss, winner_loss, anchor_loss (mean squared difference between the velocities of
+               policy and reference), the objective's own term such as dpo_loss, learning_rate, grad_norm, seconds;
+               loser_loss, margin, implicit_accuracy where the worst samples are trained on
     iteration  iteration, policy_version, heldout and heldout_by_shape (mean, se, delta and step of each figure), alarm
                (figures that fell while the reward rose), loss, pairs, seconds a stage, sample health, gradient norms;
                iteration 0 is the base policy

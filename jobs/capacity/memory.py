@@ -109,7 +109,7 @@ def learner_memory(learner: LearnerOptions, facts: ModelFacts, trained_samples: 
 
 
 def prompts_per_pass(learner: LearnerOptions, trained_samples: int) -> int:
-    """Prompts whose samples a rank has in one forward pass: those of ``micro_batch_size`` pairs, but all of a prompt."""
+    """Prompts of a rank in one forward pass: as many samples as ``micro_batch_size`` pairs, at least one prompt's."""
     most = max(1, 2 * learner.micro_batch_size // trained_samples)
     return min(most, math.ceil(learner.batch_size / learner.workers))
 
@@ -117,8 +117,8 @@ def prompts_per_pass(learner: LearnerOptions, trained_samples: int) -> int:
 def machine_memory(config: RunConfig, facts: ModelFacts) -> list[Memory]:
     """The memory of every kind of process; what a worker holds on its GPU is not included."""
     rollouts, rewards, learner = config.rollouts, config.rewards, config.learner
-    trained = len(_trained_ranks(config))
-    rank = learner_memory(learner, facts, trained)
+    samples = len(_trained_ranks(config))
+    rank = learner_memory(learner, facts, samples)
     rollout = 8 * (facts.trained + facts.text_encoder) if rollouts.num_gpus else _rollout_bytes(config, facts)
     return [
         Memory(
@@ -135,7 +135,7 @@ def machine_memory(config: RunConfig, facts: ModelFacts) -> list[Memory]:
             PROCESS_BYTES + _group_bytes(config, facts) + (rank.beside_gpu if learner.num_gpus else rank.without_gpu),
             "loading, and copies of the trained weights"
             if learner.num_gpus
-            else _learner_detail(learner, rank, trained),
+            else _learner_detail(learner, rank, samples),
             "--micro-batch-size or --learner-workers, or use --precision bf16, --activation-checkpointing true or "
             "--lora-rank 32",
         ),
@@ -144,6 +144,8 @@ def machine_memory(config: RunConfig, facts: ModelFacts) -> list[Memory]:
 
 
 def _learner_detail(learner: LearnerOptions, rank: LearnerMemory, samples: int) -> str:
+    if learner.num_gpus:
+        return "loading, and copies of the trained weights"
     return (
         f"2 policies of {format_bytes(rank.policy)}, reference {format_bytes(rank.reference)}, optimiser (ZeRO "
         f"{learner.zero_stage}) {format_bytes(rank.optimizer)}, gradients {format_bytes(rank.gradients)}, activations "

@@ -15,7 +15,8 @@ from typing import Any
 from actors.cluster.session import ray_session
 from actors.learner.checkpoint import STATE, load_tensors
 from actors.learner.launch import train
-from actors.learner.reading import check_channels, check_not_empty, count_groups
+from actors.learner.objectives import Objective
+from actors.learner.reading import check_channels, check_not_empty, count_groups, holds_rollouts
 from actors.learner.schedule import check_warmup, num_heldout, num_steps
 from actors.learner.settings import LearnerResult
 from actors.storage.atomic import explain_disk_errors
@@ -36,7 +37,7 @@ from jobs.stages.output_dir import check_output, find_shards, open_output
 from jobs.stages.pools import alignment_settings, device_of, open_pool, writer_pool
 from tangoflux.data.pairs import RatedPair, load_pairs
 from tangoflux.data.records import preference_schema
-from tangoflux.errors import ConfigError
+from tangoflux.errors import ConfigError, DataError
 from tangoflux.model.adapter_files import check_adapter
 from tangoflux.model.autoencoder import AutoencoderConfig
 from tangoflux.model.checkpoint import read_json
@@ -103,19 +104,32 @@ def read_inputs(config: TrainJob) -> Inputs:
         policy = PolicyConfig.from_dict(read_json(policy_dir / "config.json"))
         rated = load_pairs(config.pairs, policy, AutoencoderConfig.read(policy_dir))
         count = len(rated)
-    elif config.rollouts:
-        shards = find_shards(config.rollouts, "--rollouts")
-        count, group_size = count_groups(shards)
-        settings.objective.check_group_size(group_size)
-        check_channels(shards, facts.latent_channels)
     else:
-        assert config.preferences is not None
-        shards = find_shards(config.preferences, "--preferences")
-        check_not_empty(shards)
-        check_channels(shards, facts.latent_channels)
-        count = sum(shard.rows for shard in shards.shards().values())
+        count = count_stored(config, settings.objective, facts.latent_channels)
     steps = count_steps(config.learner, count)
     return Inputs(policy_dir, sorted(rated, key=lambda pair: pair.prompt.id), count, steps)
+
+
+def count_stored(config: TrainJob, objective: Objective, channels: int) -> int:
+    """The stored pairs, or the groups of stored rollouts from which something can be learned.
+
+    Raises:
+        DataError: there are none, or they are of another kind or another policy.
+        ConfigError: the objective wants more samples than a group has.
+    """
+    source, flag = (config.rollouts, "--rollouts") if config.rollouts else (config.preferences, "--preferences")
+    assert source is not None
+    shards = find_shards(source, flag)
+    check_not_empty(shards)
+    if config.rollouts:
+        count, group_size = count_groups(shards)
+        objective.check_group_size(group_size)
+    elif holds_rollouts(shards):
+        raise DataError(f"--preferences {source} holds rollouts; give it as --rollouts")
+    else:
+        count = sum(shard.rows for shard in shards.shards().values())
+    check_channels(shards, channels)
+    return count
 
 
 def count_steps(learner: LearnerOptions, pairs: int) -> int:

@@ -126,9 +126,12 @@ def test_rollouts_that_cannot_be_trained_on_are_refused_before_anything_starts(
     tiny_policy_dir: Path, tmp_path: Path
 ) -> None:
     rollouts = ShardWriter(random_pairs(tmp_path / "rollouts", as_rollouts=True)).read()
-    unscored = rollouts.set_column(rollouts.column_names.index("reward"), "reward", pa.nulls(len(rollouts), pa.float64()))
+    unscored = rollouts.set_column(
+        rollouts.column_names.index("reward"), "reward", pa.nulls(len(rollouts), pa.float64())
+    )
     schema = rollout_schema(63, 4)
-    columns = {name: rollouts[name].to_pylist() for name in schema.names} | {"latents": [np.zeros((8, 4))] * len(rollouts)}
+    columns = {name: rollouts[name].to_pylist() for name in schema.names}
+    columns["latents"] = [np.zeros((8, 4))] * len(rollouts)
     for name, table, message in (
         ("unscored", unscored, "0 pairs of 9 prompts.*there is nothing to train on; jobs/score.py"),
         ("other", build_table(columns, schema), "the latents have 4 channels, the policy 8"),
@@ -136,6 +139,8 @@ def test_rollouts_that_cannot_be_trained_on_are_refused_before_anything_starts(
         ShardWriter(tmp_path / name).write(0, table)
         with pytest.raises(DataError, match=message):
             main(options(tiny_policy_dir, tmp_path / "new", "--rollouts", tmp_path / name, "--objective", "dgpo"))
+    with pytest.raises(DataError, match="rollouts holds rollouts; give it as --rollouts"):
+        main(options(tiny_policy_dir, tmp_path / "new", "--preferences", tmp_path / "rollouts"))
     with pytest.raises(ConfigError, match="--top-k 3 is more than the 2 samples of a group"):
         more = ("--rollouts", tmp_path / "rollouts", "--objective", "expert_iteration", "--top-k", 3)
         main(options(tiny_policy_dir, tmp_path / "new", *more))
@@ -210,7 +215,11 @@ def test_a_training_that_fails_leaves_nothing(tiny_policy_dir: Path, tmp_path: P
         (["--preferences", "a", "--pairs", "b"], ConfigError, "give either"),
         (["--rollouts", "a", "--pairs", "b"], ConfigError, "give either"),
         (["--rollouts", "nowhere"], DataError, "--rollouts nowhere holds no shards"),
-        (["--pairs", "x", "--top-k", "2"], ConfigError, "--top-k 2 has no meaning for --objective crpo, which has --beta"),
+        (
+            ["--pairs", "x", "--top-k", "2"],
+            ConfigError,
+            "--top-k 2 has no meaning for --objective crpo",
+        ),
         (["--preferences", "nowhere"], DataError, "--preferences nowhere holds no shards"),
         (["--pairs", "nowhere.jsonl"], DataError, "nowhere.jsonl: no such manifest of pairs"),
         (["--init-policy", "nowhere", "--pairs", "x"], CheckpointError, "nowhere is not a model directory"),

@@ -1,8 +1,8 @@
 """AWM, Advantage Weighted Matching (Xue et al., arXiv 2509.25050).
 
 Follows scripts/train_sd3_awm.py of scxue/advantage_weighted_matching: policy optimisation in which a sample's
-log-likelihood is minus its flow-matching loss, max(-A r, -A clip(r)) with the ratio r = exp(log-likelihood of the policy
-- that of the policy that sampled). At r = 1 its gradient is that of A * L, the flow-matching loss weighted by the
+log-likelihood is minus its flow-matching loss, max(-A r, -A clip(r)) with the ratio r of the likelihoods under the
+policy and the one that sampled. At r = 1 its gradient is that of A * L, the flow-matching loss weighted by the
 advantage. Clipping keeps samples with A < 0 from being pushed away without end.
 
 Here the policy that sampled is the reference, its distance (their KL, of weight 0.001 to 1) is ``anchor_weight``, and

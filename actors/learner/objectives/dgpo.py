@@ -2,7 +2,7 @@
 
 A group is divided at its mean reward, and the better part is preferred to the worse one as in DPO:
 -log sigmoid(R(better) - R(worse)). R is the sum of the samples' implicit rewards, weighted by |advantage|: as
-advantages sum to 0, what cannot be computed cancels. Noise and sigma are shared within the group, as in the public code.
+advantages sum to 0, what cannot be computed cancels. Noise and sigma are shared within the group, as there.
 
 That code trains with ``sigmoid(...) * advantage * L``, the gradient of this term divided by beta. It clips the change
 from an average policy and adds a distance from the reference; here one iteration trains on one set of rows, the

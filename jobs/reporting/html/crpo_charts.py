@@ -47,6 +47,13 @@ def learning_curves(history: History) -> list[Chart]:
                 baseline=0.5,
             ),
             _step_chart(steps, "L_DPO-FM", {"dpo_loss": "L_DPO-FM"}, "Starts at log 2 = 0.693.", baseline=math.log(2)),
+            *_own_terms(steps),
+            _step_chart(
+                steps,
+                "Distance from the reference",
+                {"anchor_loss": "distance"},
+                "Mean squared difference between the velocities of policy and reference.",
+            ),
             _gradient_chart(steps, rows),
             _by_iteration(
                 rows,
@@ -137,9 +144,19 @@ def _step_lines(steps: Sequence[Event], key: str, label: str, colour: str) -> li
     ]
 
 
+def _own_terms(steps: Sequence[Event]) -> list[Chart | None]:
+    """The own terms of objectives other than those on L_DPO-FM."""
+    known = {"dpo_loss", "winner_loss", "loser_loss", "anchor_loss"}
+    keys = dict.fromkeys(key for step in steps[:1] for key in step if key.endswith("_loss") and key not in known)
+    return [_step_chart(steps, f"Term of {key[:-5]}", {key: key[:-5]}, "The objective's own term.") for key in keys]
+
+
 def _gradient_chart(steps: Sequence[Event], rows: Sequence[Event]) -> Chart | None:
     lines, borders = _step_lines(steps, "grad_norm", "both, every step", "a"), _borders(steps)
-    for key, label, colour in (("dpo", "L_DPO-FM alone", "b"), ("winner", "winner's loss alone", "c")):
+    names = {"dpo": "L_DPO-FM alone", "winner": "winner's loss alone"}
+    found = dict.fromkeys(term for row in rows for term in row.get("grad_norm") or {})
+    for colour, key in zip("bc", found, strict=False):
+        label = names.get(key, f"{key} alone")
         lines.append(Line(label, _term_norms(steps, rows, key), colour=colour, breaks=[x for x, _ in borders]))
     note = "Before clipping. The separate terms are measured at the start and the end of each iteration."
     return line_chart("Gradient norm", lines, note=note, x_label="step", borders=borders)

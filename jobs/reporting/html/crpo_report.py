@@ -9,6 +9,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+from actors.learner.objectives import OBJECTIVES
 from actors.storage.metrics import Event, History, read_history
 from actors.storage.samples import SHOWN, read_samples
 from jobs.reporting import formatting
@@ -120,13 +121,18 @@ def _key_settings(config: Mapping[str, Any]) -> list[tuple[str, str]]:
         ("Data", config.get("data")),
         ("Prompts per iteration", per_iteration if "prompts_per_iteration" in config else None),
         ("Reward", rewards.get("name")),
-        ("Beta", learner.get("beta")),
+        ("Beta", learner.get("beta") or _default_beta(config)),
         ("Learning rate", learner.get("learning_rate")),
         ("Batch", f"{learner['batch_size']} pairs" if "batch_size" in learner else None),
         ("Epochs", learner.get("epochs")),
         ("Seed", config.get("seed")),
     ]
     return [(name, _show(value)) for name, value in found if value is not None]
+
+
+def _default_beta(config: Mapping[str, Any]) -> Any:
+    objective = OBJECTIVES.get(config.get("objective", ""))
+    return objective.options.get("beta") if objective else None
 
 
 def _headlines(history: History) -> list[Headline]:

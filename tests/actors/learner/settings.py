@@ -16,7 +16,8 @@ from jobs.stages.pretrain import settings_of
 def alignment_settings(**changes: Any) -> AlignmentSettings:
     values: dict[str, Any] = {**LearnerOptions().model_dump(), "objective": "crpo", "threads": 1, **changes}
     given = {name: values.pop(name) for name in OPTIONS}
-    return AlignmentSettings(**values | {"objective": make_objective(values["objective"], given)})
+    values["objective"] = make_objective(values["objective"], given)
+    return AlignmentSettings(**values)
 
 
 def pretraining_settings(clips_dir: Path, output: Path, **changes: Any) -> PretrainingSettings:

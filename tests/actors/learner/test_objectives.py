@@ -32,9 +32,8 @@ class Case:
 
     def errors(self) -> GroupErrors:
         compared = ((self.policy, self.target), (self.reference, self.target), (self.policy, self.reference))
-        return GroupErrors(
-            *((first - second).square().mean(dim=-1) for first, second in compared), self.sigma, self.rewards
-        )
+        policy, reference, distance = ((first - second).square().mean(dim=-1) for first, second in compared)
+        return GroupErrors(policy, reference, distance, self.sigma, self.rewards)
 
     def term(self, name: str, **given: Any) -> Tensor:
         return load_term(name)(self.errors(), **make_objective(name, given).options)
@@ -62,7 +61,7 @@ def test_every_objective_has_a_finite_term_for_each_group_and_a_gradient(name: s
 def test_a_groups_term_is_the_same_alone(name: str) -> None:
     whole = Case()
     errors = whole.errors()
-    alone = GroupErrors(*(part[..., 1:2] for part in errors))
+    alone = GroupErrors._make(part[..., 1:2] for part in errors)
     options = make_objective(name, {}).options
     torch.testing.assert_close(load_term(name)(alone, **options), load_term(name)(errors, **options)[1:2])
 
@@ -94,7 +93,8 @@ def test_ipo_is_least_where_the_margin_is_a_half() -> None:
     beta = 1 / (gap - (winner - loser))  # so that -beta/2 * ((winner - loser) - gap) = 1/2
     losses = torch.stack([case.term("ipo", beta=float(value))[row] for row, value in enumerate(beta)])
     torch.testing.assert_close(losses, torch.zeros_like(losses))
-    margin = implicit_margin(*errors.policy, *errors.reference, 20.0)
+    (winner, loser), (ref_winner, ref_loser) = errors.policy, errors.reference
+    margin = implicit_margin(winner, loser, ref_winner, ref_loser, 20.0)
     torch.testing.assert_close(case.term("ipo", beta=20), (margin - 0.5).square())
 
 
@@ -130,7 +130,7 @@ def test_the_single_best_is_trained_by_the_winners_flow_matching() -> None:
     assert make_objective("expert_iteration", {}).ranks(SAMPLES) == (0,)
     case = Case()
     errors = case.errors()
-    best = GroupErrors(errors.policy[:1], errors.reference[:1], errors.distance[:1], errors.sigma, errors.rewards)
+    best = errors._replace(policy=errors.policy[:1])
     torch.testing.assert_close(load_term("expert_iteration")(best, top_k=1, temperature=None), errors.policy[0])
 
 
