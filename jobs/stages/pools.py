@@ -10,7 +10,7 @@ from typing import Any
 
 from actors.cluster.nodes import free_nodes, this_node
 from actors.cluster.placement import can_place
-from actors.learner.objectives import make_objective
+from actors.learner.objectives import OPTIONS, make_objective
 from actors.learner.settings import AlignmentSettings
 from actors.options.pool_size import PoolSize
 from actors.options.scheduling import PoolOptions, Processes
@@ -167,9 +167,8 @@ def alignment_settings(objective: Objective, learner: LearnerOptions, min_margin
     Raises:
         ConfigError: options do not go together, or the objective does not have one that is given.
     """
-    given = learner.objective_options()
-    values = learner.model_dump(exclude=set(given))
-    return AlignmentSettings(objective=make_objective(objective, given), min_margin=min_margin, **values)
+    made = make_objective(objective, learner.objective_options())
+    return AlignmentSettings(objective=made, min_margin=min_margin, **learner.model_dump(exclude=set(OPTIONS)))
 
 
 def make_room_for_learner(config: RunConfig, pools: Pools) -> None:
