@@ -141,9 +141,12 @@ class Measurer:
             sums.append(sums_of(metrics))
             for name, term in losses.terms.items():
                 total = totals.setdefault(name, [torch.zeros_like(p, dtype=torch.float32) for p in parameters])
-                # Every term is of the same graph.
-                loss = term.sum() / len(rows)
-                for part, gradient in zip(total, _gradients(loss, parameters), strict=True):
+                # All terms are of one graph, whose memory the last one frees.
+                kept = name != list(losses.terms)[-1]
+                gradients = torch.autograd.grad(
+                    term.sum() / len(rows), parameters, retain_graph=kept, materialize_grads=True
+                )
+                for part, gradient in zip(total, gradients, strict=True):
                     part += gradient
         norms = {name: float(torch.nn.utils.get_total_norm(total)) for name, total in totals.items()}
         found = means(metrics, torch.stack(sums).sum(dim=0))
@@ -154,6 +157,3 @@ class Measurer:
             batch = self.data.batch(rows[start : start + self.micro_batch_size], key, ranks)
             yield batch.to(self.reference.device)
 
-
-def _gradients(loss: Tensor, parameters: Sequence[Tensor]) -> tuple[Tensor, ...]:
-    return torch.autograd.grad(loss, parameters, retain_graph=True, materialize_grads=True)
