@@ -156,4 +156,3 @@ class Measurer:
         for start in range(0, len(rows), self.micro_batch_size):
             batch = self.data.batch(rows[start : start + self.micro_batch_size], key, ranks)
             yield batch.to(self.reference.device)
-

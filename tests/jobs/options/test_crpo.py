@@ -118,7 +118,10 @@ def test_none_switches_the_judge_off_and_is_kept() -> None:
         (["--iterations", "2.5"], "--iterations is 2.5"),
         (["--seed", "-1"], "--seed is -1"),
         (["--objective", "ppo"], "--objective is ppo: it must be one of crpo, dpo_fm"),
-        (["--objective", "awm", "--nft-beta", "2"], "--nft-beta 2 has no meaning for --objective awm, which has --beta"),
+        (
+            ["--objective", "awm", "--nft-beta", "2"],
+            "--nft-beta 2 has no meaning for --objective awm",
+        ),
         (["--objective", "expert_iteration", "--top-k", "5"], "--top-k 5 is more than the 4 samples of a group"),
         (["--adam-betas", "0.9", "1"], "--adam-betas is 0.9 1: it must be two numbers"),
         (["--resume", "maybe"], "--resume is maybe: it must be true or false"),
