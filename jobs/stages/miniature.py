@@ -69,10 +69,10 @@ def install(directory: Path, rows: Mapping[str, Figure]) -> None:
         )
     shutil.copyfile(directory / "decoder" / "vae.safetensors", PACKAGE / "policy" / "vae.safetensors")
     (PACKAGE / "QUALITY.md").write_text(
-        "# Quality of the miniature\n\nWritten by `python jobs/build_miniature.py --install`. `dev` and `test` prompts are "
-        "combinations of sounds that are in no scene of the policy's pretraining; the models that measure (the detector "
-        f"and both CLAPs) were trained on all combinations. The policy samples with {MINIATURE_PARAMS.num_steps} Euler "
-        f"steps and guidance {MINIATURE_PARAMS.guidance_scale:g}.\n\n" + table(rows)
+        "# Quality of the miniature\n\nWritten by `python jobs/build_miniature.py --install`. `dev` and `test` prompts "
+        "are combinations of sounds that are in no scene of the policy's pretraining; the models that measure (the "
+        "detector and both CLAPs) were trained on all combinations. The policy samples with "
+        f"{MINIATURE_PARAMS.num_steps} Euler steps and guidance {MINIATURE_PARAMS.guidance_scale:g}.\n\n" + table(rows)
     )
     (PACKAGE / "quality.json").write_text(json.dumps({k: asdict(v) for k, v in rows.items()}, indent=2) + "\n")
     print(f"installed {directory_size(PACKAGE) / 1e6:.1f} MB into {PACKAGE}")
