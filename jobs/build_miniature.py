@@ -20,6 +20,7 @@ AFTER: dict[Stage, tuple[Stage, ...]] = {
     "vae": (),
     "policy": ("vae",),
     "detector": (),
+    "grounder": (),
     "clap": (),
     "judge": (),
     "decoder": ("vae",),

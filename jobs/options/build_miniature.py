@@ -11,7 +11,7 @@ from jobs.options.sections import LocalPath
 
 DESCRIPTION = """\
 Rebuilds every model of the miniature from nothing. Trains, on the procedural sound world, the event detector, the
-reward CLAP, the judge CLAP, the autoencoder, the base policy on its latents, and its decoder once more, each in its own
+grounder, the reward CLAP, the judge CLAP, the autoencoder, the base policy on its latents, and its decoder once more, each in its own
 process with one thread, and prints a quality table. Takes hours. Run the same command again to resume."""
 
 EXAMPLES = """\
@@ -23,7 +23,7 @@ examples:
 
 COMMAND = Command("python jobs/build_miniature.py", DESCRIPTION, EXAMPLES)
 
-Stage = Literal["vae", "policy", "detector", "clap", "judge", "decoder"]
+Stage = Literal["vae", "policy", "detector", "grounder", "clap", "judge", "decoder"]
 
 
 class BuildOptions(Options):

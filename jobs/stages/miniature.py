@@ -16,7 +16,7 @@ from jobs.options.prepare import PrepareJob
 from jobs.options.pretrain import PretrainingOptions, PretrainJob
 from jobs.stages import pretrain
 from jobs.stages.preparation import run as preparation
-from tangoflux.miniature_training import train_clap, train_detector
+from tangoflux.miniature_training import train_clap, train_detector, train_grounder
 from tangoflux.miniature_training.policy import save_initial_policy
 from tangoflux.miniature_training.quality import Figure, directory_size, table
 from tangoflux.miniature_training.vae import DECODER_TRAINING, VaeTraining, train_decoder, train_vae
@@ -45,6 +45,8 @@ def train_stage(stage: Stage, directory: Path, policy_steps: int) -> None:
         train_decoder(directory / "vae", output, cache, log, DECODER_TRAINING)
     elif stage == "detector":
         train_detector(output, cache, log)
+    elif stage == "grounder":
+        train_grounder(output, cache, log)
     elif stage == "policy":
         _train_policy(directory / "vae", output, cache, policy_steps, log)
     else:
@@ -57,10 +59,17 @@ def is_done(directory: Path, stage: Stage) -> bool:
     return (directory / stage / "done.json").is_file()
 
 
+_INSTALLED = (
+    *(("policy/base", "policy"), ("clap", "clap"), ("judge", "judge")),
+    *(("detector", "detector"), ("grounder", "grounder")),
+)
+"""Directories of a build, and of the package."""
+
+
 def install(directory: Path, rows: Mapping[str, Figure]) -> None:
     """Replaces the package's weights by those of the build, with their quality table."""
     shutil.rmtree(PACKAGE, ignore_errors=True)
-    for source, target in (("policy/base", "policy"), ("clap", "clap"), ("judge", "judge"), ("detector", "detector")):
+    for source, target in _INSTALLED:
         shutil.copytree(
             directory / source,
             PACKAGE / target,

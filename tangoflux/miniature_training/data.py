@@ -15,7 +15,9 @@ from torch.nn import functional as F
 
 from tangoflux.model.log_mel import LogMel, LogMelConfig
 from tangoflux.soundworld.activity import activity_of
-from tangoflux.soundworld.scenes import Scene, Split, random_scene, render_with_units
+from tangoflux.soundworld.background import draw_background, mix_background
+from tangoflux.soundworld.events import Samples
+from tangoflux.soundworld.scenes import Scene, Split, Unit, random_scene, render_with_units
 
 Log = Callable[[str], None]
 
@@ -41,23 +43,29 @@ class RenderedScenes:
         return scenes, torch.from_numpy(self.log_mel[rows].astype(np.float32)), torch.tensor(frames)
 
 
-def rendered_scenes(split: Split, n: int, seed: int, cache_dir: Path, log: Log) -> RenderedScenes:
-    """Draw and render `n` scenes of a split; the features are kept in `cache_dir` for a resumed training."""
+def rendered_scenes(
+    split: Split, n: int, seed: int, cache_dir: Path, log: Log, background_share: float = 0.0
+) -> RenderedScenes:
+    """Draw and render `n` scenes of a split; the features are kept in `cache_dir` for a resumed training.
+
+    Args:
+        background_share: of the scenes have a background, whose kind is active from start to end.
+    """
     rng = np.random.default_rng([seed, 0])
     scenes = [random_scene(rng, split) for _ in range(n)]
-    path = cache_dir / f"scenes-{split}-{n}-{seed}.npz"
+    path = cache_dir / f"scenes-{split}-{n}-{seed}{f'-{background_share:g}' if background_share else ''}.npz"
     if not path.exists():
-        _render_all(scenes, seed, path, log)
+        _render_all(scenes, seed, path, log, background_share)
     with np.load(path) as kept:
         return RenderedScenes(scenes, kept["log_mel"], kept["activity"])
 
 
-def _render_all(scenes: list[Scene], seed: int, path: Path, log: Log) -> None:
+def _render_all(scenes: list[Scene], seed: int, path: Path, log: Log, background_share: float) -> None:
     log_mel, rng = LogMel(LogMelConfig()), np.random.default_rng([seed, 1])
     features: list[NDArray[np.float16]] = []
     activity: list[NDArray[np.bool_]] = []
     for start in range(0, len(scenes), _CHUNK):
-        rendered = [render_with_units(scene, rng) for scene in scenes[start : start + _CHUNK]]
+        rendered = [_render(scene, rng, background_share) for scene in scenes[start : start + _CHUNK]]
         waveforms = torch.stack([log_mel.fit(torch.from_numpy(waveform)) for waveform, _ in rendered])
         features.append(log_mel(waveforms).numpy().astype(np.float16))
         activity += [activity_of(units).astype(np.bool_) for _, units in rendered]
@@ -67,6 +75,14 @@ def _render_all(scenes: list[Scene], seed: int, path: Path, log: Log) -> None:
     partial = path.with_suffix(".partial.npz")
     np.savez(partial, log_mel=np.concatenate(features), activity=np.stack(activity))
     os.replace(partial, path)
+
+
+def _render(scene: Scene, rng: np.random.Generator, background_share: float) -> tuple[Samples, list[Unit]]:
+    waveform, units = render_with_units(scene, rng)
+    kind = draw_background(rng, background_share) if background_share else None
+    if kind is None:
+        return waveform, units
+    return mix_background(waveform, kind, rng), [*units, Unit(kind, 0.0, scene.duration_s)]
 
 
 def augment(log_mel: Tensor, frames: Tensor, generator: torch.Generator) -> Tensor:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -19,6 +19,7 @@ from tangoflux.model.autoencoder import Autoencoder
 from tangoflux.pipeline import TangoFlux
 from tangoflux.rewards.clap import ClapReward
 from tangoflux.rewards.detector import DetectorReward
+from tangoflux.rewards.grounder import GrounderReward
 from tangoflux.rewards.protocol import Grader, Reward
 from tangoflux.rewards.scoring import score
 from tangoflux.sampling import sample_latents
@@ -71,7 +72,30 @@ def build_quality(directory: Path, prompts: int, log: Log) -> dict[str, Figure]:
         alike = [combination(prompt.text) for prompt in heldout]
         scores = policy_scores(base, heldout, rewards, grader, MINIATURE_PARAMS, log)
         rows |= {f"base policy, {split}: {name}": Figure.of(values, alike) for name, values in scores.items()}
+    heldout = bank("dev", prompts, HELDOUT_SEED)
+    rows |= agreement(base, heldout, grader, GrounderReward(directory / "grounder", "grounder"), MINIATURE_PARAMS)
     return rows
+
+
+def agreement(
+    model: TangoFlux, prompts: Sequence[Prompt], truth: Grader, grounder: Grader, params: SamplingParams
+) -> dict[str, Figure]:
+    """For each aspect how often the grounder grades the policy's samples as the detector does."""
+    pairs: list[tuple[dict[str, float], dict[str, float]]] = []
+    for chunk, waveforms in _samples(model, prompts, params):
+        texts = [prompt.text for prompt in chunk]
+        grades = (grader.grade(texts, waveforms, model.sample_rate_hz) for grader in (truth, grounder))
+        pairs += zip(*grades, strict=True)
+    alike = [combination(prompt.text) for prompt in prompts]
+    return {
+        f"grounder and detector agree on {name}": Figure.of([_agree(*pair, name) for pair in pairs], alike)
+        for name in truth.aspects
+    }
+
+
+def _agree(first: Mapping[str, float], second: Mapping[str, float], name: str) -> float:
+    one, other = first[name], second[name]
+    return math.nan if math.isnan(one) else float(one == other)
 
 
 def codec_figures(model: TangoFlux, detector: EventDetector, n: int) -> dict[str, Figure]:
@@ -107,19 +131,25 @@ def policy_scores(
 ) -> dict[str, NDArray[np.float64]]:
     """One sample of each prompt: its score by every reward, and its aspects; its id alone decides the noise."""
     columns: dict[str, list[float]] = {name: [] for name in (*rewards, *grader.aspects)}
-    for start in range(0, len(prompts), _CHUNK):
-        chunk = prompts[start : start + _CHUNK]
-        requests = [model.request(p.text, p.duration_s, [derive_seed("quality", p.id)]) for p in chunk]
-        groups = sample_latents(model.policy, requests, params)
-        waveforms = model.decode([group[0] for group in groups], [p.duration_s for p in chunk])
-        texts = [p.text for p in chunk]
+    for chunk, waveforms in _samples(model, prompts, params):
+        texts = [prompt.text for prompt in chunk]
         for name, reward in rewards.items():
             columns[name] += score(reward, texts, waveforms, model.sample_rate_hz).tolist()
         for row in grader.grade(texts, waveforms, model.sample_rate_hz):
             for name, value in row.items():
                 columns[name].append(value)
-        log(f"sampled and scored {start + len(chunk)} of {len(prompts)} held-out prompts")
+        log(f"sampled and scored {len(columns[grader.aspects[0]])} of {len(prompts)} held-out prompts")
     return {name: np.array(values) for name, values in columns.items()}
+
+
+def _samples(
+    model: TangoFlux, prompts: Sequence[Prompt], params: SamplingParams
+) -> Iterator[tuple[Sequence[Prompt], list[NDArray[np.float32]]]]:
+    for start in range(0, len(prompts), _CHUNK):
+        chunk = prompts[start : start + _CHUNK]
+        requests = [model.request(p.text, p.duration_s, [derive_seed("quality", p.id)]) for p in chunk]
+        groups = sample_latents(model.policy, requests, params)
+        yield chunk, model.decode([group[0] for group in groups], [p.duration_s for p in chunk])
 
 
 def table(rows: Mapping[str, Figure]) -> str:

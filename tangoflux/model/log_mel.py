@@ -5,7 +5,10 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
+import numpy as np
 import torch
+import torchaudio.functional as AF
+from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.nn import functional as F
 from transformers.audio_utils import mel_filter_bank
@@ -55,6 +58,15 @@ class LogMel(nn.Module):
         )
         self.register_buffer("window", torch.hann_window(config.n_fft), persistent=False)
         self.register_buffer("filters", torch.tensor(filters, dtype=torch.float32), persistent=False)
+
+    def prepare(self, waveform: NDArray[np.float32], sample_rate_hz: int) -> Tensor:
+        """A waveform (samples,) or (channels, samples) as the input (max_samples,): mono, resampled and fitted."""
+        mono = torch.from_numpy(np.ascontiguousarray(waveform, dtype=np.float32))
+        if mono.ndim == 2:
+            mono = mono.mean(0)
+        if sample_rate_hz != self.config.sample_rate_hz and mono.numel():
+            mono = AF.resample(mono, sample_rate_hz, self.config.sample_rate_hz)
+        return self.fit(mono)
 
     def fit(self, waveform: Tensor) -> Tensor:
         """Cut or pad a mono waveform (samples,) at its end to `max_samples`; an empty one becomes silence."""

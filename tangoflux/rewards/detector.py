@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tangoflux.rewards.embedding import file_sha256, is_usable
+from tangoflux.soundworld.activity import segments
 from tangoflux.soundworld.aspects import ASPECTS, aspects
 from tangoflux.soundworld.captions import parse
 from tangoflux.soundworld.detector import EventDetector
@@ -42,10 +43,10 @@ class DetectorReward:
         self, prompts: Sequence[str], waveforms: Sequence[NDArray[np.float32]], sample_rate_hz: int
     ) -> list[dict[str, float]]:
         """Every aspect of each waveform; see ``Grader``."""
-        activity = self._detector.activity(waveforms, sample_rate_hz)
+        heard = [segments(activity) for activity in self._detector.activity(waveforms, sample_rate_hz)]
         rows: list[dict[str, float]] = []
-        for prompt, waveform, heard in zip(prompts, waveforms, activity, strict=True):
+        for prompt, waveform, units in zip(prompts, waveforms, heard, strict=True):
             wanted = parse(prompt)
-            known = aspects(wanted, heard) if wanted is not None and is_usable(waveform) else None
+            known = aspects(wanted, units) if wanted is not None and is_usable(waveform) else None
             rows.append(known or dict.fromkeys(ASPECTS, np.nan))
         return rows

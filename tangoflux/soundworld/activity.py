@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from itertools import combinations, groupby
 
 import numpy as np
@@ -40,7 +40,11 @@ def read_activity(probability: NDArray[np.float32]) -> SceneContent:
     Segments of a kind are its units; consecutive units of a kind are an event; kinds that mostly sound together
     overlap. The result may be impossible for a scene (four barks).
     """
-    heard = segments(probability)
+    return read_segments(segments(probability))
+
+
+def read_segments(heard: Mapping[str, Sequence[Segment]]) -> SceneContent:
+    """The content of the segments of each kind, see ``read_activity``."""
     if any(together(heard[first], heard[second]) for first, second in combinations(heard, 2)):
         return SceneContent(tuple(Event(kind, len(found)) for kind, found in heard.items()), overlap=True)
     units = sorted((start, end, KINDS.index(kind)) for kind, found in heard.items() for start, end in found)

@@ -11,10 +11,7 @@ from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from itertools import pairwise
 
-import numpy as np
-from numpy.typing import NDArray
-
-from tangoflux.soundworld.activity import Segment, read_activity, segments, together
+from tangoflux.soundworld.activity import Segment, read_segments, together
 from tangoflux.soundworld.background import BACKGROUNDS
 from tangoflux.soundworld.scenes import SceneContent
 
@@ -26,14 +23,14 @@ of the pairs of named kinds, both heard, that sound together or apart as named. 
 heard. set_exact: whether they and no others are. exact: whether kinds, counts, order and overlap are all right."""
 
 
-def aspects(wanted: SceneContent, activity: NDArray[np.float32]) -> dict[str, float]:
+def aspects(wanted: SceneContent, heard: Mapping[str, Sequence[Segment]]) -> dict[str, float]:
     """Every aspect of a scene.
 
     Args:
         wanted: what the caption says.
-        activity: (frames, kinds) probabilities, as the event detector gives them.
+        heard: the units of each kind that is heard, see ``activity.segments``.
     """
-    heard, named = segments(activity), set(wanted.kinds)
+    named = set(wanted.kinds)
     found = named & set(heard)
     return {
         "recall": _share(kind in heard for kind in named),
@@ -44,7 +41,7 @@ def aspects(wanted: SceneContent, activity: NDArray[np.float32]) -> dict[str, fl
         "overlap": _share(_as_together(wanted, heard)),
         "all_kinds": float(found == named),
         "set_exact": float(set(heard) == named),
-        "exact": float(read_activity(activity) == wanted),
+        "exact": float(read_segments(heard) == wanted),
     }
 
 

@@ -12,14 +12,19 @@ BACKGROUNDS = ("hiss", "rumble")
 _LEVEL = (0.15, 0.4)
 
 
-def add_background(waveform: Samples, rng: np.random.Generator, share: float) -> Samples:
-    """The waveform, with probability ``share`` with a background from start to end.
+def draw_background(rng: np.random.Generator, share: float) -> str | None:
+    """The kind of a background, or with probability ``1 - share`` none."""
+    return BACKGROUNDS[int(rng.integers(len(BACKGROUNDS)))] if rng.uniform() < share else None
 
-    The background's peak is 15 to 40 hundredths of the waveform's.
-    """
-    if rng.uniform() >= share:
-        return waveform
-    kind = BACKGROUNDS[int(rng.integers(len(BACKGROUNDS)))]
+
+def mix_background(waveform: Samples, kind: str, rng: np.random.Generator) -> Samples:
+    """The waveform with a background from start to end, whose peak is 15 to 40 hundredths of the waveform's."""
     background = synthesise(kind, len(waveform) / SAMPLE_RATE_HZ, rng)[: len(waveform)]
     mixed = waveform + np.float32(rng.uniform(*_LEVEL) * np.abs(waveform).max()) * background
     return (mixed / max(1.0, np.abs(mixed).max() / 0.97)).astype(np.float32)
+
+
+def add_background(waveform: Samples, rng: np.random.Generator, share: float) -> Samples:
+    """The waveform, with probability ``share`` with a background; see ``mix_background``."""
+    kind = draw_background(rng, share)
+    return waveform if kind is None else mix_background(waveform, kind, rng)

@@ -9,7 +9,6 @@ from pathlib import Path
 
 import numpy as np
 import torch
-import torchaudio.functional as AF
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
@@ -98,20 +97,12 @@ class EventDetector(nn.Module):
             waveforms: (samples,) or (channels, samples) each; channels are averaged, only the first 4 s are used.
             sample_rate_hz: of all of them.
         """
-        prepared = [self._prepare(waveform, sample_rate_hz) for waveform in waveforms]
+        prepared = [self.log_mel.prepare(waveform, sample_rate_hz) for waveform in waveforms]
         rows: list[NDArray[np.float32]] = []
         for start in range(0, len(prepared), _BATCH):
             logits = self(self.log_mel(torch.stack(prepared[start : start + _BATCH])))
             rows += list(logits.float().sigmoid().numpy())
         return rows
-
-    def _prepare(self, waveform: NDArray[np.float32], sample_rate_hz: int) -> Tensor:
-        mono = torch.from_numpy(np.ascontiguousarray(waveform, dtype=np.float32))
-        if mono.ndim == 2:
-            mono = mono.mean(0)
-        if sample_rate_hz != self.log_mel.config.sample_rate_hz and mono.numel():
-            mono = AF.resample(mono, sample_rate_hz, self.log_mel.config.sample_rate_hz)
-        return self.log_mel.fit(mono)
 
     def save(self, directory: Path) -> None:
         """Write `config.json` and the weights in half precision to a directory."""

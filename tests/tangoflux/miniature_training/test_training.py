@@ -11,17 +11,21 @@ import torch
 from torch import Tensor, nn
 from transformers import AutoTokenizer, ClapFeatureExtractor, ClapModel
 
-from tangoflux.miniature_training import train_clap, train_detector
+from tangoflux.miniature_training import train_clap, train_detector, train_grounder
 from tangoflux.miniature_training.clap import TRAININGS, hard_negatives, text_embeddings, tokenise
 from tangoflux.miniature_training.clap_files import feature_extractor, make_tokenizer
 from tangoflux.miniature_training.data import augment, rendered_scenes
 from tangoflux.miniature_training.detector import DetectorTraining
+from tangoflux.miniature_training.grounder import GrounderTraining, grounding_loss
 from tangoflux.miniature_training.loop import LoopConfig, run_loop
 from tangoflux.miniature_training.vae import VaeTraining, train_decoder, train_vae
 from tangoflux.model.autoencoder import Autoencoder
 from tangoflux.model.log_mel import LogMel, LogMelConfig
-from tangoflux.soundworld import Event, SceneContent, bank, random_scene, render
+from tangoflux.soundworld import KINDS, Event, SceneContent, Unit, bank, random_scene, render
+from tangoflux.soundworld.activity import FRAME_S, activity_of
+from tangoflux.soundworld.background import BACKGROUNDS
 from tangoflux.soundworld.detector import EventDetector
+from tangoflux.soundworld.grounder import MOST_UNITS, Grounder, Grounding, heard_units
 
 
 def quiet(line: str) -> None:
@@ -95,6 +99,43 @@ def test_the_detector_is_trained_and_saved(tmp_path: Path) -> None:
     assert 0.0 <= quality["heldout_exact"] <= 1.0
     assert len(EventDetector.load(tmp_path / "detector").detect([np.zeros(16_000, np.float32)], 16_000)) == 1
     assert sum(file.stat().st_size for file in (tmp_path / "detector").iterdir()) < 1_500_000
+
+
+def test_the_grounder_is_trained_and_saved(tmp_path: Path) -> None:
+    config = GrounderTraining(scenes=16, heldout_scenes=4, batch_size=4, loop=LoopConfig(3, 1e-3))
+    quality = train_grounder(tmp_path / "grounder", tmp_path / "cache", quiet, config=config)
+    assert 0.0 <= quality["heldout_recall"] <= 1.0
+    loaded = Grounder.load(tmp_path / "grounder")
+    assert loaded.ground([np.zeros(16_000, np.float32)], 16_000).spans.shape == (1, len(KINDS), 2)
+    assert sum(file.stat().st_size for file in (tmp_path / "grounder").iterdir()) < 1_500_000
+
+
+def test_the_grounders_loss_is_least_where_it_tells_the_activity() -> None:
+    units = [Unit("bark", 0.5, 0.4), Unit("bark", 1.2, 0.4), Unit("bell", 2.0, 1.0)]
+    activity = activity_of(units)[None].astype(np.bool_)
+    present, counts = torch.full((1, len(KINDS)), -9.0), torch.zeros(1, len(KINDS), MOST_UNITS)
+    spans = torch.zeros(1, len(KINDS), 2)
+    for kind, count, span in (("bark", 2, (16 / 126, 50 / 126)), ("bell", 1, (63 / 126, 94 / 126))):
+        column = KINDS.index(kind)
+        present[0, column], counts[0, column, count - 1] = 9.0, 9.0
+        spans[0, column] = torch.tensor(span)
+    told = Grounding(present, counts, spans)
+    assert grounding_loss(told, activity) < 0.05
+    assert set(heard_units(told, 0)) == {"bark", "bell"} and len(heard_units(told, 0)["bark"]) == 2
+    for wrong in (
+        told._replace(present=-present),
+        told._replace(counts=counts.roll(1, -1)),
+        told._replace(spans=spans + 0.1),
+    ):
+        assert grounding_loss(wrong, activity) > 0.5
+
+
+def test_a_background_is_active_from_start_to_end_and_changes_nothing_else(tmp_path: Path) -> None:
+    plain, noisy = (rendered_scenes("train", 6, 3, tmp_path, quiet, share) for share in (0.0, 1.0))
+    assert plain.scenes == noisy.scenes
+    for scene, activity in zip(noisy.scenes, noisy.activity, strict=True):
+        inside = activity[: int(scene.duration_s / FRAME_S)]
+        assert any(inside[:, KINDS.index(kind)].all() for kind in BACKGROUNDS)
 
 
 @pytest.mark.parametrize("role", ["reward", "judge"])

@@ -8,6 +8,7 @@ import pytest
 from tangoflux.errors import CheckpointError
 from tangoflux.rewards import DetectorReward
 from tangoflux.soundworld import random_scene, render
+from tangoflux.soundworld.activity import segments
 from tangoflux.soundworld.aspects import aspects
 from tangoflux.soundworld.captions import caption
 from tangoflux.soundworld.detector import EventDetector
@@ -21,7 +22,7 @@ def test_scores_are_what_the_detector_reads_against_the_caption(detector_dir: Pa
     scenes = [random_scene(rng, "train") for _ in range(3)]
     waveforms = [render(scene, rng)[None] for scene in scenes]
     heard = detector.activity(waveforms, RATE)
-    expected = [aspects(scene.content, found) for scene, found in zip(scenes, heard, strict=True)]
+    expected = [aspects(scene.content, segments(found)) for scene, found in zip(scenes, heard, strict=True)]
     prompts = [caption(scene, rng) for scene in scenes]
     reward = DetectorReward(detector_dir, "d", "recall")
     np.testing.assert_equal(reward.grade(prompts, waveforms, RATE), expected)

@@ -6,36 +6,31 @@ import math
 
 import numpy as np
 import pytest
-from numpy.typing import NDArray
 
-from tangoflux.soundworld import KINDS, Event, SceneContent, random_scene, render_with_units
-from tangoflux.soundworld.activity import FRAMES, activity_of
+from tangoflux.soundworld import Event, SceneContent, random_scene, render_with_units
+from tangoflux.soundworld.activity import Segment, activity_of, segments
 from tangoflux.soundworld.aspects import ASPECTS, aspects
 
 BARKS_THEN_BELL = SceneContent((Event("bark", 2), Event("bell")))
 
 
-def heard(**units: list[int]) -> NDArray[np.float32]:
-    """Activity in which each kind has units of 12 frames that start at the given frames."""
-    activity = np.zeros((FRAMES, len(KINDS)), np.float32)
-    for kind, starts in units.items():
-        for start in starts:
-            activity[start : start + 12, KINDS.index(kind)] = 1.0
-    return activity
+def heard(**units: list[int]) -> dict[str, list[Segment]]:
+    """Units of 12 frames of each kind that start at the given frames."""
+    return {kind: [(start, start + 12) for start in starts] for kind, starts in units.items()}
 
 
 def test_every_aspect_of_a_rendered_scene_is_right() -> None:
     rng = np.random.default_rng(7)
     for _ in range(200):
         scene = random_scene(rng, "all")
-        found = aspects(scene.content, activity_of(render_with_units(scene, rng)[1]))
+        found = aspects(scene.content, segments(activity_of(render_with_units(scene, rng)[1])))
         wrong = {"background": 0.0}
         assert all(math.isnan(value) or value == wrong.get(name, 1.0) for name, value in found.items()), (scene, found)
         assert tuple(found) == ASPECTS
 
 
 @pytest.mark.parametrize(
-    ("activity", "expected"),
+    ("units", "expected"),
     [
         (heard(bark=[0, 20], bell=[40]), {}),
         (heard(bark=[20, 40], bell=[0]), {"order": 0, "exact": 0}),
@@ -50,10 +45,10 @@ def test_every_aspect_of_a_rendered_scene_is_right() -> None:
     ],
 )
 def test_what_is_wrong_shows_in_its_aspects_only(
-    activity: NDArray[np.float32], expected: dict[str, float | None]
+    units: dict[str, list[Segment]], expected: dict[str, float | None]
 ) -> None:
     right = {name: 0.0 if name == "background" else 1.0 for name in ASPECTS} | expected
-    found = aspects(BARKS_THEN_BELL, activity)
+    found = aspects(BARKS_THEN_BELL, units)
     assert {name: None if math.isnan(value) else value for name, value in found.items()} == pytest.approx(right)
 
 
