@@ -11,8 +11,9 @@ from jobs.options.sections import LocalPath
 
 DESCRIPTION = """\
 Rebuilds every model of the miniature from nothing. Trains, on the procedural sound world, the event detector, the
-grounder, the reward CLAP, the judge CLAP, the autoencoder, the base policy on its latents, and its decoder once more, each in its own
-process with one thread, and prints a quality table. Takes hours. Run the same command again to resume."""
+grounder, the reward CLAP, the judge CLAP, the autoencoder, the base policy on its latents, and its decoder once more,
+each in its own process with one thread, and prints a quality table. Takes hours. Run the same command again to
+resume."""
 
 EXAMPLES = """\
 examples:
