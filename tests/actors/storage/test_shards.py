@@ -32,7 +32,9 @@ def writer(tmp_path: Path) -> ShardWriter:
 
 def test_shards_are_read_back_in_order_with_their_latents(writer: ShardWriter) -> None:
     table = writer.read(verify=True)
-    assert table.equals(pa.concat_tables([table_of(0), table_of(1)]).set_column(18, "created_at", table["created_at"]))
+    written = pa.concat_tables([table_of(0), table_of(1)])
+    column = written.schema.get_field_index("created_at")
+    assert table.equals(written.set_column(column, "created_at", table["created_at"]))
     assert latents_shape(table.schema.field("latents")) == (4, 2, "float32")
     assert writer.read(["prompt_id", "reward"]).column_names == ["prompt_id", "reward"]
     assert writer.read_part(1)["prompt_id"].to_pylist() == ["p1"] * 3
