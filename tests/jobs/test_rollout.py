@@ -67,7 +67,9 @@ def test_the_shards_are_those_of_an_iteration_but_not_scored(
 ) -> None:
     shards = ShardWriter(finished / "shards")
     # In a process of its own, as what else this one has done can change the last bits.
-    worker: Any = RolloutActor.remote(tiny_policy_dir, SamplingParams(2, MINIATURE_PARAMS.guidance_scale, ""), policy_version=4, precision="auto")
+    worker: Any = RolloutActor.remote(
+        tiny_policy_dir, SamplingParams(2, MINIATURE_PARAMS.guidance_scale, ""), policy_version=4, precision="auto"
+    )
     chunks = rollout_chunks(load_prompts(prompts, 1.0, 4.0), 1, 7, 3, 2)
     assert sorted(shards.parts()) == [chunk.index for chunk in chunks] == [0, 1, 2]
     for chunk in chunks:
