@@ -133,9 +133,7 @@ def machine_memory(config: RunConfig, facts: ModelFacts) -> list[Memory]:
             "learner ranks",
             learner.workers,
             PROCESS_BYTES + _group_bytes(config, facts) + (rank.beside_gpu if learner.num_gpus else rank.without_gpu),
-            "loading, and copies of the trained weights"
-            if learner.num_gpus
-            else _learner_detail(learner, rank, samples),
+            _learner_detail(learner, rank, samples),
             "--micro-batch-size or --learner-workers, or use --precision bf16, --activation-checkpointing true or "
             "--lora-rank 32",
         ),

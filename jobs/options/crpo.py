@@ -129,7 +129,6 @@ class RunConfig(Options):
         "after such an alarm, go back to the policy with the best held-out value of this figure and continue from it; "
         "at the end, name that policy as the run's result",
         default_text="the last policy is the result",
-        may_change=True,
     )
     keep_latents: int = option(
         0,

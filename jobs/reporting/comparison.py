@@ -13,9 +13,9 @@ from actors.storage.metrics import read_history
 from actors.storage.object_store import Location
 from actors.storage.paths import local_file
 from actors.storage.shards import shards_at
-from jobs.reporting.figures import CLEAR, result_iteration
+from jobs.reporting.figures import CLEAR, Entry, result_iteration
 from jobs.reporting.formatting import MISSING, format_signed, format_with_error
-from jobs.reporting.heldout import FACTS, Entry, heldout_figures, scores_of
+from jobs.reporting.heldout import FACTS, heldout_figures, scores_of
 from tangoflux.errors import DataError
 from tangoflux.estimates import mean_and_error
 
@@ -56,20 +56,23 @@ def _base_and_result(run: Location) -> tuple[pa.Table, pa.Table]:
 
 
 def _figures(base: pa.Table, result: pa.Table, prompts: Sequence[str]) -> Figures:
+    """The entries of the result, each with ``base``, the base policy's mean."""
     before = scores_of(base)
-    return heldout_figures(scores_of(result), before, before, prompts)
+    entries = heldout_figures(scores_of(result), before, before, prompts)
+    # Not the mean less its change: where an aspect applies to other prompts than before, these do not add up.
+    return {name: {**entry, "base": mean_and_error(before[name])[0]} for name, entry in entries.items()}
 
 
 def _all_runs(runs: Mapping[str, Figures]) -> str:
     """A row for each figure, with runs as the unit."""
     lines = ["| figure | base | change | in errors | lowest | highest | runs to be sure |", "|---" * 7 + "|"]
     for name, entries in _by_figure(runs).items():
-        base = [(entry["mean"] or 0.0) - (entry["delta"] or 0.0) for entry in entries]
-        changes = np.array([np.nan if entry["delta"] is None else entry["delta"] for entry in entries])
+        base, changes = _known(entries, "base"), _known(entries, "delta")
         change, error = mean_and_error(changes)
-        cells = [name, format_with_error(float(np.mean(base)), None), format_with_error(change, error, sign=True)]
+        cells = [name, format_with_error(mean_and_error(base)[0], None), format_with_error(change, error, sign=True)]
         cells += [format_signed(change / error, 1) if change is not None and error else MISSING]
-        cells += [format_signed(float(np.min(changes))), format_signed(float(np.max(changes))), runs_needed(changes)]
+        cells += [format_signed(min(changes, default=None)), format_signed(max(changes, default=None))]
+        cells += [runs_needed(changes)]
         lines.append(f"| {' | '.join(cells)} |")
     return "\n".join(lines)
 
@@ -84,6 +87,11 @@ def _each_run(runs: Mapping[str, Figures]) -> str:
     return "\n".join(lines)
 
 
+def _known(entries: Sequence[Entry], key: str) -> NDArray[np.float64]:
+    """The values of the runs that have one."""
+    return np.array([value for entry in entries if (value := entry[key]) is not None])
+
+
 def _by_figure(runs: Mapping[str, Figures]) -> dict[str, list[Entry]]:
     return {name: [figures[name] for figures in runs.values()] for name in next(iter(runs.values()))}
 
@@ -94,9 +102,9 @@ def runs_needed(changes: NDArray[np.float64]) -> str:
     Args:
         changes: of each run, (runs,).
     """
-    mean, spread = changes.mean(), changes.std(ddof=1)
-    if not np.isfinite(mean) or mean == 0:
+    if len(changes) < 2 or changes.mean() == 0:
         return MISSING
+    mean, spread = changes.mean(), changes.std(ddof=1)
     needed = max(2, math.ceil(round((CLEAR * spread / mean) ** 2, 9)))
     return str(needed) if needed <= 999 else "more than 999"
 

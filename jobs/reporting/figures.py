@@ -40,15 +40,16 @@ FIGURES = {
 HEADLINES = ("reward", "judge", "recall", "background", "set_exact", "exact")
 """The figures that a report shows first."""
 
-Entry = Mapping[str, Any]
-"""Mean, standard error, paired change from the base and its standard error of a figure."""
+Entry = Mapping[str, float | None]
+"""``mean`` and ``se`` of a figure; ``delta`` and ``delta_se``, its paired change from the base policy; ``step`` and
+``step_se``, that from the policy that the iteration started from. None if too few prompts have a score."""
 
 
 def gain_in_errors(name: str, entry: Entry, change: str = "delta") -> float | None:
     """A figure's paired change in standard errors, positive where it became better; None if there is none.
 
     Args:
-        change: ``delta``, from the base, or ``step``, from the iteration before.
+        change: ``delta`` or ``step``.
     """
     value, error = entry.get(change), entry.get(f"{change}_se")
     if value is None or not error:
@@ -79,20 +80,20 @@ def parting(heldout: Mapping[str, Entry]) -> str | None:
 
 
 def alarm(rows: Sequence[Mapping[str, Entry]]) -> list[str]:
-    """The figures that fell by more than their error in each of the last two iterations while the reward rose.
+    """The figures that became worse by more than their error in each of the last two iterations while the reward rose.
 
-    Compared with the base, or with the iteration before: either is enough.
+    Compared with the base, or with the policy that the iteration started from: either is enough.
 
     Args:
         rows: the held-out figures of the iterations after the base, in order.
     """
     if len(rows) < 2:
         return []
-    fallen: dict[str, float] = {}
+    lost: set[str] = set()
     for change in ("delta", "step"):
-        before, now = (losses(row, ALARM, change) for row in rows[-2:])
-        fallen |= {name: now[name] for name in now if name in before}
-    return [name for name in rows[-1] if name in fallen]
+        before, now = (set(losses(row, ALARM, change)) for row in rows[-2:])
+        lost |= before & now
+    return [name for name in rows[-1] if name in lost]
 
 
 def result_iteration(rows: Sequence[Mapping[str, Any]], keep_best: str | None) -> int:

@@ -13,16 +13,13 @@ from numpy.typing import NDArray
 
 from actors.storage.object_store import ObjectStorePath
 from actors.storage.shards import shards_at
+from jobs.reporting.figures import Entry
 from tangoflux.data.prompts import Prompt
 from tangoflux.estimates import mean_and_error
 from tangoflux.soundworld.prompt_kinds import PromptShape, combination, shapes_of
 
 Scores = Mapping[str, NDArray[np.float64]]
 """The scores of the held-out prompts, in order, by figure (see ``figures.FIGURES``); NaN without a score."""
-
-Entry = dict[str, float | None]
-"""``mean`` and ``se``; ``delta`` and ``delta_se``, the change from the base policy; ``step`` and ``step_se``, that from
-the iteration before. None if too few prompts have a score."""
 
 FACTS = ["iteration", "prompt_id", "prompt", "duration_s"]
 """The columns of a held-out table that are not scores."""
@@ -63,7 +60,7 @@ def heldout_figures(scores: Scores, base: Scores, before: Scores, prompts: Seque
     Changes are of the same prompts, sampled with the same noise.
 
     Args:
-        scores, base, before: of an iteration, of the base policy, and of the iteration before.
+        scores, base, before: of an iteration, of the base policy, and of the policy that the iteration started from.
         prompts: the prompts' texts, for the clusters of the errors.
     """
     clusters = [combination(prompt) for prompt in prompts]
@@ -86,7 +83,7 @@ def figures_by_shape(scores: Scores, base: Scores, prompts: Sequence[str]) -> di
 
 def _entry(values: NDArray[np.float64], clusters: Sequence[str], **earlier: NDArray[np.float64]) -> Entry:
     mean, error = mean_and_error(values, clusters)
-    entry: Entry = {"mean": mean, "se": error}
+    entry: dict[str, float | None] = {"mean": mean, "se": error}
     for name, other in earlier.items():
         entry[name], entry[f"{name}_se"] = mean_and_error(values - other, clusters)
     return entry

@@ -217,7 +217,8 @@ class Run:
         return result_iteration(self._iterations(), self.config.keep_best)
 
     def _sound_alarm(self, iteration: int, figures: Sequence[str]) -> None:
-        text = f"alarm: the reward rose while {', '.join(figures)} fell by more than the error, two iterations running"
+        names = ", ".join(figures)
+        text = f"alarm: the reward rose while {names} became worse by more than the error, two iterations running"
         if self.must_stop():
             text += "; the run stops (--on-alarm stop)"
         elif self.config.keep_best:

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import math
 import re
 from pathlib import Path
 
@@ -18,7 +19,7 @@ def run_of(directory: Path, gains: list[float], ids: str = "abcd") -> Path:
     prompts = [Prompt(name, f"prompt {name}", 2.0) for name in ids]
     heldout = HeldoutScores(directory / "heldout", prompts)
     for iteration, share in enumerate((0.0, 5.0, 1.0)):
-        scores = {prompt.id: {"reward": k + share * gains[k]} for k, prompt in enumerate(prompts)}
+        scores = {prompt.id: {"reward": k + share * gains[k] if share else k} for k, prompt in enumerate(prompts)}
         heldout.write(iteration, scores)
         MetricsLog(directory / "metrics.jsonl").write("iteration", iteration=iteration)
     return directory
@@ -31,6 +32,16 @@ def test_each_run_has_a_row_and_all_together_have_errors_over_runs(tmp_path: Pat
     assert "| reward | 1.500 | +0.325 ± 0.075 | +4.3 | +0.250 | +0.400 | 2 |" in text
     assert "| seed-0 | +0.250 ± 0.065 |" in text and "| seed-1 | +0.400 ± 0.041 |" in text
     assert "4 held-out prompts." in text and "over the 2 runs" in text
+
+
+def test_the_bases_mean_is_its_own_where_an_aspect_applies_to_other_prompts_than_before(tmp_path: Path) -> None:
+    runs = [run_of(tmp_path / name, [0.1, 0.1, 0.1, math.nan]) for name in ("a", "b")]
+    assert "| reward | 1.500 | +0.100 ± 0.000 |" in comparison(runs)
+
+
+def test_a_figure_without_any_change_is_shown_as_missing(tmp_path: Path) -> None:
+    runs = [run_of(tmp_path / name, [math.nan] * 4) for name in ("a", "b")]
+    assert "| reward | 1.500 | – | – | – | – | – |" in comparison(runs)
 
 
 def test_one_run_has_its_row_only(tmp_path: Path) -> None:
