@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
@@ -48,6 +49,13 @@ def group_losses(policy: Velocity, reference: Reference, batch: GroupBatch, obje
     Captions are encoded once for a group, by the reference, which shares its text encoder with the policy.
     """
     errors = group_errors(policy, reference, batch)
+    losses = losses_of(errors, objective)
+    metrics = losses.metrics | (pair_metrics(errors, objective.beta) if batch.has_worst else {})
+    return dataclasses.replace(losses, metrics=metrics)
+
+
+def losses_of(errors: GroupErrors, objective: Objective) -> GroupLosses:
+    """The losses that follow from the errors of a batch, without ``pair_metrics``; see ``Objective``."""
     own = load_term(objective.name)(errors, **objective.options)
     winner, anchor = errors.policy[0], errors.distance.mean(dim=0)
     loss = own
@@ -55,7 +63,6 @@ def group_losses(policy: Velocity, reference: Reference, batch: GroupBatch, obje
         loss = loss + weight * term if weight else loss
     terms = {objective.info.term: own, "winner": winner} | ({"anchor": anchor} if objective.anchor_weight else {})
     metrics = {"loss": loss, f"{objective.info.term}_loss": own, "winner_loss": winner, "anchor_loss": anchor}
-    metrics |= pair_metrics(errors, objective.beta) if batch.has_worst else {}
     return GroupLosses(loss, terms, metrics)
 
 

@@ -52,7 +52,7 @@ def holds_rollouts(shards: Shards) -> bool:
 
 
 def check_not_empty(shards: Shards) -> None:
-    """Checks that there are pairs, by the manifest alone.
+    """Checks that there are pairs, or rollouts, by the manifest alone.
 
     Raises:
         DataError: there are none.

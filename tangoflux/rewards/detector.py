@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Literal
 
@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tangoflux.rewards.embedding import file_sha256, is_usable
-from tangoflux.soundworld.activity import segments
+from tangoflux.soundworld.activity import Segment, segments
 from tangoflux.soundworld.aspects import ASPECTS, aspects
 from tangoflux.soundworld.captions import parse
 from tangoflux.soundworld.detector import EventDetector
@@ -43,10 +43,19 @@ class DetectorReward:
         self, prompts: Sequence[str], waveforms: Sequence[NDArray[np.float32]], sample_rate_hz: int
     ) -> list[dict[str, float]]:
         """Every aspect of each waveform; see ``Grader``."""
-        heard = [segments(activity) for activity in self._detector.activity(waveforms, sample_rate_hz)]
-        rows: list[dict[str, float]] = []
-        for prompt, waveform, units in zip(prompts, waveforms, heard, strict=True):
-            wanted = parse(prompt)
-            known = aspects(wanted, units) if wanted is not None and is_usable(waveform) else None
-            rows.append(known or dict.fromkeys(ASPECTS, np.nan))
-        return rows
+        activity = self._detector.activity(waveforms, sample_rate_hz)
+        return aspects_of(prompts, waveforms, [segments(row) for row in activity])
+
+
+def aspects_of(
+    prompts: Sequence[str],
+    waveforms: Sequence[NDArray[np.float32]],
+    heard: Sequence[Mapping[str, Sequence[Segment]]],
+) -> list[dict[str, float]]:
+    """Every aspect of n waveforms in which these units are heard; NaN where there is nothing to judge."""
+    rows: list[dict[str, float]] = []
+    for prompt, waveform, units in zip(prompts, waveforms, heard, strict=True):
+        wanted = parse(prompt)
+        known = aspects(wanted, units) if wanted is not None and is_usable(waveform) else None
+        rows.append(known or dict.fromkeys(ASPECTS, np.nan))
+    return rows

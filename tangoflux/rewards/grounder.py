@@ -8,8 +8,9 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
+from tangoflux.rewards.detector import aspects_of
 from tangoflux.rewards.embedding import file_sha256, is_usable
-from tangoflux.soundworld.aspects import ASPECTS, aspects
+from tangoflux.soundworld.aspects import ASPECTS
 from tangoflux.soundworld.captions import parse
 from tangoflux.soundworld.grounder import Grounder, check_scores, heard_units
 
@@ -31,12 +32,12 @@ class GrounderReward:
         self, prompts: Sequence[str], waveforms: Sequence[NDArray[np.float32]], sample_rate_hz: int
     ) -> NDArray[np.float64]:
         """Scores in [0, 1], (n,); see ``Reward``."""
-        scores, wanted = np.full(len(prompts), np.nan), [parse(prompt) for prompt in prompts]
-        usable = [row for row, content in enumerate(wanted) if content is not None and is_usable(waveforms[row])]
-        grounding = self._grounder.ground([waveforms[row] for row in usable], sample_rate_hz) if usable else None
-        for index, row in enumerate(usable):
-            content = wanted[row]
-            if content is not None and grounding is not None:
+        scores = np.full(len(prompts), np.nan)
+        wanted = [(row, content) for row, prompt in enumerate(prompts) if (content := parse(prompt)) is not None]
+        usable = [(row, content) for row, content in wanted if is_usable(waveforms[row])]
+        if usable:
+            grounding = self._grounder.ground([waveforms[row] for row, _ in usable], sample_rate_hz)
+            for index, (row, content) in enumerate(usable):
                 scores[row] = np.mean(check_scores(content, grounding, index))
         return scores
 
@@ -44,10 +45,7 @@ class GrounderReward:
         self, prompts: Sequence[str], waveforms: Sequence[NDArray[np.float32]], sample_rate_hz: int
     ) -> list[dict[str, float]]:
         """Every aspect of each waveform; see ``Grader``."""
+        if not waveforms:
+            return []
         grounding = self._grounder.ground(waveforms, sample_rate_hz)
-        rows: list[dict[str, float]] = []
-        for row, (prompt, waveform) in enumerate(zip(prompts, waveforms, strict=True)):
-            wanted = parse(prompt)
-            known = aspects(wanted, heard_units(grounding, row)) if wanted and is_usable(waveform) else None
-            rows.append(known or dict.fromkeys(ASPECTS, np.nan))
-        return rows
+        return aspects_of(prompts, waveforms, [heard_units(grounding, row) for row in range(len(waveforms))])

@@ -7,6 +7,7 @@ queries that look at the whole clip (as in DETR, arXiv 2005.12872), where the de
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -167,4 +168,4 @@ def _shared(first: Sequence[float], second: Sequence[float]) -> float:
 def _before(first: Sequence[float], second: Sequence[float]) -> float:
     """How clearly the first span's centre is before the second's, from 0 to 1."""
     distance = (sum(second) - sum(first)) / 2
-    return float(torch.sigmoid(torch.tensor(distance / _ORDER_SCALE)))
+    return 1 / (1 + math.exp(-distance / _ORDER_SCALE))

@@ -9,10 +9,11 @@ import pytest
 import torch
 from torch import Tensor
 
+from actors.learner.group_losses import losses_of
 from actors.learner.objectives import OBJECTIVES, OWN_OPTIONS, GroupErrors, load_term, make_objective
 from actors.learner.objectives.diffusion_nft import mixed_error
 from tangoflux.errors import ConfigError
-from tangoflux.losses import dpo_fm_loss, group_advantages, implicit_margin
+from tangoflux.losses import crpo_loss, dpo_fm_loss, group_advantages, implicit_margin
 
 GROUPS, SAMPLES, NUMBERS = 3, 4, 50
 
@@ -83,6 +84,12 @@ def test_of_two_samples_the_term_is_that_of_dpo_fm(name: str) -> None:
     policy, reference = case.errors().policy, case.errors().reference
     expected = dpo_fm_loss(policy[0], policy[1], reference[0], reference[1], beta=20)
     torch.testing.assert_close(case.term(name, beta=20), expected)
+
+
+def test_the_objective_crpo_is_the_loss_that_is_compared_with_the_published_code() -> None:
+    errors = Case(samples=2).errors()
+    loss = losses_of(errors, make_objective("crpo", {"beta": 2000.0})).loss
+    torch.testing.assert_close(loss, crpo_loss(*errors.policy, *errors.reference, beta=2000.0), rtol=0, atol=0)
 
 
 def test_ipo_is_least_where_the_margin_is_a_half() -> None:

@@ -66,7 +66,7 @@ def test_what_cannot_be_judged_has_no_score(directory: Path) -> None:
     assert np.isnan(scores).tolist() == [False, True, True, True] and 0 <= scores[0] <= 1
     grades = reward.grade(prompts, [noise, noise, broken, noise[:, :0]], RATE)
     assert [np.isnan(row["recall"]) for row in grades] == [False, True, True, True]
-    assert reward([], [], RATE).shape == (0,)
+    assert reward([], [], RATE).shape == (0,) and reward.grade([], [], RATE) == []
 
 
 def test_a_score_does_not_depend_on_what_else_is_scored(directory: Path) -> None:
