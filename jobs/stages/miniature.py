@@ -77,6 +77,12 @@ def install(directory: Path, rows: Mapping[str, Figure]) -> None:
             copy_function=shutil.copyfile,
         )
     shutil.copyfile(directory / "decoder" / "vae.safetensors", PACKAGE / "policy" / "vae.safetensors")
+    write_quality(rows)
+    print(f"installed {directory_size(PACKAGE) / 1e6:.1f} MB into {PACKAGE}")
+
+
+def write_quality(rows: Mapping[str, Figure]) -> None:
+    """Writes the package's quality table."""
     (PACKAGE / "QUALITY.md").write_text(
         "# Quality of the miniature\n\nWritten by `python jobs/build_miniature.py --install`. `dev` and `test` prompts "
         "are combinations of sounds that are in no scene of the policy's pretraining; the models that measure (the "
@@ -84,7 +90,6 @@ def install(directory: Path, rows: Mapping[str, Figure]) -> None:
         f"{MINIATURE_PARAMS.num_steps} Euler steps and guidance {MINIATURE_PARAMS.guidance_scale:g}.\n\n" + table(rows)
     )
     (PACKAGE / "quality.json").write_text(json.dumps({k: asdict(v) for k, v in rows.items()}, indent=2) + "\n")
-    print(f"installed {directory_size(PACKAGE) / 1e6:.1f} MB into {PACKAGE}")
 
 
 def log_with_time() -> Log:

@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 
 from tangoflux.data.prompts import Prompt
 from tangoflux.estimates import mean_and_error
+from tangoflux.miniature_training.compositions import heldout_scenes, load_clap, preferences
 from tangoflux.model.autoencoder import Autoencoder
 from tangoflux.pipeline import TangoFlux
 from tangoflux.rewards.clap import ClapReward
@@ -28,7 +29,7 @@ from tangoflux.seeding import derive_seed
 from tangoflux.soundworld.bank import bank
 from tangoflux.soundworld.detector import EventDetector
 from tangoflux.soundworld.prompt_kinds import combination
-from tangoflux.soundworld.scenes import Scene, random_scene, render
+from tangoflux.soundworld.scenes import Scene, Split, random_scene, render
 
 Log = Callable[[str], None]
 
@@ -72,6 +73,7 @@ def build_quality(directory: Path, prompts: int, log: Log) -> dict[str, Figure]:
         alike = [combination(prompt.text) for prompt in heldout]
         scores = policy_scores(base, heldout, rewards, grader, MINIATURE_PARAMS, log)
         rows |= {f"base policy, {split}: {name}": Figure.of(values, alike) for name, values in scores.items()}
+    rows |= composition_figures(directory, prompts)
     heldout = bank("dev", prompts, HELDOUT_SEED)
     rows |= agreement(base, heldout, grader, GrounderReward(directory / "grounder", "grounder"), MINIATURE_PARAMS)
     return rows
@@ -96,6 +98,28 @@ def agreement(
 def _agree(first: Mapping[str, float], second: Mapping[str, float], name: str) -> float:
     one, other = first[name], second[name]
     return math.nan if math.isnan(one) else float(one == other)
+
+
+def composition_figures(directory: Path, scenes: int) -> dict[str, Figure]:
+    """How often each CLAP puts the right caption, or audio, above each kind of wrong one.
+
+    Args:
+        directory: has the models' folders, in a build or in the package.
+        scenes: number of scenes of each of ``dev`` and ``test``.
+    """
+    splits: tuple[Split, ...] = ("dev", "test")
+    heldout = [heldout_scenes(split, scenes, HELDOUT_SEED) for split in splits]
+    rows: dict[str, Figure] = {}
+    for name in ("clap", "judge"):
+        model, tokenizer = load_clap(directory / name)
+        for augmented, suffix in ((False, ""), (True, ", augmented")):
+            found = [preferences(model, tokenizer, part, augmented) for part in heldout]
+            for wrong in found[0]:
+                both = [one for part in found for one in part[wrong]]
+                rows[f"{name}: {wrong}{suffix}"] = Figure.of(
+                    [float(one.won) for one in both], [one.alike for one in both]
+                )
+    return rows
 
 
 def codec_figures(model: TangoFlux, detector: EventDetector, n: int) -> dict[str, Figure]:

@@ -10,9 +10,9 @@ from typing import Literal
 import numpy as np
 
 from tangoflux.soundworld.events import KINDS
-from tangoflux.soundworld.scenes import MAX_COUNT, Event, Scene, SceneContent, split_of
+from tangoflux.soundworld.scenes import MAX_COUNT, MAX_EVENTS, Event, Scene, SceneContent, split_of
 
-Corruption = Literal["drop", "swap", "replace", "count", "relation"]
+Corruption = Literal["drop", "swap", "replace", "count", "relation", "add"]
 
 
 @dataclass(frozen=True)
@@ -165,7 +165,7 @@ def parse(text: str) -> SceneContent | None:
 
 
 def possible_corruptions(content: SceneContent) -> tuple[Corruption, ...]:
-    """The ways to make a caption of this content wrong."""
+    """The mistakes that a caption from the web may have: every way to make it wrong but to add an event."""
     if len(content.events) == 1:
         return ("replace", "count")
     if len(content.events) == 2:
@@ -177,12 +177,18 @@ def possible_corruptions(content: SceneContent) -> tuple[Corruption, ...]:
     return ("drop", "swap", "replace", "count")
 
 
+def all_corruptions(content: SceneContent) -> tuple[Corruption, ...]:
+    """Every way to make a caption of this content wrong; to add an event only where there is room for one in order."""
+    full = content.overlap or len(content.events) == MAX_EVENTS
+    return possible_corruptions(content) if full else (*possible_corruptions(content), "add")
+
+
 def corrupt(content: SceneContent, corruption: Corruption, rng: np.random.Generator) -> SceneContent:
     """A content that differs in one respect and adds no held-out combination.
 
     Args:
         content: the true content.
-        corruption: one of `possible_corruptions(content)`.
+        corruption: one of `all_corruptions(content)`.
         rng: picks the event to change.
     """
     events = list(content.events)
@@ -190,19 +196,24 @@ def corrupt(content: SceneContent, corruption: Corruption, rng: np.random.Genera
     if corruption == "drop":
         del events[index]
         return SceneContent(tuple(events), content.overlap and len(events) > 1)
+    if corruption == "add":
+        events.insert(int(rng.integers(len(events) + 1)), Event(_other_kind(content.kinds, content.kinds, rng)))
+        return SceneContent(tuple(events))
     if corruption == "swap":
         other = (index + 1 + int(rng.integers(len(events) - 1))) % len(events)
         events[index], events[other] = events[other], events[index]
     elif corruption == "replace":
-        events[index] = replace(events[index], kind=_other_kind(content.kinds, index, rng))
+        events[index] = replace(
+            events[index], kind=_other_kind(content.kinds, content.kinds[:index] + content.kinds[index + 1 :], rng)
+        )
     elif corruption == "count":
         counts = [count for count in range(1, MAX_COUNT + 1) if count != events[index].count]
         events[index] = replace(events[index], count=counts[int(rng.integers(len(counts)))])
     return SceneContent(tuple(events), content.overlap != (corruption == "relation"))
 
 
-def _other_kind(kinds: tuple[str, ...], index: int, rng: np.random.Generator) -> str:
-    rest = kinds[:index] + kinds[index + 1 :]
+def _other_kind(kinds: tuple[str, ...], rest: tuple[str, ...], rng: np.random.Generator) -> str:
+    """A kind that is none of ``kinds``, to be beside ``rest``."""
     others = [kind for kind in KINDS if kind not in kinds]
     allowed = [kind for kind in others if split_of((*rest, kind)) in ("train", split_of(kinds))]
     candidates = allowed or others

@@ -27,7 +27,7 @@ from tangoflux.soundworld import (
     split_of,
     synthesise,
 )
-from tangoflux.soundworld.captions import find_mentions
+from tangoflux.soundworld.captions import all_corruptions, find_mentions
 
 SPLITS: tuple[Split, ...] = ("train", "crpo", "dev", "test", "all")
 
@@ -130,11 +130,22 @@ def test_repetitions_are_told_apart_by_silence() -> None:
 def test_a_corrupted_content_differs_and_stays_within_the_training_combinations() -> None:
     rng = np.random.default_rng(7)
     for scene in scenes("train", 500):
-        for way in possible_corruptions(scene.content):
+        for way in all_corruptions(scene.content):
             wrong = corrupt(scene.content, way, rng)
             assert wrong != scene.content
             assert split_of(wrong.kinds) == "train"
             assert parse(caption(wrong, rng)) == wrong
+
+
+def test_an_event_is_added_in_any_place_of_those_in_order_while_there_is_room() -> None:
+    rng, content = np.random.default_rng(9), SceneContent((Event("bark", 2), Event("bell")))
+    found = {corrupt(content, "add", rng).events for _ in range(60)}
+    rest = {tuple(event for event in events if event in content.events) for events in found}
+    assert rest == {content.events} and all(len(events) == 3 for events in found)
+    assert {next(n for n, event in enumerate(events) if event not in content.events) for events in found} == {0, 1, 2}
+    full = SceneContent((Event("bark"), Event("bell"), Event("hiss")))
+    for scene in (full, SceneContent((Event("bark"), Event("bell")), overlap=True)):
+        assert all_corruptions(scene) == possible_corruptions(scene)
 
 
 def test_noise_is_the_share_of_wrong_captions() -> None:
