@@ -13,11 +13,11 @@ from typing import Any
 import torch
 
 from actors.storage.object_store import ObjectStorePath
-from serve.engine import Engine, QueueFullError
+from serve.engine.batches import Engine, QueueFullError
+from serve.engine.job import Job, Result, Waveform
+from serve.engine.policies import BASE, LATEST, TRANSIENT_ERRORS, BusyError, Policies, Resident, Versions
 from serve.errors import ApiError, invalid, overloaded
-from serve.job import Job, Result, Waveform
 from serve.options import ServeOptions
-from serve.policies import BASE, LATEST, TRANSIENT_ERRORS, BusyError, Policies, Resident, Versions
 from serve.schemas import GenerateRequest
 from tangoflux.errors import ConfigError
 from tangoflux.model.layout import find_directory

@@ -21,10 +21,10 @@ from ray.exceptions import RayActorError
 from ray.train.torch import TorchTrainer
 
 from actors.cluster.nodes import this_node
+from actors.learner.alignment.reading import check_not_empty, fingerprint
 from actors.learner.checkpoint import checkpoint_progress, latest_checkpoint
 from actors.learner.mailbox import MailboxActor
 from actors.learner.rank import run_rank
-from actors.learner.reading import check_not_empty, fingerprint
 from actors.learner.settings import (
     AlignmentSettings,
     LearnerJob,

@@ -16,7 +16,9 @@ import torch
 import torch.distributed as dist
 from torch import Tensor
 
-from actors.learner.alignment import Alignment
+from actors.learner.alignment.groups import GroupData
+from actors.learner.alignment.reading import read_groups
+from actors.learner.alignment.task import Alignment
 from actors.learner.batches import NoiseKey, rank_share
 from actors.learner.checkpoint import (
     Progress,
@@ -28,12 +30,10 @@ from actors.learner.checkpoint import (
 )
 from actors.learner.clips import ClipData
 from actors.learner.engine import master_weights, start_deepspeed, update
-from actors.learner.groups import GroupData
 from actors.learner.mailbox import EventLog
 from actors.learner.milestones import Milestones
 from actors.learner.moments import set_moments
 from actors.learner.pretraining import FlowMatching
-from actors.learner.reading import read_groups
 from actors.learner.schedule import num_steps, steps_per_epoch
 from actors.learner.settings import LearnerJob, PretrainingSettings
 from actors.learner.task import TrainingTask

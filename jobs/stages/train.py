@@ -13,10 +13,10 @@ from pathlib import Path
 from typing import Any
 
 from actors.cluster.session import ray_session
+from actors.learner.alignment.reading import check_channels, check_not_empty, count_groups, holds_rollouts
 from actors.learner.checkpoint import STATE, load_tensors
 from actors.learner.launch import train
 from actors.learner.objectives import Objective
-from actors.learner.reading import check_channels, check_not_empty, count_groups, holds_rollouts
 from actors.learner.schedule import check_warmup, num_heldout, num_steps
 from actors.learner.settings import LearnerResult
 from actors.storage.atomic import explain_disk_errors

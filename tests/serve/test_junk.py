@@ -52,7 +52,7 @@ def modes(operation: Any) -> list[GenerationMode]:
 
 def ask(cases: SearchStrategy[Any]) -> None:
     @given(case=cases)
-    @settings(max_examples=60, deadline=None, derandomize=True, database=None, suppress_health_check=CHECKS)
+    @settings(max_examples=30, deadline=None, derandomize=True, database=None, suppress_health_check=CHECKS)
     def check(case: Any) -> None:
         # Some limits are options, which the document does not know.
         case.call_and_validate(timeout=30, excluded_checks=[positive_data_acceptance])

@@ -16,8 +16,11 @@ import pytest
 import ray
 
 from actors.storage.policy_store import PolicyStore
+from serve.run import main
+from tangoflux.errors import TangoFluxError
 from tests.integration.test_crpo import REPOSITORY, options
 from tests.integration.test_crpo import prompts as prompts
+from tests.serve.conftest import free_port
 from tests.serve.served import QUICK, URL, deploy, eventually
 
 pytestmark = pytest.mark.ray
@@ -79,6 +82,7 @@ def test_policies_are_swapped_under_load_and_no_request_fails(address: str, run:
     assert len({answer.content for answer in by_version}) == 3
 
 
+@pytest.mark.slow
 def test_a_run_in_another_job_is_followed(address: str, tiny_policy_dir: Path, prompts: Path, tmp_path: Path) -> None:
     run_dir = tmp_path / "run"
     run_dir.mkdir()
@@ -127,7 +131,12 @@ def test_samples_queue_and_policy_are_on_rays_prometheus_endpoint(address: str, 
     ],
 )
 def test_what_cannot_be_served_is_refused_in_one_line(arguments: list[str], text: str) -> None:
-    command = [sys.executable, "serve/run.py", *arguments]
+    with pytest.raises(TangoFluxError, match=f"^.*{text}.*$"):
+        main(["--port", str(free_port()), *arguments])
+
+
+def test_a_refusal_ends_the_process_with_status_2_and_one_line() -> None:
+    command = [sys.executable, "serve/run.py", "--host", "0.0.0.0"]
     ended = subprocess.run(command, cwd=REPOSITORY, capture_output=True, text=True, timeout=60, check=False)
-    assert ended.returncode == 2 and text in ended.stderr
+    assert ended.returncode == 2 and "there is no key" in ended.stderr
     assert len(ended.stderr.splitlines()) == 1

@@ -8,9 +8,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from actors.learner.alignment.groups import PAIR_REWARDS, GroupBatch
+from actors.learner.alignment.losses import group_losses
 from actors.learner.batches import group_noise
-from actors.learner.group_losses import group_losses
-from actors.learner.groups import PAIR_REWARDS, GroupBatch
 from actors.learner.objectives import make_objective
 from jobs.benchmarks.speed.settings import OURS, PUBLISHED, Settings, published_model
 from jobs.benchmarks.speed.sizes import captions

@@ -14,17 +14,17 @@ import psutil
 import pytest
 import torch
 
+from actors.learner.alignment.groups import pair_groups
+from actors.learner.alignment.reading import fingerprint, read_groups
 from actors.learner.checkpoint import load_tensors
-from actors.learner.groups import pair_groups
 from actors.learner.launch import train
 from actors.learner.mailbox import EventLog
 from actors.learner.objectives import make_objective
 from actors.learner.rank import Rank
-from actors.learner.reading import fingerprint, read_groups
 from actors.learner.settings import LearnerJob
 from actors.pools.worker_slot import WorkerError
 from actors.storage.shards import ShardWriter
-from tests.actors.learner.test_launch import SETTINGS, pairs, rollouts, stored
+from tests.actors.learner.random_groups import SETTINGS, pairs, rollouts, stored
 
 LONG = dataclasses.replace(SETTINGS, epochs=30, checkpoint_every=4)
 """90 steps, so that there is time to kill."""
@@ -50,10 +50,10 @@ def alone(policy_dir: Path, output: Path, kind: type[Rank] = Rank, objective: st
 
 
 class Interrupted(Rank):
-    """Dies in its seventh step."""
+    """Dies in its last step."""
 
     def _step(self, engine: Any, rows: list[int], key: Any, step: int, rate: float) -> dict[str, Any]:
-        if step == 7:
+        if step == 6:
             raise KeyboardInterrupt
         return super()._step(engine, rows, key, step, rate)
 
@@ -72,7 +72,7 @@ def processes(title: str) -> list[psutil.Process]:
 def test_an_alignment_that_was_interrupted_ends_with_the_same_policy_and_the_same_figures(
     tiny_policy_dir: Path, tmp_path: Path, objective: str, precision: str, lora_rank: int, zero_stage: int
 ):
-    options: dict[str, Any] = {"precision": precision, "lora_rank": lora_rank, "zero_stage": zero_stage, "epochs": 4}
+    options: dict[str, Any] = {"precision": precision, "lora_rank": lora_rank, "zero_stage": zero_stage, "epochs": 2}
     options["objective"] = objective
     expected = alone(tiny_policy_dir, tmp_path / "a", **options).run()
     with pytest.raises(KeyboardInterrupt):
@@ -80,7 +80,7 @@ def test_an_alignment_that_was_interrupted_ends_with_the_same_policy_and_the_sam
     resumed = alone(tiny_policy_dir, tmp_path / "b", **options)
     assert resumed.progress.step == 4
     assert resumed.run() == expected
-    assert [event["step"] for event in resumed.log.events] == list(range(1, 13))
+    assert [event["step"] for event in resumed.log.events] == list(range(1, 7))
     first, second = (load_tensors(tmp_path / name / "weights.safetensors") for name in "ab")
     assert all(torch.equal(second[name], first[name]) for name in first)
 

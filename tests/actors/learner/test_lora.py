@@ -10,9 +10,9 @@ from typing import Any
 import pytest
 import torch
 
+from actors.learner.alignment.groups import pair_groups
+from actors.learner.alignment.losses import group_losses
 from actors.learner.checkpoint import load_tensors
-from actors.learner.group_losses import group_losses
-from actors.learner.groups import pair_groups
 from actors.learner.launch import train
 from actors.learner.objectives import make_objective
 from actors.learner.settings import LearnerResult
@@ -21,8 +21,8 @@ from actors.storage.shards import ShardWriter
 from tangoflux.errors import ConfigError
 from tangoflux.model.layout import load_lora_policy, load_policy
 from tangoflux.model.reference import make_reference
+from tests.actors.learner.random_groups import CRPO, KEY, SETTINGS, lone_rank, pairs, reference_of
 from tests.actors.learner.settings import alignment_settings
-from tests.actors.learner.test_launch import CRPO, KEY, SETTINGS, lone_rank, pairs, reference_of
 from tests.tiny import LORA, tiny_lora
 
 LORA_SETTINGS = dataclasses.replace(SETTINGS, lora_rank=LORA.rank, lora_alpha=LORA.alpha, epochs=1)

@@ -9,7 +9,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from actors.learner.group_losses import losses_of
+from actors.learner.alignment.losses import losses_of
 from actors.learner.objectives import OBJECTIVES, OWN_OPTIONS, GroupErrors, load_term, make_objective
 from actors.learner.objectives.diffusion_nft import mixed_error
 from tangoflux.errors import ConfigError

@@ -1,10 +1,12 @@
-"""Ray Data decodes and a real codec encodes, on two CPUs."""
+"""Decoding and a real codec, without Ray and on Ray Data with two CPUs."""
 
 from __future__ import annotations
 
+import json
 import os
 import signal
 from collections.abc import Iterator
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +17,7 @@ import soundfile
 import torch
 
 from actors.pools.worker_slot import WorkerError
-from actors.workers.prepare import CodecFacts, Encoding, encoded_clips
+from actors.workers.prepare import ClipEncoder, CodecFacts, Encoding, decode, encoded_clips
 from tangoflux.data.manifest import Clip
 from tangoflux.data.records import latents_array
 from tangoflux.errors import ResourceError
@@ -49,11 +51,10 @@ def two_shards(clips: list[Clip]) -> list[list[tuple[int, Clip]]]:
     return [rows[:3], rows[3:]]
 
 
-@pytest.mark.ray
-@pytest.mark.usefixtures("ray_session")
 def test_clips_become_the_codecs_posterior(clips: list[Clip], tiny_policy_dir: Path, facts: CodecFacts) -> None:
-    tables = encoded_clips(two_shards(clips), tiny_policy_dir, facts, ENCODING)
-    table = pa.concat_tables(list(tables)).sort_by("row")
+    """In this process; tests/jobs/test_prepare.py has the same on Ray."""
+    rows = json.dumps([{"row": row, **asdict(clip)} for row, clip in enumerate(clips)])
+    table = ClipEncoder(tiny_policy_dir, facts, ENCODING)(decode(pa.table({"clips": [rows]}), facts=facts))
     assert table["id"].to_pylist() == ["a", "b", "absent", "c", "long"]
     assert table["reason"].to_pylist() == [None, None, "missing", None, None]
     assert table["num_frames"].to_pylist() == [16, 16, 0, 24, 63]

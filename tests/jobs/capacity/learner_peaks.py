@@ -17,15 +17,15 @@ import torch
 import torch.distributed as dist
 from transformers import T5Config
 
-from actors.learner.groups import pair_groups
+from actors.learner.alignment.groups import pair_groups
 from actors.learner.mailbox import EventLog
 from actors.learner.rank import Rank
 from actors.learner.settings import AlignmentSettings, LearnerJob
 from tangoflux.miniature_training.tokenizer import train_t5_tokenizer
 from tangoflux.model.policy import Policy, PolicyConfig
 from tangoflux.pipeline import TangoFlux
+from tests.actors.learner.random_groups import pairs
 from tests.actors.learner.settings import alignment_settings
-from tests.actors.learner.test_launch import pairs
 from tests.tiny import WORDS, tiny_autoencoder
 
 POLICY: dict[str, Any] = {

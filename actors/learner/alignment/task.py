@@ -7,9 +7,9 @@ from typing import Any
 
 from torch import Tensor
 
+from actors.learner.alignment.groups import GroupData
+from actors.learner.alignment.losses import Measurer, group_losses, means, metric_names
 from actors.learner.batches import NoiseKey, epoch_order, split_heldout
-from actors.learner.group_losses import Measurer, group_losses, means, metric_names
-from actors.learner.groups import GroupData
 from actors.learner.settings import AlignmentSettings
 from actors.learner.task import Velocity
 from tangoflux.errors import DataError
@@ -57,7 +57,7 @@ class Alignment:
         return losses.loss, losses.sums()
 
     def means(self, sums: Tensor) -> dict[str, float]:
-        """See ``group_losses.means``."""
+        """See ``losses.means``."""
         return means(metric_names(self.settings.objective, self.data.trains_on_worst), sums)
 
     def initial_metrics(self, policy: Policy) -> dict[str, Any]:

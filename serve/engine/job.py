@@ -12,7 +12,7 @@ from itertools import pairwise
 import numpy as np
 from numpy.typing import NDArray
 
-from serve.policies import Resident
+from serve.engine.policies import Resident
 from tangoflux.in_flight import Row
 from tangoflux.sampling import SampleRequest
 from tangoflux.sampling_params import SamplingParams

@@ -14,7 +14,7 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
-from actors.learner.groups import PAIR_LATENTS, PROMPT_COLUMNS, GroupData, concat_groups, pair_groups
+from actors.learner.alignment.groups import PAIR_LATENTS, PROMPT_COLUMNS, GroupData, concat_groups, pair_groups
 from actors.learner.objectives import Objective
 from actors.learner.settings import AlignmentSettings
 from actors.storage.shards import Shards
@@ -52,13 +52,13 @@ def holds_rollouts(shards: Shards) -> bool:
 
 
 def check_not_empty(shards: Shards) -> None:
-    """Checks that there are pairs, or rollouts, by the manifest alone.
+    """Checks that there are pairs or rollouts, by the manifest alone.
 
     Raises:
         DataError: there are none.
     """
     if not any(shard.rows for shard in shards.shards().values()):
-        raise DataError(f"{shards.directory} holds no preference pairs: there is nothing to train on")
+        raise DataError(f"{shards.directory} holds neither preference pairs nor rollouts: there is nothing to train on")
 
 
 def count_groups(shards: Shards, min_margin: float = 0.0) -> tuple[int, int]:

@@ -9,8 +9,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from actors.learner.alignment.groups import GroupBatch, GroupData
 from actors.learner.batches import NoiseKey
-from actors.learner.groups import GroupBatch, GroupData
 from actors.learner.objectives import GroupErrors, Objective, load_term
 from actors.learner.task import Velocity
 from tangoflux.flow import interpolate, velocity_target

@@ -11,9 +11,9 @@ import pytest
 import torch
 from numpy.typing import NDArray
 
-from serve.engine import Engine, QueueFullError
-from serve.job import Job, Result
-from serve.policies import Resident
+from serve.engine.batches import Engine, QueueFullError
+from serve.engine.job import Job, Result
+from serve.engine.policies import Resident
 from tangoflux.pipeline import TangoFlux
 from tangoflux.sampling_params import SamplingParams
 from tests.tiny import tiny_model
@@ -128,13 +128,13 @@ def test_a_request_that_fails_gets_its_error_and_others_continue(model: TangoFlu
 @pytest.mark.parametrize(
     "place",
     [
-        "serve.engine.start_rows",
-        "serve.engine.RunningBatch.__init__",
-        "serve.engine.RunningBatch.add",
-        "serve.engine.RunningBatch.step",
-        "serve.engine.RunningBatch.remove",
+        "serve.engine.batches.start_rows",
+        "serve.engine.batches.RunningBatch.__init__",
+        "serve.engine.batches.RunningBatch.add",
+        "serve.engine.batches.RunningBatch.step",
+        "serve.engine.batches.RunningBatch.remove",
         "tangoflux.model.autoencoder.Autoencoder.decode_rows",
-        "serve.ranking.score",
+        "serve.engine.ranking.score",
     ],
 )
 def test_whatever_is_raised_in_a_stage_is_the_answer_and_the_engine_continues(

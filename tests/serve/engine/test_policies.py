@@ -9,7 +9,7 @@ from safetensors.torch import load_file
 
 from actors.storage.object_store import ObjectStorePath
 from actors.storage.policy_store import PolicyStore
-from serve.policies import BusyError, Policies, Versions
+from serve.engine.policies import BusyError, Policies, Versions
 from tests.object_store import Fault, Proxy
 
 

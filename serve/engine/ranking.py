@@ -6,7 +6,7 @@ import queue
 import threading
 from collections.abc import Callable
 
-from serve.job import Job, Waveform
+from serve.engine.job import Job, Waveform
 from tangoflux.errors import RewardError, WeightsChangedError
 from tangoflux.rewards import Reward, score
 

@@ -16,8 +16,8 @@ from itertools import islice
 
 import torch
 
-from serve.job import Job, Result
-from serve.ranking import Ranking
+from serve.engine.job import Job, Result
+from serve.engine.ranking import Ranking
 from tangoflux.in_flight import RunningBatch, start_rows
 from tangoflux.model.policy import Policy
 from tangoflux.rewards import Reward

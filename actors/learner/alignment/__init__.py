@@ -1,0 +1,1 @@
+"""Alignment on preference pairs and on groups of scored rollouts."""
