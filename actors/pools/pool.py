@@ -30,6 +30,7 @@ from actors.pools.worker_slot import (
     START_TIMEOUT_S,
     WorkerError,
     WorkerSlot,
+    drain,
     first_line,
     is_done,
     worker_error,
@@ -261,15 +262,11 @@ class Pool:
         if slot.actor is None:
             if time.monotonic() >= slot.start_at:
                 slot.start(self._actor_class.remote(*self._args), self._broadcasts.items())
-        elif self._is_hung(slot):
+        elif slot.is_hung(self._task_timeout_s):
             logger.warning("a %s did not answer for %.0f s and is killed", self.name, slot.seconds_waited())
             slot.kill()  # its death is then detected as any other
         elif slot.setup and not slot.in_flight and is_done(slot.setup[-1]):  # else the stream detects a death
             self._finish_setup(slot)
-
-    def _is_hung(self, slot: WorkerSlot) -> bool:
-        waited = 0 < self._task_timeout_s < slot.seconds_waited()
-        return waited and bool(slot.pending) and not is_done(slot.pending[0])
 
     def _finish_setup(self, slot: WorkerSlot) -> None:
         try:
@@ -292,15 +289,9 @@ class Pool:
         needed = len(busy) + math.ceil(self._backlog() / MAX_IN_FLIGHT)
         self.target = self.size.nearest(max(needed, self.target - len(idle)))
         self._take_place_back()
-        staying = [slot for slot in self._slots if not slot.draining]
-        self._slots += [WorkerSlot() for _ in range(self.target - self._places.given_up - len(staying))]
-        # Drain first the workers that lose least: those that have not started, then those without items.
-        staying.sort(key=lambda slot: (slot.ready, len(slot.in_flight)))
-        for slot in staying[: max(0, len(staying) - self.target)]:
-            slot.draining = True
-        for slot in [slot for slot in self._slots if slot.draining and not slot.in_flight]:
-            slot.kill()
-            self._slots.remove(slot)
+        staying = sum(not slot.draining for slot in self._slots)
+        self._slots += [WorkerSlot() for _ in range(self.target - self._places.given_up - staying)]
+        drain(self._slots, self.target)
 
 
 def share_places(*pools: Pool) -> None:

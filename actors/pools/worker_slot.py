@@ -120,6 +120,11 @@ class WorkerSlot:
             self.setup_since = time.monotonic()
         return time.monotonic() - self.setup_since if self.setup and self.setup_since is not None else 0.0
 
+    def is_hung(self, timeout_s: float) -> bool:
+        """Whether the worker has not answered for so many seconds; 0: never."""
+        waited = 0 < timeout_s < self.seconds_waited()
+        return waited and bool(self.pending) and not is_done(self.pending[0])
+
     def set_ready(self) -> None:
         """Ends the set-up."""
         self.setup = []
@@ -162,6 +167,19 @@ class WorkerSlot:
         """Ends the actor, if any."""
         if self.actor is not None:
             ray.kill(self.actor)
+
+
+def drain(slots: list[WorkerSlot], number: int) -> None:
+    """Lets all but ``number`` of the workers end after their items, and removes those that have none from ``slots``.
+
+    First go the workers that lose least: those that have not started, then those without items.
+    """
+    staying = sorted((slot for slot in slots if not slot.draining), key=lambda slot: (slot.ready, len(slot.in_flight)))
+    for slot in staying[: max(0, len(staying) - number)]:
+        slot.draining = True
+    for slot in [slot for slot in slots if slot.draining and not slot.in_flight]:
+        slot.kill()
+        slots.remove(slot)
 
 
 def is_done(reference: ObjectRef[Any]) -> bool:

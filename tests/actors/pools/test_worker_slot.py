@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from actors.pools.worker_slot import BACKOFF_S, ISOLATE_AFTER, InFlightTask, WorkerSlot, WorkItem
+from actors.pools.worker_slot import BACKOFF_S, ISOLATE_AFTER, InFlightTask, WorkerSlot, WorkItem, drain
 
 NEW = WorkItem("new", None)
 SUSPECT = WorkItem("ended two workers", None, deaths=ISOLATE_AFTER)
@@ -37,6 +37,14 @@ def test_a_worker_that_drains_is_set_up_or_dead_accepts_nothing() -> None:
     assert not slot_with(draining=True).accepts(NEW)
     assert not slot_with(setup=[None]).accepts(NEW)
     assert not WorkerSlot().accepts(NEW)
+
+
+def test_of_too_many_workers_those_that_lose_least_end_after_their_items() -> None:
+    waiting: list[Any] = [None]
+    missing, starting, first, second = WorkerSlot(), WorkerSlot(setup=waiting), slot_with(NEW), slot_with(NEW, NEW)
+    slots = [second, first, starting, missing]
+    drain(slots, 1)
+    assert slots == [second, first] and first.draining and not second.draining
 
 
 def test_replacements_wait_longer_after_each_death_up_to_a_limit() -> None:
