@@ -1,34 +1,23 @@
-"""Rewards over HTTP in the Ray reward pool: the example of docs/rewards.md, and servers that fail or change."""
+"""Rewards over HTTP in a reward worker: servers that fail or change; test_documented_rewards.py has them on Ray."""
 
 from __future__ import annotations
 
-import re
-import threading
-from collections.abc import Generator, Iterator
-from contextlib import contextmanager
-from http.server import ThreadingHTTPServer
+from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
-import ray
 
-from actors.options.pool_size import PoolSize
-from actors.pools.pool import Pool
 from actors.workers.chunk import rollout_chunks
 from actors.workers.messages import Destination, RolloutBatch
-from actors.workers.reward import RewardActor, RewardWorker
+from actors.workers.reward import RewardWorker
 from actors.workers.rollout import RolloutWorker
 from actors.workers.writer import WriterWorker
 from tangoflux.data.preferences import check_same_weights
 from tangoflux.data.prompts import Prompt
 from tangoflux.errors import WeightsChangedError
-from tangoflux.rewards import load_reward
 from tangoflux.sampling_params import SamplingParams
 from tests.reward_server import RewardServer, serving, status
-
-PAGE = Path(__file__).parents[3] / "docs" / "rewards.md"
 
 
 @pytest.fixture(scope="module")
@@ -43,50 +32,6 @@ def batches(tiny_policy_dir: Path) -> list[RolloutBatch]:
 def server() -> Iterator[RewardServer]:
     with serving() as server:
         yield server
-
-
-@contextmanager
-def documented_server() -> Generator[str]:
-    """The server of the page, on another port; yields its address."""
-    found = re.search(r"```python\n(# reward_server.py\n.*?)```", PAGE.read_text(encoding="utf-8"), re.DOTALL)
-    assert found
-    names: dict[str, Any] = {"__name__": "reward_server"}
-    exec(found[1], names)
-    names["Handler"].log_message = lambda *args: None
-    server = ThreadingHTTPServer(("127.0.0.1", 0), names["Handler"])
-    threading.Thread(target=server.serve_forever, daemon=True).start()
-    try:
-        yield f"http://127.0.0.1:{server.server_address[1]}/score"
-    finally:
-        server.shutdown()
-        server.server_close()
-
-
-@pytest.mark.ray
-@pytest.mark.usefixtures("ray_session")
-def test_the_documented_server_scores_in_the_reward_pool(batches: list[RolloutBatch], server: RewardServer) -> None:
-    """Beside an audio language model, as two components of a reward, and with a key that only the environment has."""
-    chat = f"openai:{server.url}/v1#ears"
-    options = {"num_cpus": 1, "runtime_env": {"env_vars": {"TANGOFLUX_REWARD_API_KEY": "secret"}}}
-    with documented_server() as url:
-        arguments = ({"reward": f"0.5*{url}+0.5*{chat}"}, 1, "cpu", "normalised")
-        pool = Pool(RewardActor, arguments, PoolSize(1, 1), options, "reward worker")
-        try:
-            shards = [ray.get(shard) for _, shard in pool.stream("score_to_rows", batches)]
-        finally:
-            pool.close()
-    expected = load_reward("miniature-clap")
-    for shard in shards:
-        batch = batches[shard.part]
-        [(_, text, waveforms)] = batch.groups()
-        rows = shard.rows.to_pylist()
-        scores = [row["reward_components"][0]["score"] for row in rows]
-        np.testing.assert_allclose(scores, expected([text] * 2, waveforms, batch.sample_rate_hz), atol=1e-4)
-        assert [row["reward_components"][1] for row in rows] == [{"name": chat, "score": pytest.approx(0.5)}] * 2
-        assert rows[0]["reward_checkpoint"] == f"0.5*{expected.checkpoint}+0.5*org/ears-7b f1"
-        assert sorted(row["reward"] for row in rows) == pytest.approx([-0.5, 0.5])
-        assert "secret" not in str([{**row, "latents": None} for row in rows])
-    assert {headers.get("Authorization") for headers in server.headers} == {"Bearer secret"}
 
 
 def test_a_server_that_fails_costs_its_group_and_says_why(batches: list[RolloutBatch], server: RewardServer) -> None:
