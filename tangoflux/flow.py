@@ -6,8 +6,13 @@ distribution of sigma are defined.
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import torch
 from torch import Tensor
+
+Velocity = Callable[..., Tensor]
+"""``Policy.forward``, or what computes the same: a reference, a DeepSpeed engine around a policy."""
 
 
 def interpolate(latents: Tensor, noise: Tensor, sigma: Tensor) -> Tensor:

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from tangoflux.flow import euler_sigmas
+from tangoflux.flow import Velocity, euler_sigmas
 from tangoflux.model.conditioning import TextStates
 from tangoflux.model.policy import Policy
 from tangoflux.sampling_params import SamplingParams
@@ -126,7 +126,7 @@ class Conditions:
     frame_mask: Tensor
 
 
-def guided_velocity(policy: Policy, latents: Tensor, sigma: Tensor, conditions: Conditions) -> Tensor:
+def guided_velocity(policy: Velocity, latents: Tensor, sigma: Tensor, conditions: Conditions) -> Tensor:
     """``v_negative + guidance_scale * (v_text - v_negative)`` for guided rows, ``v_text`` for the others; float32.
 
     Args:

@@ -11,9 +11,8 @@ from torch import Tensor
 from actors.learner.batches import NoiseKey, grouped_by_length, split_heldout
 from actors.learner.clips import ClipBatch, ClipData
 from actors.learner.settings import PretrainingSettings
-from actors.learner.task import Velocity
 from tangoflux.errors import DataError
-from tangoflux.flow import interpolate, velocity_target
+from tangoflux.flow import Velocity, interpolate, velocity_target
 from tangoflux.losses import flow_matching_loss
 from tangoflux.model.conditioning import TRAINING_MAX_TOKENS
 from tangoflux.model.policy import Policy

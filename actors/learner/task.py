@@ -8,10 +8,8 @@ from typing import Any, Protocol
 from torch import Tensor
 
 from actors.learner.batches import NoiseKey
+from tangoflux.flow import Velocity
 from tangoflux.model.policy import Policy
-
-Velocity = Callable[..., Tensor]
-"""``Policy.forward``, or a DeepSpeed engine around it."""
 
 
 class TrainingTask(Protocol):

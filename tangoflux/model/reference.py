@@ -31,6 +31,10 @@ class Reference(Protocol):
         """Encodes captions."""
         ...
 
+    def encode_unconditional(self, negatives: Sequence[str], text: TextStates) -> TextStates:
+        """Encodes negative prompts, as long as the captions."""
+        ...
+
     def __call__(
         self, noisy_latents: Tensor, sigma: Tensor, text: TextStates, duration_s: Tensor, frame_mask: Tensor
     ) -> Tensor:
@@ -71,6 +75,10 @@ class AdapterReference:
     def encode_text(self, texts: Sequence[str], max_length: int | None = None) -> TextStates:
         """See ``Policy.encode_text``; the text encoder is not trained."""
         return self._policy.encode_text(texts, max_length)
+
+    def encode_unconditional(self, negatives: Sequence[str], text: TextStates) -> TextStates:
+        """See ``Policy.encode_unconditional``."""
+        return self._policy.encode_unconditional(negatives, text)
 
     def __call__(
         self, noisy_latents: Tensor, sigma: Tensor, text: TextStates, duration_s: Tensor, frame_mask: Tensor

@@ -17,7 +17,10 @@ from torch import Tensor
 from actors.learner.batches import NoiseKey, group_noise
 from tangoflux.data.records import latents_array
 
-PROMPT_COLUMNS = ("prompt_id", "prompt", "duration_s", "num_frames")
+GUIDANCE_COLUMNS = ("guidance_scale", "negative_prompt")
+"""The guidance that a group's samples were drawn with; null for audio that no policy made."""
+
+PROMPT_COLUMNS = ("prompt_id", "prompt", "duration_s", "num_frames", *GUIDANCE_COLUMNS)
 """The columns of pairs and of rollouts that belong to the whole group."""
 
 PAIR_LATENTS = ("chosen_latents", "rejected_latents")
@@ -33,6 +36,8 @@ class GroupBatch:
 
     Attributes:
         prompts: B captions.
+        guidance_scale: B scales of the guidance that the samples were drawn with; 1 or less: none.
+        negative_prompts: B texts that it steered away from.
         duration_s: (B,) seconds.
         latents: (K, B, F, C).
         rewards: (N, B) of all samples, from the highest to the lowest.
@@ -42,6 +47,8 @@ class GroupBatch:
     """
 
     prompts: list[str]
+    guidance_scale: list[float]
+    negative_prompts: list[str]
     duration_s: Tensor
     latents: Tensor
     rewards: Tensor
@@ -115,6 +122,8 @@ class GroupData:
         latents = [[self.latents[rank][row][:width] for row in rows] for rank in ranks]
         return GroupBatch(
             [self.prompts[row] for row in rows],
+            [self.columns["guidance_scale"][row] or 1.0 for row in rows],
+            [self.columns["negative_prompt"][row] or "" for row in rows],
             torch.tensor([self.duration_s[row] for row in rows], dtype=torch.float32),
             torch.from_numpy(np.stack([np.stack(samples) for samples in latents]).astype(np.float32, copy=False)),
             torch.from_numpy(self.rewards[list(rows)].T.copy()),

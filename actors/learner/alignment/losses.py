@@ -12,12 +12,12 @@ from torch import Tensor
 from actors.learner.alignment.groups import GroupBatch, GroupData
 from actors.learner.batches import NoiseKey
 from actors.learner.objectives import GroupErrors, Objective, load_term
-from actors.learner.task import Velocity
-from tangoflux.flow import interpolate, velocity_target
+from tangoflux.flow import Velocity, interpolate, velocity_target
 from tangoflux.losses import implicit_margin, squared_error
 from tangoflux.model.conditioning import TRAINING_MAX_TOKENS
 from tangoflux.model.policy import Policy
 from tangoflux.model.reference import Reference
+from tangoflux.sampling import Conditions, guided_velocity
 
 WORST = ("loser_loss", "margin", "implicit_accuracy")
 """Metrics of a batch that holds each group's worst sample too."""
@@ -48,7 +48,7 @@ def group_losses(policy: Velocity, reference: Reference, batch: GroupBatch, obje
 
     Captions are encoded once for a group, by the reference, which shares its text encoder with the policy.
     """
-    errors = group_errors(policy, reference, batch)
+    errors = group_errors(policy, reference, batch, objective.guided_loss)
     losses = losses_of(errors, objective)
     metrics = losses.metrics | (pair_metrics(errors, objective.beta) if batch.has_worst else {})
     return dataclasses.replace(losses, metrics=metrics)
@@ -66,20 +66,44 @@ def losses_of(errors: GroupErrors, objective: Objective) -> GroupLosses:
     return GroupLosses(loss, terms, metrics)
 
 
-def group_errors(policy: Velocity, reference: Reference, batch: GroupBatch) -> GroupErrors:
-    """The errors of a batch, from one forward pass of the policy and one of the reference."""
+def group_errors(policy: Velocity, reference: Reference, batch: GroupBatch, guided: bool) -> GroupErrors:
+    """The errors of a batch, from one forward pass of the policy and one of the reference.
+
+    Args:
+        guided: of the velocities that the samples were drawn with, guidance and all; else of those of the captions.
+    """
     samples, groups = batch.latents.shape[:2]
-    text = reference.encode_text(batch.prompts, TRAINING_MAX_TOKENS).select(list(range(groups)) * samples)
+    conditions = _conditions(reference, batch, list(range(groups)) * samples, guided)
     latents, noise, sigma = batch.latents.flatten(0, 1), batch.noise.repeat(samples, 1, 1), batch.sigma.repeat(samples)
-    frame_mask, target = batch.frame_mask.repeat(samples, 1), velocity_target(latents, noise)
-    inputs = (interpolate(latents, noise, sigma), sigma, text, batch.duration_s.repeat(samples), frame_mask)
-    velocity = policy(*inputs)
+    frame_mask, target = conditions.frame_mask, velocity_target(latents, noise)
+    noisy = interpolate(latents, noise, sigma)
+    velocity = guided_velocity(policy, noisy, sigma, conditions)
     with torch.no_grad():
-        frozen = reference(*inputs)
+        frozen = guided_velocity(reference, noisy, sigma, conditions)
     compared = ((velocity, target), (frozen, target), (velocity, frozen))
     errors = (squared_error(first, second, frame_mask).view(samples, groups) for first, second in compared)
     of_policy, of_reference, distance = errors
     return GroupErrors(of_policy, of_reference, distance, batch.sigma, batch.rewards)
+
+
+def _conditions(reference: Reference, batch: GroupBatch, rows: Sequence[int], guided: bool) -> Conditions:
+    """The conditions of the batch's samples; row i is of group ``rows[i]``."""
+    text = reference.encode_text(batch.prompts, TRAINING_MAX_TOKENS)
+    scale = torch.tensor(batch.guidance_scale)[rows]
+    with_guidance = (scale > 1).nonzero()[:, 0] if guided else torch.tensor([], dtype=torch.long)
+    negative = None
+    if len(with_guidance):
+        of_groups = reference.encode_unconditional(batch.negative_prompts, text)
+        negative = of_groups.select([rows[index] for index in with_guidance.tolist()])
+    device = batch.latents.device
+    return Conditions(
+        text.select(rows),
+        negative,
+        with_guidance.to(device),
+        scale[with_guidance].to(device),
+        batch.duration_s[rows],
+        batch.frame_mask[rows],
+    )
 
 
 def pair_metrics(errors: GroupErrors, beta: float) -> dict[str, Tensor]:
@@ -132,7 +156,9 @@ class Measurer:
         sums: list[Tensor] = []
         for key in keys:
             for batch in self._batches(rows, key, self.data.pair):
-                metrics = pair_metrics(group_errors(policy, self.reference, batch), self.objective.beta)
+                metrics = pair_metrics(
+                    group_errors(policy, self.reference, batch, self.objective.guided_loss), self.objective.beta
+                )
                 sums.append(sums_of(metrics))
         return means(metrics, torch.stack(sums).sum(dim=0))
 

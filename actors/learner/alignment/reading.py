@@ -14,7 +14,14 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
-from actors.learner.alignment.groups import PAIR_LATENTS, PROMPT_COLUMNS, GroupData, concat_groups, pair_groups
+from actors.learner.alignment.groups import (
+    GUIDANCE_COLUMNS,
+    PAIR_LATENTS,
+    PROMPT_COLUMNS,
+    GroupData,
+    concat_groups,
+    pair_groups,
+)
 from actors.learner.objectives import Objective
 from actors.learner.settings import AlignmentSettings
 from actors.storage.shards import Shards
@@ -30,6 +37,8 @@ ROLLOUT_COLUMNS = (*PROMPT_COLUMNS, "latents")
 
 PAIR_COLUMNS = (*PROMPT_COLUMNS, *PAIR_LATENTS)
 """The columns of pairs that the learner reads."""
+
+MAY_BE_NULL = ("reward", "failure", *GUIDANCE_COLUMNS)
 
 
 def read_groups(shards: Shards, settings: AlignmentSettings) -> GroupData:
@@ -161,7 +170,7 @@ def _check_columns(table: pa.Table, names: Sequence[str], source: str) -> None:
     missing = [name for name in names if name not in table.column_names]
     if missing:
         raise DataError(f"{source} has no columns {', '.join(missing)}")
-    empty = [name for name in names if table[name].null_count and name not in ("reward", "failure")]
+    empty = [name for name in names if table[name].null_count and name not in MAY_BE_NULL]
     if empty:
         raise DataError(f"{source} has empty fields in {', '.join(empty)}")
 

@@ -11,8 +11,8 @@ from actors.learner.alignment.groups import GroupData
 from actors.learner.alignment.losses import Measurer, group_losses, means, metric_names
 from actors.learner.batches import NoiseKey, epoch_order, split_heldout
 from actors.learner.settings import AlignmentSettings
-from actors.learner.task import Velocity
 from tangoflux.errors import DataError
+from tangoflux.flow import Velocity
 from tangoflux.model.policy import Policy
 from tangoflux.model.reference import Reference
 

@@ -61,8 +61,10 @@ OBJECTIVES = {
 OWN_OPTIONS = tuple(dict.fromkeys(option for info in OBJECTIVES.values() for option in info.options))
 """Options that only some objectives have."""
 
-OPTIONS = (*OWN_OPTIONS, "winner_weight", "anchor_weight")
-"""All options of objectives."""
+COMMON_OPTIONS = ("winner_weight", "anchor_weight", "guided_loss")
+"""Options that all objectives have."""
+
+OPTIONS = (*OWN_OPTIONS, *COMMON_OPTIONS)
 
 
 @dataclass(frozen=True)
@@ -74,12 +76,14 @@ class Objective:
 
     Attributes:
         options: its own, complete.
+        guided_loss: whether velocities have the guidance that the samples were drawn with.
     """
 
     name: str
     options: Mapping[str, Value]
     winner_weight: float = 0.0
     anchor_weight: float = 0.0
+    guided_loss: bool = True
 
     @property
     def info(self) -> ObjectiveInfo:
@@ -131,7 +135,8 @@ def make_objective(name: str, given: Mapping[str, Any]) -> Objective:
                 "out or set it to none"
             )
     options = {option: given.get(option, default) for option, default in info.options.items()}
-    return Objective(name, options, given.get("winner_weight", info.winner_weight), given.get("anchor_weight", 0.0))
+    common: dict[str, Any] = {option: given[option] for option in COMMON_OPTIONS if option in given}
+    return Objective(name, options, **{"winner_weight": info.winner_weight} | common)
 
 
 class GroupErrors(NamedTuple):

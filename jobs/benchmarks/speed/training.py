@@ -61,6 +61,8 @@ class Pairs:
         device = self.chosen.device
         return GroupBatch(
             self.prompts,
+            [1.0] * len(self.prompts),
+            [""] * len(self.prompts),
             self.duration_s,
             torch.stack([self.chosen, self.rejected]),
             torch.tensor(PAIR_REWARDS, device=device)[:, None].expand(2, len(self.prompts)),
