@@ -115,12 +115,12 @@ class ScoringOptions(Options):
 
     flag_prefix: ClassVar = "reward"
     name: str = option(
-        "miniature-clap",
+        "0.5*miniature-clap+0.5*miniature-grounder",
         "reward model that ranks: a name, a directory, module:Class, an address or a sum",
         flag="reward",
         min_length=1,
     )
-    combination: RewardCombination = "sum"
+    combination: RewardCombination = "normalised"
     workers: ElasticNumWorkers = PoolSize(1, 1)
     threads: Threads = 1
     num_cpus: NumCpus = 0
@@ -205,7 +205,7 @@ class TrainingOptions(Options):
     num_gpus: NumGpus = 0
     resources: CustomResources = ANY_NODE
     label_selector: LabelSelector = ANY_NODE
-    learning_rate: LearningRate = 2e-4
+    learning_rate: LearningRate = 4e-4
     schedule: Schedule = "constant"
     batch_size: BatchSize = 32
     micro_batch_size: MicroBatchSize = 16
@@ -298,7 +298,7 @@ class LearnerOptions(TrainingOptions):
         None,
         "weight of the flow-matching loss of each group's best sample",
         ge=0,
-        default_text="crpo 1; others 0",
+        default_text="crpo 0.1; others 0",
     )
     anchor_weight: float = option(
         0.0, "weight of the mean squared difference between the velocities of policy and reference", ge=0

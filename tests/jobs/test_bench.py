@@ -63,7 +63,9 @@ def test_both_sides_have_the_same_loss_of_the_same_pairs(model: TangoFlux) -> No
     batch = GroupBatch(
         captions, [1.0] * 2, [""] * 2, duration_s, latents.view(2, 2, 22, 64), rewards, noise, sigmas[0][:2], frames
     )
-    losses = group_losses(model.policy, reference, batch, make_objective("crpo", {"beta": published.beta_dpo}))
+    losses = group_losses(
+        model.policy, reference, batch, make_objective("crpo", {"beta": published.beta_dpo, "winner_weight": 1.0})
+    )
     torch.testing.assert_close(losses.loss.mean(), expected, rtol=1e-4, atol=1e-5)
     assert losses.metrics["margin"].abs().min() > 1e-3
 

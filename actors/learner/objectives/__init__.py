@@ -39,11 +39,11 @@ class ObjectiveInfo:
     winner_weight: float = 0.0
 
 
-BETA = {"beta": 300.0}
+BETA = {"beta": 60.0}
 CLIP = {"advantage_clip": 5.0}
 
 OBJECTIVES = {
-    "crpo": ObjectiveInfo("dpo_fm plus the flow-matching loss of the chosen sample", "dpo", "pair", BETA, 1.0),
+    "crpo": ObjectiveInfo("dpo_fm plus the flow-matching loss of the chosen sample", "dpo", "pair", BETA, 0.1),
     "dpo_fm": ObjectiveInfo("DPO for flow matching", "dpo", "pair", BETA),
     "ipo": ObjectiveInfo("the pair's margin drawn to a half", "ipo", "pair", BETA),
     "kto": ObjectiveInfo("samples above their group's mean against those below, each alone", "kto", "all", BETA),
@@ -135,8 +135,9 @@ def make_objective(name: str, given: Mapping[str, Any]) -> Objective:
                 "out or set it to none"
             )
     options = {option: given.get(option, default) for option, default in info.options.items()}
-    common: dict[str, Any] = {option: given[option] for option in COMMON_OPTIONS if option in given}
-    return Objective(name, options, **{"winner_weight": info.winner_weight} | common)
+    common: dict[str, Any] = {"winner_weight": info.winner_weight}
+    common |= {option: given[option] for option in COMMON_OPTIONS if option in given}
+    return Objective(name, options, **common)
 
 
 class GroupErrors(NamedTuple):

@@ -18,7 +18,7 @@ from jobs.benchmarks.speed.timing import DTYPES, Lap, Run, Side
 from tangoflux.model.policy import Policy
 from tangoflux.pipeline import TangoFlux
 
-OBJECTIVE = make_objective("crpo", {"beta": 2000.0})
+OBJECTIVE = make_objective("crpo", {"beta": 2000.0, "winner_weight": 1.0})
 LEARNING_RATE = 1e-5
 BETAS = (0.9, 0.95)
 """The paper's."""

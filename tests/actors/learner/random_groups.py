@@ -33,7 +33,7 @@ SETTINGS = alignment_settings(
     checkpoint_every=100,
 )
 KEY = (0, 1, 1)
-CRPO = make_objective("crpo", {"beta": 1})
+CRPO = make_objective("crpo", {"beta": 1, "winner_weight": 1.0})
 
 
 def pairs(count: int, first: int = 0, channels: int = 8) -> Any:

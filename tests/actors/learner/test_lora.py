@@ -40,7 +40,8 @@ def store(tmp_path: Path, tiny_policy_dir: Path) -> PolicyStore:
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
 def test_at_the_start_of_iteration_2_crpo_is_log_2_and_the_winner_loss(store: PolicyStore, dtype: torch.dtype):
     policy = load_lora_policy(store.path(1), LORA).to(dtype).train()
-    batch, crpo = pair_groups([pairs(3)]).batch([0, 1, 2], KEY), make_objective("crpo", {"beta": 2000})
+    batch = pair_groups([pairs(3)]).batch([0, 1, 2], KEY)
+    crpo = make_objective("crpo", {"beta": 2000, "winner_weight": 1.0})
     losses = group_losses(policy, make_reference(policy), batch, crpo)
     assert losses.metrics["margin"].tolist() == [0, 0, 0]
     torch.testing.assert_close(losses.loss, losses.terms["winner"] + math.log(2))

@@ -88,7 +88,7 @@ def test_of_two_samples_the_term_is_that_of_dpo_fm(name: str) -> None:
 
 def test_the_objective_crpo_is_the_loss_that_is_compared_with_the_published_code() -> None:
     errors = Case(samples=2).errors()
-    loss = losses_of(errors, make_objective("crpo", {"beta": 2000.0})).loss
+    loss = losses_of(errors, make_objective("crpo", {"beta": 2000.0, "winner_weight": 1.0})).loss
     torch.testing.assert_close(loss, crpo_loss(*errors.policy, *errors.reference, beta=2000.0), rtol=0, atol=0)
 
 
@@ -230,7 +230,7 @@ def test_a_sample_draws_both_implicit_policies_to_where_its_advantage_says(nft_b
 
 
 def test_an_objective_has_its_own_options_and_their_defaults() -> None:
-    assert make_objective("crpo", {}) == make_objective("crpo", {"beta": 300.0, "top_k": None, "winner_weight": 1.0})
+    assert make_objective("crpo", {}) == make_objective("crpo", {"beta": 60.0, "top_k": None, "winner_weight": 0.1})
     assert make_objective("dpo_fm", {"anchor_weight": 0.5}).winner_weight == 0
     assert dict(make_objective("expert_iteration", {"temperature": 0.5}).options) == {"top_k": 1, "temperature": 0.5}
 

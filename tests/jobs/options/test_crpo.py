@@ -100,7 +100,10 @@ def test_new_runs_get_a_directory_named_after_the_time() -> None:
 def test_none_switches_the_judge_off_and_is_kept() -> None:
     config = load_config(["--judge", "none", "--run-dir", "a"])
     assert config.rewards.judge is None
-    assert config.rewards.roles == {"reward": "miniature-clap", "exact": "miniature-detector"}
+    assert config.rewards.roles == {
+        "reward": "0.5*miniature-clap+0.5*miniature-grounder",
+        "exact": "miniature-detector",
+    }
 
 
 @pytest.mark.parametrize(

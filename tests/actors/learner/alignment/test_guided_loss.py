@@ -8,8 +8,8 @@ import pyarrow as pa
 import pytest
 import torch
 
-from actors.learner.alignment.losses import group_errors, group_losses
 from actors.learner.alignment.groups import pair_groups
+from actors.learner.alignment.losses import group_errors, group_losses
 from actors.learner.objectives import make_objective
 from tangoflux.flow import interpolate, velocity_target
 from tangoflux.losses import squared_error

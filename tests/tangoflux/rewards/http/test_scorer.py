@@ -68,7 +68,11 @@ def test_many_waveforms_are_asked_for_in_bounded_batches_a_few_at_a_time(server:
     assert reward(server)([], [], 16_000).shape == (0,)
 
 
-@pytest.mark.parametrize("fault", [status(500), status(503, Retry_After="0"), status(429), reset, half], ids=str)
+@pytest.mark.parametrize(
+    "fault",
+    [status(500), status(503, Retry_After="0"), status(429), reset, half],
+    ids=["500", "503", "429", "reset", "half"],
+)
 def test_a_failure_that_passes_costs_no_score(server: RewardServer, fault: Answer) -> None:
     asking = reward(server)
     server.faults.extend([fault, fault])
