@@ -93,7 +93,9 @@ def test_each_step_is_reported(trained: tuple[LearnerResult, list[dict[str, Any]
     assert [step["step"] for step in steps] == list(range(1, 7)) and result.steps == 6
     assert [step["epoch"] for step in steps] == [1, 1, 1, 2, 2, 2]
     assert [step["learning_rate"] for step in steps[:3]] == pytest.approx([5e-4, 1e-3, 1e-3])
-    assert steps[0]["loss"] == pytest.approx(math.log(2) + steps[0]["winner_loss"], rel=1e-6)
+    assert steps[0]["loss"] == pytest.approx(
+        math.log(2) + SETTINGS.objective.winner_weight * steps[0]["winner_loss"], rel=1e-6
+    )
     assert steps[0]["margin"] == 0 and steps[0]["implicit_accuracy"] == 0.5
     assert {step["event"] for step in steps} == {"step"} and {step["iteration"] for step in steps} == {1}
 

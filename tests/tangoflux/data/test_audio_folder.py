@@ -99,7 +99,7 @@ def test_names_that_are_not_utf8_are_told_where_they_matter(tmp_path: Path) -> N
 def locked(tmp_path: Path) -> Iterator[Path]:
     """A directory that may not be read."""
     make(tmp_path, "lost+found/Yabc.wav", "Ydef.wav")
-    for directory in (tmp_path, *tmp_path.parents[:2]):
+    for directory in (tmp_path, *tmp_path.parents[:3]):
         directory.chmod(0o755)
     (tmp_path / "lost+found").chmod(0)
     user = os.geteuid()
