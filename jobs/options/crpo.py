@@ -30,6 +30,8 @@ from jobs.options.sections import (
 CONFIG_FILE = "config.yaml"
 """The file in a run's directory with all its options."""
 
+SOUND_WORLD_REWARD = "0.5*miniature-clap+0.5*miniature-grounder"
+
 DESCRIPTION = """\
 Aligns a text-to-audio policy by CLAP-ranked preference optimization (CRPO). In each iteration the policy samples
 several audios for each prompt, a reward model ranks them, best and worst become preference pairs, and the policy is
@@ -144,6 +146,15 @@ class RunConfig(Options):
     rewards: RewardOptions = RewardOptions()
     learner: LearnerOptions = LearnerOptions()
     heldout: HeldoutOptions = HeldoutOptions()
+
+    @model_validator(mode="before")
+    @classmethod
+    def _choose_reward(cls, values: dict[str, Any]) -> dict[str, Any]:
+        """Without a reward: the grounder reads the sound world's captions only, so other prompts are CLAP's alone."""
+        rewards = values.get("rewards", {})
+        if values.get("prompts") is not None or not isinstance(rewards, dict) or "name" in rewards:
+            return values
+        return {**values, "rewards": {**rewards, "name": SOUND_WORLD_REWARD}}
 
     @model_validator(mode="after")
     def _check_consistency(self) -> RunConfig:

@@ -115,10 +115,11 @@ class ScoringOptions(Options):
 
     flag_prefix: ClassVar = "reward"
     name: str = option(
-        "0.5*miniature-clap+0.5*miniature-grounder",
+        "miniature-clap",
         "reward model that ranks: a name, a directory, module:Class, an address or a sum",
         flag="reward",
         min_length=1,
+        default_text="miniature-clap; in a run on the sound world's prompts with miniature-grounder, half each",
     )
     combination: RewardCombination = "normalised"
     workers: ElasticNumWorkers = PoolSize(1, 1)

@@ -8,7 +8,7 @@ import yaml
 from actors.options.schema import option_fields, option_values
 from actors.options.yaml_files import load_file
 from actors.storage.object_store import ObjectStorePath
-from jobs.options.crpo import RunConfig, load_config
+from jobs.options.crpo import SOUND_WORLD_REWARD, RunConfig, load_config
 from jobs.options.sections import CONFIGS
 from jobs.stages.run_dir import check_run_dir, open_run_dir
 from tangoflux.errors import ConfigError
@@ -301,3 +301,10 @@ def test_a_run_in_an_object_store_is_resumed_with_its_own_config(bucket_dir: Obj
     assert again.learner.beta == 7
     with pytest.raises(ConfigError, match="holds a run; pass --resume"):
         check_run_dir(config)
+
+
+def test_prompts_of_a_users_own_are_ranked_by_a_reward_that_reads_any_text(tmp_path: Path) -> None:
+    (tmp_path / "mine.txt").write_text("a dog barks twice\n")
+    assert load_config([]).rewards.name == SOUND_WORLD_REWARD
+    assert load_config(["--prompts", str(tmp_path / "mine.txt")]).rewards.name == "miniature-clap"
+    assert load_config(["--reward", "miniature-recall"]).rewards.name == "miniature-recall"
