@@ -39,6 +39,7 @@ PAIR_COLUMNS = (*PROMPT_COLUMNS, *PAIR_LATENTS)
 """The columns of pairs that the learner reads."""
 
 MAY_BE_NULL = ("reward", "failure", *GUIDANCE_COLUMNS)
+"""Columns in which a null says something."""
 
 
 def read_groups(shards: Shards, settings: AlignmentSettings) -> GroupData:

@@ -65,6 +65,7 @@ COMMON_OPTIONS = ("winner_weight", "anchor_weight", "guided_loss")
 """Options that all objectives have."""
 
 OPTIONS = (*OWN_OPTIONS, *COMMON_OPTIONS)
+"""All options of objectives."""
 
 
 @dataclass(frozen=True)
