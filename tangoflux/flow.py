@@ -39,3 +39,10 @@ def logit_normal_sigma(count: int, generator: torch.Generator) -> Tensor:
 def euler_sigmas(num_steps: int) -> Tensor:
     """The ``num_steps + 1`` sigmas of Euler sampling: from 1 to 1/num_steps in equal steps, then 0 (float32)."""
     return torch.cat([torch.linspace(1.0, 1.0 / num_steps, num_steps), torch.zeros(1)])
+
+
+def sampler_sigma(num_steps: int, lowest: float, generator: torch.Generator) -> Tensor:
+    """(1,) one of the sigmas from ``lowest`` up at which Euler sampling evaluates the policy, all equally likely."""
+    sigmas = euler_sigmas(num_steps)[:-1]
+    sigmas = sigmas[sigmas >= lowest]
+    return sigmas[torch.randint(len(sigmas), (1,), generator=generator)]

@@ -125,6 +125,16 @@ class Conditions:
     duration_s: Tensor
     frame_mask: Tensor
 
+    def guide(self, velocity: Tensor, negative: Tensor) -> Tensor:
+        """Adds the guidance of the guided rows: ``negative + guidance_scale * (velocity - negative)``.
+
+        Args:
+            velocity: (B, frames, channels) of the captions.
+            negative: (G, frames, channels) of the guided rows' unconditional branch.
+        """
+        scale = self.guidance_scale[:, None, None]
+        return velocity.index_put((self.guided,), negative + scale * (velocity[self.guided] - negative))
+
 
 def guided_velocity(policy: Velocity, latents: Tensor, sigma: Tensor, conditions: Conditions) -> Tensor:
     """``v_negative + guidance_scale * (v_text - v_negative)`` for guided rows, ``v_text`` for the others; float32.
@@ -144,9 +154,8 @@ def guided_velocity(policy: Velocity, latents: Tensor, sigma: Tensor, conditions
         conditions.duration_s[every],
         conditions.frame_mask[every],
     )
-    unconditional, velocity = both.float().split([len(guided), len(latents)])
-    scale = conditions.guidance_scale[:, None, None]
-    return velocity.index_put((guided,), unconditional + scale * (velocity[guided] - unconditional))
+    negative, velocity = both.float().split([len(guided), len(latents)])
+    return conditions.guide(velocity, negative)
 
 
 def _encode_conditions(

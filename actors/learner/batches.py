@@ -13,7 +13,7 @@ from torch import Tensor
 
 from actors.learner.schedule import num_heldout
 from actors.learner.settings import LearnerSettings
-from tangoflux.flow import logit_normal_sigma
+from tangoflux.flow import logit_normal_sigma, sampler_sigma
 from tangoflux.seeding import seeded_generator
 
 POOL_BATCHES = 16
@@ -23,14 +23,26 @@ NoiseKey = tuple[int, int, int | str]
 """Run seed, iteration and epoch (or the name of a measurement)."""
 
 
-def group_noise(key: NoiseKey, group_id: str, frames: int, channels: int) -> tuple[Tensor, Tensor]:
-    """Sigma (1,) and noise (frames, channels) of a group in an epoch.
+def group_noise(key: NoiseKey, group_id: str, frames: int, channels: int) -> Tensor:
+    """The noise (frames, channels) of a group in an epoch.
 
-    The samples of a group share them, for all objectives: what is learned is a difference between samples, and the part
+    The samples of a group share it, for all objectives: what is learned is a difference between samples, and the part
     of their errors that comes from the noise then cancels.
     """
-    source = seeded_generator("learner noise", *key, group_id)
-    return logit_normal_sigma(1, source), torch.randn(frames, channels, generator=source)
+    return torch.randn(frames, channels, generator=seeded_generator("learner noise", *key, group_id))
+
+
+def group_sigma(key: NoiseKey, group_id: str, num_steps: int | None = None, min_sigma: float | None = None) -> Tensor:
+    """The sigma (1,) of a group in an epoch, which its samples share.
+
+    Args:
+        num_steps: Euler steps that drew its samples; None: no policy did.
+        min_sigma: sigma is one of theirs from this up; None, as for samples that no policy drew: logit-normal.
+    """
+    source = seeded_generator("learner sigma", *key, group_id)
+    if min_sigma is None or num_steps is None:
+        return logit_normal_sigma(1, source)
+    return sampler_sigma(num_steps, min_sigma, source)
 
 
 def split_heldout(rows: int, most: int, seed: int, iteration: int) -> tuple[list[int], list[int]]:

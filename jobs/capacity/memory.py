@@ -81,14 +81,11 @@ class LearnerMemory:
         return self.policy + self.reference + self.optimizer + self.copies + max(self.loading, measuring)
 
 
-def learner_memory(
-    learner: LearnerOptions, facts: ModelFacts, trained_samples: int = 2, guided: bool = False
-) -> LearnerMemory:
+def learner_memory(learner: LearnerOptions, facts: ModelFacts, trained_samples: int = 2) -> LearnerMemory:
     """The memory of a rank; see ``actors.learner.rank``.
 
     Args:
         trained_samples: samples of a prompt that the objective trains on.
-        guided: whether its loss has guidance, which doubles the rows of a forward pass.
     """
     number = 2 if learner.precision == "bf16" else 4
     trained = facts.trained_with(learner.lora_rank)
@@ -96,7 +93,7 @@ def learner_memory(
     weights = facts.trained + facts.text_encoder
     shards = learner.workers if learner.zero_stage else 1
     copies = 1 + (learner.precision == "bf16") + (learner.ema_decay > 0)
-    rows = trained_samples * prompts_per_pass(learner, trained_samples) * (2 if guided else 1)
+    rows = trained_samples * prompts_per_pass(learner, trained_samples)
     # With checkpointing each block keeps only its input, except the one whose gradients are being computed.
     one = TRAINING_FLOATS[learner.precision]
     floats = facts.blocks + one if learner.activation_checkpointing else facts.blocks * one
@@ -121,8 +118,7 @@ def machine_memory(config: RunConfig, facts: ModelFacts) -> list[Memory]:
     """The memory of every kind of process; what a worker holds on its GPU is not included."""
     rollouts, rewards, learner = config.rollouts, config.rewards, config.learner
     samples = len(_trained_ranks(config))
-    guided = learner.guided_loss and config.sampling.guidance_scale > 1
-    rank = learner_memory(learner, facts, samples, guided)
+    rank = learner_memory(learner, facts, samples)
     rollout = 8 * (facts.trained + facts.text_encoder) if rollouts.num_gpus else _rollout_bytes(config, facts)
     return [
         Memory(

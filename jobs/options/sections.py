@@ -306,8 +306,14 @@ class LearnerOptions(TrainingOptions):
     )
     guided_loss: bool = option(
         True,
-        "compare velocities with the guidance that the samples were drawn with; false: without, as the paper, which "
-        "needs half the memory and less time",
+        "compare velocities with the guidance that the samples were drawn with; false: without, as the paper",
+    )
+    min_sigma: float | None = option(
+        0.6,
+        "the loss is at those noise levels of the sampler's steps that are not below this, where it is decided what "
+        "sounds; none: logit-normal on (0, 1), as the paper",
+        ge=0,
+        lt=1,
     )
     lora_rank: int = option(
         0, "rank of a LoRA adapter to train instead of the transformer; 0: all weights are trained", ge=0

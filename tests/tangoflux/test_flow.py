@@ -1,6 +1,6 @@
 import torch
 
-from tangoflux.flow import euler_sigmas, interpolate, logit_normal_sigma, velocity_target
+from tangoflux.flow import euler_sigmas, interpolate, logit_normal_sigma, sampler_sigma, velocity_target
 from tangoflux.seeding import seeded_generator
 
 
@@ -36,3 +36,15 @@ def test_training_sigmas_are_logit_normal() -> None:
     assert ((sigma > 0) & (sigma < 1)).all()
     assert abs(logit.mean()) < 0.03
     assert abs(logit.std() - 1) < 0.03
+
+
+def test_sigmas_of_the_sampler_are_its_steps_from_a_bound_up_equally_often() -> None:
+    generator = seeded_generator("sigma")
+    drawn = torch.cat([sampler_sigma(4, 0.5, generator) for _ in range(3_000)])
+    values, counts = drawn.unique(return_counts=True)
+    torch.testing.assert_close(values, torch.tensor([0.5, 0.75, 1.0]))
+    torch.testing.assert_close(counts.float(), torch.full((3,), 1_000.0), rtol=0.1, atol=0)
+
+
+def test_the_first_step_is_always_one_of_them() -> None:
+    assert float(sampler_sigma(1, 0.99, seeded_generator("sigma"))) == 1.0

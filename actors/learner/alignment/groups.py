@@ -14,13 +14,13 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from actors.learner.batches import NoiseKey, group_noise
+from actors.learner.batches import NoiseKey, group_noise, group_sigma
 from tangoflux.data.records import latents_array
 
-GUIDANCE_COLUMNS = ("guidance_scale", "negative_prompt")
-"""The guidance that a group's samples were drawn with; null for audio that no policy made."""
+SAMPLING_COLUMNS = ("num_steps", "guidance_scale", "negative_prompt")
+"""How a group's samples were drawn; null for audio that no policy made."""
 
-PROMPT_COLUMNS = ("prompt_id", "prompt", "duration_s", "num_frames", *GUIDANCE_COLUMNS)
+PROMPT_COLUMNS = ("prompt_id", "prompt", "duration_s", "num_frames", *SAMPLING_COLUMNS)
 """The columns of pairs and of rollouts that belong to the whole group."""
 
 PAIR_LATENTS = ("chosen_latents", "rejected_latents")
@@ -109,16 +109,20 @@ class GroupData:
         """Channels of the latents."""
         return self.latents[0][0].shape[1]
 
-    def batch(self, rows: Sequence[int], key: NoiseKey, ranks: Sequence[int] | None = None) -> GroupBatch:
+    def batch(
+        self, rows: Sequence[int], key: NoiseKey, ranks: Sequence[int] | None = None, min_sigma: float | None = None
+    ) -> GroupBatch:
         """The groups at ``rows`` with the noise and sigma of ``key``.
 
         Args:
             ranks: which samples, default those that are trained on.
+            min_sigma: see ``group_sigma``.
         """
         ranks = self.ranks if ranks is None else ranks
         frames = torch.tensor([self.num_frames[row] for row in rows])
         width = int(frames.max())
-        draws = [group_noise(key, self.group_ids[row], self.num_frames[row], self.channels) for row in rows]
+        noise = [group_noise(key, self.group_ids[row], self.num_frames[row], self.channels) for row in rows]
+        steps = self.columns["num_steps"]
         latents = [[self.latents[rank][row][:width] for row in rows] for rank in ranks]
         return GroupBatch(
             [self.prompts[row] for row in rows],
@@ -127,8 +131,8 @@ class GroupData:
             torch.tensor([self.duration_s[row] for row in rows], dtype=torch.float32),
             torch.from_numpy(np.stack([np.stack(samples) for samples in latents]).astype(np.float32, copy=False)),
             torch.from_numpy(self.rewards[list(rows)].T.copy()),
-            torch.stack([torch.nn.functional.pad(noise, (0, 0, 0, width - len(noise))) for _, noise in draws]),
-            torch.cat([sigma for sigma, _ in draws]),
+            torch.stack([torch.nn.functional.pad(one, (0, 0, 0, width - len(one))) for one in noise]),
+            torch.cat([group_sigma(key, self.group_ids[row], steps[row], min_sigma) for row in rows]),
             torch.arange(width) < frames[:, None],
             ranks[-1] == self.pair[1],
         )

@@ -77,13 +77,28 @@ def group_errors(policy: Velocity, reference: Reference, batch: GroupBatch, guid
     latents, noise, sigma = batch.latents.flatten(0, 1), batch.noise.repeat(samples, 1, 1), batch.sigma.repeat(samples)
     frame_mask, target = conditions.frame_mask, velocity_target(latents, noise)
     noisy = interpolate(latents, noise, sigma)
-    velocity = guided_velocity(policy, noisy, sigma, conditions)
+    velocity = _trained_velocity(policy, noisy, sigma, conditions)
     with torch.no_grad():
         frozen = guided_velocity(reference, noisy, sigma, conditions)
     compared = ((velocity, target), (frozen, target), (velocity, frozen))
     errors = (squared_error(first, second, frame_mask).view(samples, groups) for first, second in compared)
     of_policy, of_reference, distance = errors
     return GroupErrors(of_policy, of_reference, distance, batch.sigma, batch.rewards)
+
+
+def _trained_velocity(policy: Velocity, latents: Tensor, sigma: Tensor, conditions: Conditions) -> Tensor:
+    """``guided_velocity`` with gradients through the caption's branch only.
+
+    The unconditional one would cost as much, and its gradients are mostly noise.
+    """
+    guided = conditions.guided
+    negative = None
+    if conditions.negative is not None:
+        duration_s, frame_mask = conditions.duration_s[guided], conditions.frame_mask[guided]
+        with torch.no_grad():
+            negative = policy(latents[guided], sigma[guided], conditions.negative, duration_s, frame_mask).float()
+    velocity = policy(latents, sigma, conditions.text, conditions.duration_s, conditions.frame_mask).float()
+    return velocity if negative is None else conditions.guide(velocity, negative)
 
 
 def _conditions(reference: Reference, batch: GroupBatch, rows: Sequence[int], guided: bool) -> Conditions:
@@ -187,5 +202,6 @@ class Measurer:
 
     def _batches(self, rows: Sequence[int], key: NoiseKey, ranks: Sequence[int]) -> Iterator[GroupBatch]:
         for start in range(0, len(rows), self.micro_batch_size):
-            batch = self.data.batch(rows[start : start + self.micro_batch_size], key, ranks)
+            part = rows[start : start + self.micro_batch_size]
+            batch = self.data.batch(part, key, ranks, self.objective.min_sigma)
             yield batch.to(self.reference.device)

@@ -15,9 +15,9 @@ import pyarrow as pa
 from numpy.typing import NDArray
 
 from actors.learner.alignment.groups import (
-    GUIDANCE_COLUMNS,
     PAIR_LATENTS,
     PROMPT_COLUMNS,
+    SAMPLING_COLUMNS,
     GroupData,
     concat_groups,
     pair_groups,
@@ -38,7 +38,7 @@ ROLLOUT_COLUMNS = (*PROMPT_COLUMNS, "latents")
 PAIR_COLUMNS = (*PROMPT_COLUMNS, *PAIR_LATENTS)
 """The columns of pairs that the learner reads."""
 
-MAY_BE_NULL = ("reward", "failure", *GUIDANCE_COLUMNS)
+MAY_BE_NULL = ("reward", "failure", *SAMPLING_COLUMNS)
 """Columns in which a null says something."""
 
 

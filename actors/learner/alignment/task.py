@@ -52,7 +52,7 @@ class Alignment:
 
     def losses(self, policy: Velocity, rows: Sequence[int], key: NoiseKey) -> tuple[Tensor, Tensor]:
         """The objective (B,) of the groups at ``rows``, and ``GroupLosses.sums``."""
-        batch = self.data.batch(rows, key).to(self.reference.device)
+        batch = self.data.batch(rows, key, min_sigma=self.settings.objective.min_sigma).to(self.reference.device)
         losses = group_losses(policy, self.reference, batch, self.settings.objective)
         return losses.loss, losses.sums()
 

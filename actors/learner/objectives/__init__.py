@@ -61,7 +61,7 @@ OBJECTIVES = {
 OWN_OPTIONS = tuple(dict.fromkeys(option for info in OBJECTIVES.values() for option in info.options))
 """Options that only some objectives have."""
 
-COMMON_OPTIONS = ("winner_weight", "anchor_weight", "guided_loss")
+COMMON_OPTIONS = ("winner_weight", "anchor_weight", "guided_loss", "min_sigma")
 """Options that all objectives have."""
 
 OPTIONS = (*OWN_OPTIONS, *COMMON_OPTIONS)
@@ -78,6 +78,7 @@ class Objective:
     Attributes:
         options: its own, complete.
         guided_loss: whether velocities have the guidance that the samples were drawn with.
+        min_sigma: the sigmas of the loss are those of the sampler's steps from this up; None: logit-normal on (0, 1).
     """
 
     name: str
@@ -85,6 +86,7 @@ class Objective:
     winner_weight: float = 0.0
     anchor_weight: float = 0.0
     guided_loss: bool = True
+    min_sigma: float | None = None
 
     @property
     def info(self) -> ObjectiveInfo:

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from actors.learner.alignment.groups import PAIR_REWARDS, GroupBatch
 from actors.learner.alignment.losses import group_losses
-from actors.learner.batches import group_noise
+from actors.learner.batches import group_noise, group_sigma
 from actors.learner.objectives import make_objective
 from jobs.benchmarks.speed.settings import OURS, PUBLISHED, Settings, published_model
 from jobs.benchmarks.speed.sizes import captions
@@ -57,7 +57,7 @@ class Pairs:
     def batch(self) -> GroupBatch:
         """A batch as the learner builds it, with the noise that it draws for each pair."""
         frames, channels = self.chosen.shape[1:]
-        draws = [group_noise((0, 1, 1), f"pair {row}", frames, channels) for row in range(len(self.prompts))]
+        key, ids = (0, 1, 1), [f"pair {row}" for row in range(len(self.prompts))]
         device = self.chosen.device
         return GroupBatch(
             self.prompts,
@@ -66,8 +66,8 @@ class Pairs:
             self.duration_s,
             torch.stack([self.chosen, self.rejected]),
             torch.tensor(PAIR_REWARDS, device=device)[:, None].expand(2, len(self.prompts)),
-            torch.stack([noise for _, noise in draws]).to(device),
-            torch.cat([sigma for sigma, _ in draws]).to(device),
+            torch.stack([group_noise(key, pair, frames, channels) for pair in ids]).to(device),
+            torch.cat([group_sigma(key, pair) for pair in ids]).to(device),
             torch.ones(self.chosen.shape[:2], dtype=torch.bool, device=device),
         )
 

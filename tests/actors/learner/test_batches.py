@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from actors.learner.alignment.groups import pair_groups
-from actors.learner.batches import epoch_order, group_noise, rank_share, split_heldout
+from actors.learner.batches import epoch_order, group_sigma, rank_share, split_heldout
 from tests.actors.learner.random_groups import KEY, SETTINGS, pairs
 
 
@@ -42,5 +42,21 @@ def test_the_noise_of_a_pair_depends_on_run_iteration_epoch_and_pair_only():
     together, alone = data.batch([0, 3], KEY), data.batch([3], KEY)
     assert torch.equal(together.noise[1, :16], alone.noise[0, :16])
     assert torch.equal(together.sigma[1:], alone.sigma)
-    draws = {float(group_noise(key, pair, 4, 2)[0]) for key in (KEY, (1, 1, 1), (0, 2, 1), (0, 1, 2)) for pair in "ab"}
+    draws = {float(group_sigma(key, pair)) for key in (KEY, (1, 1, 1), (0, 2, 1), (0, 1, 2)) for pair in "ab"}
     assert len(draws) == 8
+
+
+def test_with_a_bound_sigmas_are_those_of_the_steps_that_drew_the_samples():
+    drawn = {round(float(group_sigma(KEY, f"pair {i}", num_steps=6, min_sigma=0.6)), 3) for i in range(64)}
+    assert drawn == {1.0, 0.833, 0.667}
+
+
+def test_pairs_that_no_policy_drew_have_the_papers_sigmas():
+    assert float(group_sigma(KEY, "pair", None, min_sigma=0.6)) == float(group_sigma(KEY, "pair"))
+
+
+def test_a_bound_on_sigma_leaves_the_noise_as_it_is():
+    data = pair_groups([pairs(8)])
+    everywhere, high = (data.batch(range(8), KEY, min_sigma=bound) for bound in (None, 0.6))
+    assert torch.equal(everywhere.noise, high.noise)
+    assert everywhere.sigma.min() < 0.6 <= high.sigma.min()

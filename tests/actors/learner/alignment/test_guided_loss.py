@@ -62,13 +62,14 @@ def test_groups_without_guidance_keep_their_errors_beside_those_with(tiny_policy
 
 
 @pytest.mark.parametrize("guided", [True, False])
-def test_the_option_decides_whether_the_negative_branch_is_trained(guided: bool, tiny_policy_dir: Path) -> None:
+def test_only_the_branch_of_the_caption_is_trained(guided: bool, tiny_policy_dir: Path) -> None:
     policy, reference = moved(tiny_policy_dir), load_policy(tiny_policy_dir).requires_grad_(False)
-    batch = pair_groups([drawn_with(SCALE)]).batch([0], KEY)
-    rows: list[int] = []
+    batch = pair_groups([drawn_with(SCALE, None)]).batch([0, 1], KEY)
+    passes: list[tuple[int, bool]] = []
     policy.transformer.register_forward_pre_hook(
-        lambda module, args, inputs: rows.append(len(inputs["hidden_states"])), with_kwargs=True
+        lambda module, args, inputs: passes.append((len(inputs["hidden_states"]), torch.is_grad_enabled())),
+        with_kwargs=True,
     )
     losses = group_losses(policy, reference, batch, make_objective("crpo", {"guided_loss": guided}))
-    assert rows == [4 if guided else 2]
+    assert passes == ([(2, False), (4, True)] if guided else [(4, True)])
     losses.loss.sum().backward()
