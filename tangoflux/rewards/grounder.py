@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -12,7 +12,14 @@ from tangoflux.rewards.detector import aspects_of
 from tangoflux.rewards.embedding import file_sha256, is_usable
 from tangoflux.soundworld.aspects import ASPECTS
 from tangoflux.soundworld.captions import parse
-from tangoflux.soundworld.grounder import Grounder, check_scores, heard_units
+from tangoflux.soundworld.grounder import Grounder, Grounding, check_scores, heard_units, named_scores
+from tangoflux.soundworld.scenes import SceneContent
+
+SCORES: dict[str, Callable[[SceneContent, Grounding, int], list[float]]] = {
+    "checks": check_scores,
+    "recall": named_scores,
+}
+"""What the reward is the mean of: the probabilities of all checks, or of those whether the named kinds are there."""
 
 
 class GrounderReward:
@@ -23,8 +30,13 @@ class GrounderReward:
 
     aspects: tuple[str, ...] = ASPECTS
 
-    def __init__(self, directory: Path, name: str) -> None:
-        self.name = name
+    def __init__(self, directory: Path, name: str, measure: str = "checks") -> None:
+        """Loads the grounder.
+
+        Args:
+            measure: of ``SCORES``.
+        """
+        self.name, self._scores = name, SCORES[measure]
         self._grounder = Grounder.load(directory)
         self.checkpoint = file_sha256(directory / "model.safetensors")[:16]
 
@@ -38,7 +50,7 @@ class GrounderReward:
         if usable:
             grounding = self._grounder.ground([waveforms[row] for row, _ in usable], sample_rate_hz)
             for index, (row, content) in enumerate(usable):
-                scores[row] = np.mean(check_scores(content, grounding, index))
+                scores[row] = np.mean(self._scores(content, grounding, index))
         return scores
 
     def grade(

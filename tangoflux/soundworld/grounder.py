@@ -126,16 +126,22 @@ class Grounder(nn.Module):
         return grounder.eval()
 
 
+def named_scores(wanted: SceneContent, grounding: Grounding, row: int) -> list[float]:
+    """The probability that it is there, of each named kind."""
+    present = _present(grounding, row)
+    return [present[kind] for kind in sorted(set(wanted.kinds))]
+
+
 def check_scores(wanted: SceneContent, grounding: Grounding, row: int) -> list[float]:
     """The probability of each check of a caption, so that partly right beats wrong.
 
     The checks are: each named kind is there; no other is; each has its count; consecutive events are in order; they
     sound apart or together as named. What is asked of a kind that is not there does not hold.
     """
-    present = dict(zip(KINDS, grounding.present[row].sigmoid().tolist(), strict=True))
+    present = _present(grounding, row)
     counts = dict(zip(KINDS, grounding.counts[row].softmax(dim=-1).tolist(), strict=True))
     spans = dict(zip(KINDS, grounding.spans[row].tolist(), strict=True))
-    checks = [present[kind] for kind in set(wanted.kinds)]
+    checks = named_scores(wanted, grounding, row)
     checks.append(1 - max(present[kind] for kind in KINDS if kind not in wanted.kinds))
     checks += [present[event.kind] * counts[event.kind][event.count - 1] for event in wanted.events]
     for first, second in zip(wanted.kinds, wanted.kinds[1:], strict=False):
@@ -144,6 +150,10 @@ def check_scores(wanted: SceneContent, grounding: Grounding, row: int) -> list[f
         if not wanted.overlap:
             checks.append(both * _before(spans[first], spans[second]))
     return checks
+
+
+def _present(grounding: Grounding, row: int) -> dict[str, float]:
+    return dict(zip(KINDS, grounding.present[row].sigmoid().tolist(), strict=True))
 
 
 def heard_units(grounding: Grounding, row: int) -> dict[str, list[Segment]]:

@@ -307,4 +307,4 @@ def test_prompts_of_a_users_own_are_ranked_by_a_reward_that_reads_any_text(tmp_p
     (tmp_path / "mine.txt").write_text("a dog barks twice\n")
     assert load_config([]).rewards.name == SOUND_WORLD_REWARD
     assert load_config(["--prompts", str(tmp_path / "mine.txt")]).rewards.name == "miniature-clap"
-    assert load_config(["--reward", "miniature-recall"]).rewards.name == "miniature-recall"
+    assert load_config(["--reward", "miniature-detector"]).rewards.name == "miniature-detector"

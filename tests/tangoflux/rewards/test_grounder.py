@@ -8,7 +8,7 @@ import torch
 
 from tangoflux.rewards.grounder import GrounderReward
 from tangoflux.soundworld import KINDS, Event, SceneContent
-from tangoflux.soundworld.grounder import MOST_UNITS, Grounder, GrounderConfig, Grounding, check_scores
+from tangoflux.soundworld.grounder import MOST_UNITS, Grounder, GrounderConfig, Grounding, check_scores, named_scores
 
 RATE = 16_000
 WANTED = SceneContent((Event("bark", 2), Event("bell")))
@@ -49,6 +49,12 @@ def test_the_more_of_what_is_asked_is_heard_the_higher_the_score() -> None:
     assert all(0.5 < score < 0.95 for score in wrong.values()), wrong
     assert mean_score(bark=(2, 0.0, 0.4)) < min(wrong.values()), "a missing sound costs all that is asked of it"
     assert mean_score() < 0.2
+
+
+def test_recall_is_of_the_named_kinds_and_nothing_else() -> None:
+    both = told(bark=(3, 0.5, 0.9), bell=(1, 0.0, 0.4), hiss=(1, 0.0, 1.0))
+    assert np.mean(named_scores(WANTED, both, 0)) > 0.99
+    assert np.mean(named_scores(WANTED, told(bark=(2, 0.0, 0.4)), 0)) == pytest.approx(0.5, abs=0.01)
 
 
 def test_overlapping_events_are_scored_by_what_they_share() -> None:
