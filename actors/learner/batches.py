@@ -6,9 +6,12 @@ which rank computes which groups of a global batch.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from actors.learner.schedule import num_heldout
@@ -50,6 +53,15 @@ def split_heldout(rows: int, most: int, seed: int, iteration: int) -> tuple[list
     heldout = num_heldout(rows, most)
     permutation = torch.randperm(rows, generator=seeded_generator("learner heldout", seed, iteration)).tolist()
     return sorted(permutation[heldout:]), sorted(permutation[:heldout])
+
+
+def largest_margins(rows: Sequence[int], margins: NDArray[np.float64], share: float) -> list[int]:
+    """The ``share`` of ``rows``, rounded up, with the largest margins, in ascending order; all if one is NaN."""
+    of_rows = margins[list(rows)]
+    if np.isnan(of_rows).any():
+        return list(rows)
+    best = np.argsort(-of_rows, kind="stable")[: math.ceil(share * len(rows))]
+    return sorted(rows[index] for index in best.tolist())
 
 
 def epoch_order(rows: Sequence[int], key: NoiseKey) -> list[int]:

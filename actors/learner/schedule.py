@@ -5,12 +5,23 @@ Without torch, as the options use it too.
 
 from __future__ import annotations
 
+import math
+
 from tangoflux.errors import ConfigError
 
 
 def num_heldout(rows: int, most: int) -> int:
     """How many of ``rows`` are held out: ``most``, but at most an eighth."""
     return min(most, rows // 8)
+
+
+def num_trained(groups: int, heldout: int, share: float) -> int:
+    """How many of ``groups`` are trained on: of those that are not held out, ``share``, rounded up.
+
+    Args:
+        heldout: see ``num_heldout``.
+    """
+    return math.ceil(share * (groups - num_heldout(groups, heldout)))
 
 
 def steps_per_epoch(rows: int, batch_size: int) -> int:

@@ -94,6 +94,7 @@ class AlignmentSettings(LearnerSettings):
         lora_alpha: the adapter's output is scaled by ``lora_alpha / lora_rank``.
         heldout_pairs: pairs or groups that are not trained on; at most an eighth of all.
         min_margin: groups whose rewards differ by no more are left out, as they make no pair.
+        group_share: share of the groups that are trained on, those with the largest margins.
 
     Raises:
         ConfigError: LoRA together with ZeRO stage 3 or a moving average.
@@ -104,6 +105,7 @@ class AlignmentSettings(LearnerSettings):
     lora_alpha: float
     heldout_pairs: int
     min_margin: float = 0.0
+    group_share: float = 1.0
 
     def __post_init__(self) -> None:
         super().__post_init__()

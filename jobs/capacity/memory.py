@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from actors.learner.objectives import make_objective
 from jobs.capacity.model_facts import ModelFacts
 from jobs.options.crpo import RunConfig
-from jobs.options.sections import LearnerOptions
+from jobs.options.learner import LearnerOptions
 from jobs.reporting.formatting import format_bytes
 from tangoflux.model.conditioning import TRAINING_MAX_TOKENS
 from tangoflux.sampling import SAMPLING_FLOATS

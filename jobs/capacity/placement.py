@@ -9,7 +9,7 @@ from actors.cluster.placement import Request, place
 from actors.options.pool_size import PoolSize
 from actors.options.scheduling import ScheduledWorkerOptions
 from jobs.options.crpo import RunConfig
-from jobs.options.sections import TrainingOptions
+from jobs.options.learner import TrainingOptions
 
 
 def place_run(config: RunConfig) -> str:

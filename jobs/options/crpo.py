@@ -11,13 +11,13 @@ from typing import Any, ClassVar, Literal
 from pydantic import model_validator
 
 from actors.learner.objectives import make_objective
-from actors.learner.schedule import check_warmup, num_heldout, num_steps
+from actors.learner.schedule import check_warmup, num_steps, num_trained
 from actors.options.command_line import Command, load_options
 from actors.options.schema import Options, option
 from actors.storage.object_store import ObjectStorePath, parse_path
 from actors.storage.paths import cache_dir
+from jobs.options.learner import LearnerOptions
 from jobs.options.sections import (
-    LearnerOptions,
     LocalPath,
     Objective,
     RewardOptions,
@@ -30,7 +30,11 @@ from jobs.options.sections import (
 CONFIG_FILE = "config.yaml"
 """The file in a run's directory with all its options."""
 
-SOUND_WORLD_REWARD = "0.5*miniature-clap+0.5*miniature-grounder"
+SOUND_WORLD_REWARD = {
+    "name": "miniature-clap+miniature-grounder+miniature-grounder-recall",
+    # The raw sum differs most where a sound is missing; those groups are trained on (--group-share).
+    "combination": "sum",
+}
 
 DESCRIPTION = """\
 Aligns a text-to-audio policy by CLAP-ranked preference optimization (CRPO). In each iteration the policy samples
@@ -154,7 +158,7 @@ class RunConfig(Options):
         rewards = values.get("rewards", {})
         if values.get("prompts") is not None or not isinstance(rewards, dict) or "name" in rewards:
             return values
-        return {**values, "rewards": {**rewards, "name": SOUND_WORLD_REWARD}}
+        return {**values, "rewards": {**SOUND_WORLD_REWARD, **rewards}}
 
     @model_validator(mode="after")
     def _check_consistency(self) -> RunConfig:
@@ -170,7 +174,7 @@ class RunConfig(Options):
     @property
     def training_pairs(self) -> int:
         """Largest number of pairs that an iteration can train on."""
-        return self.prompts_per_iteration - num_heldout(self.prompts_per_iteration, self.learner.heldout_pairs)
+        return num_trained(self.prompts_per_iteration, self.learner.heldout_pairs, self.learner.group_share)
 
     @property
     def max_steps(self) -> int:

@@ -6,17 +6,19 @@ from typing import Literal
 
 from actors.options.command_line import Command
 from actors.options.schema import REQUIRED, Options, option
-from jobs.options.sections import (
+from jobs.options.learner import (
     BatchSize,
     EmaDecay,
     Epochs,
     LearningRate,
-    LocalPath,
     MicroBatchSize,
-    SamplerOptions,
     Schedule,
     TrainingOptions,
     WarmupSteps,
+)
+from jobs.options.sections import (
+    LocalPath,
+    SamplerOptions,
     shipped_configs,
 )
 

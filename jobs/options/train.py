@@ -7,7 +7,8 @@ from pydantic import model_validator
 from actors.learner.objectives import make_objective
 from actors.options.command_line import Command
 from actors.options.schema import REQUIRED, Options, option
-from jobs.options.sections import CodecPoolOptions, LearnerOptions, LocalPath, Objective
+from jobs.options.learner import LearnerOptions
+from jobs.options.sections import CodecPoolOptions, LocalPath, Objective
 
 DESCRIPTION = """\
 Trains a policy on preference pairs or on scored rollouts, as an iteration of jobs/crpo.py does, and writes the new

@@ -13,7 +13,7 @@ import ray
 
 from actors.learner.checkpoint import load_tensors
 from actors.learner.launch import train
-from actors.learner.schedule import num_heldout
+from actors.learner.schedule import num_trained
 from actors.learner.settings import LearnerResult
 from actors.storage.atomic import atomic_write
 from actors.storage.layout import ROLLOUTS, iteration_name
@@ -25,7 +25,7 @@ from actors.storage.shards import shards_at
 from actors.workers.chunk import Chunk, heldout_chunks, rollout_chunks
 from actors.workers.messages import Destination, ScoredPrompts, WrittenShard
 from jobs.options.crpo import RunConfig
-from jobs.options.sections import LearnerOptions
+from jobs.options.learner import LearnerOptions
 from jobs.reporting.display import Display, Stage
 from jobs.reporting.figures import HEADLINES, alarm, best_iteration, result_iteration
 from jobs.reporting.heldout import HeldoutScores, figures_by_shape, heldout_figures
@@ -290,7 +290,7 @@ def check_pairs_of_ranks(counts: PairCounts, min_margin: float, learner: Learner
     Raises:
         DataError: there are fewer pairs to train on than ranks; the message says why there are not more.
     """
-    trained = counts.made - num_heldout(counts.made, learner.heldout_pairs)
+    trained = num_trained(counts.made, learner.heldout_pairs, learner.group_share)
     if trained < learner.workers:
         raise DataError(
             f"{describe_counts(counts, min_margin)}: {trained} to train on, less than one for each of "

@@ -27,8 +27,8 @@ from actors.workers.rollout import RolloutActor
 from actors.workers.writer import WriterActor
 from jobs.capacity.placement import learner_request
 from jobs.options.crpo import RunConfig
+from jobs.options.learner import LearnerOptions
 from jobs.options.sections import (
-    LearnerOptions,
     Objective,
     RolloutOptions,
     SamplingOptions,

@@ -13,11 +13,17 @@ from pathlib import Path
 from typing import Any
 
 from actors.cluster.session import ray_session
-from actors.learner.alignment.reading import check_channels, check_not_empty, count_groups, holds_rollouts
+from actors.learner.alignment.reading import (
+    check_channels,
+    check_not_empty,
+    count_groups,
+    have_rewards,
+    holds_rollouts,
+)
 from actors.learner.checkpoint import STATE, load_tensors
 from actors.learner.launch import train
 from actors.learner.objectives import Objective
-from actors.learner.schedule import check_warmup, num_heldout, num_steps
+from actors.learner.schedule import check_warmup, num_steps, num_trained
 from actors.learner.settings import LearnerResult
 from actors.storage.atomic import explain_disk_errors
 from actors.storage.json_lines import JsonLines
@@ -28,7 +34,7 @@ from actors.storage.shards import ShardWriter
 from actors.workers.codec import CodecActor, pair_chunks
 from jobs.capacity.model_facts import read_model_facts
 from jobs.capacity.placement import place_learner
-from jobs.options.sections import LearnerOptions
+from jobs.options.learner import LearnerOptions
 from jobs.options.train import TrainJob
 from jobs.reporting.display import Display
 from jobs.reporting.formatting import format_number
@@ -106,7 +112,7 @@ def read_inputs(config: TrainJob) -> Inputs:
         count = len(rated)
     else:
         count = count_stored(config, settings.objective, facts.latent_channels)
-    steps = count_steps(config.learner, count)
+    steps = count_steps(config.learner, count, trained_share(config))
     return Inputs(policy_dir, sorted(rated, key=lambda pair: pair.prompt.id), count, steps)
 
 
@@ -132,13 +138,19 @@ def count_stored(config: TrainJob, objective: Objective, channels: int) -> int:
     return count
 
 
-def count_steps(learner: LearnerOptions, pairs: int) -> int:
-    """The optimiser steps of a training on ``pairs``, held-out ones included.
+def trained_share(config: TrainJob) -> float:
+    """``--group-share``, or 1 for pairs that people chose: they have no margins."""
+    chosen = config.pairs or (config.preferences and not have_rewards(find_shards(config.preferences, "--preferences")))
+    return 1.0 if chosen else config.learner.group_share
+
+
+def count_steps(learner: LearnerOptions, pairs: int, share: float) -> int:
+    """The optimiser steps of a training on ``share`` of ``pairs``, held-out ones included.
 
     Raises:
         ConfigError: a batch has fewer pairs than there are ranks, or the learning rate would never reach its peak.
     """
-    trained = pairs - num_heldout(pairs, learner.heldout_pairs)
+    trained = num_trained(pairs, learner.heldout_pairs, share)
     in_batch = min(learner.batch_size, trained)
     if in_batch < learner.workers:
         raise ConfigError(

@@ -26,6 +26,9 @@ PROMPT_COLUMNS = ("prompt_id", "prompt", "duration_s", "num_frames", *SAMPLING_C
 PAIR_LATENTS = ("chosen_latents", "rejected_latents")
 """The latents of pairs, the best first."""
 
+PAIR_REWARD_COLUMNS = ("chosen_reward", "rejected_reward")
+"""The rewards of pairs, the best first; null where people chose."""
+
 PAIR_REWARDS = (1.0, -1.0)
 """Rewards of chosen and rejected: two rewards, standardised within their group, are always these."""
 
@@ -72,6 +75,7 @@ class GroupData:
         rewards: NDArray[np.float64],
         latents: Mapping[int, Sequence[NDArray[Any]]],
         ranks: Sequence[int],
+        margins: NDArray[np.float64] | None = None,
     ) -> None:
         """Keeps G groups.
 
@@ -80,12 +84,14 @@ class GroupData:
             rewards: (G, N), from the highest to the lowest.
             latents: for each rank that is kept those of G samples, (frames, channels) each; 0 is the best.
             ranks: the samples that are trained on.
+            margins: (G,) of the best reward over the worst, NaN where there are no rewards; default: of ``rewards``.
         """
         self.columns, self.group_ids = columns, _unique(columns["prompt_id"])
         self.prompts: Sequence[str] = columns["prompt"]
         self.duration_s: Sequence[float] = columns["duration_s"]
         self.num_frames: Sequence[int] = columns["num_frames"]
         self.rewards, self.latents, self.ranks = rewards, latents, tuple(ranks)
+        self.margins = rewards[:, 0] - rewards[:, -1] if margins is None else margins
 
     def __len__(self) -> int:
         return len(self.group_ids)
@@ -144,7 +150,10 @@ def pair_groups(tables: Sequence[pa.Table], ranks: Sequence[int] = (0, 1)) -> Gr
     # A row of an array is a view: nothing is copied before a batch needs it.
     latents = [[row for table in tables for row in latents_array(table[name])] for name in PAIR_LATENTS]
     rewards = np.tile(PAIR_REWARDS, (len(columns["prompt_id"]), 1))
-    return GroupData(columns, rewards, dict(enumerate(latents)), ranks)
+    chosen, rejected = (
+        np.concatenate([table[name].to_numpy() for table in tables]).astype(np.float64) for name in PAIR_REWARD_COLUMNS
+    )
+    return GroupData(columns, rewards, dict(enumerate(latents)), ranks, chosen - rejected)
 
 
 def concat_groups(parts: Sequence[GroupData]) -> GroupData:

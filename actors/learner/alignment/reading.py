@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 
 from actors.learner.alignment.groups import (
     PAIR_LATENTS,
+    PAIR_REWARD_COLUMNS,
     PROMPT_COLUMNS,
     SAMPLING_COLUMNS,
     GroupData,
@@ -35,10 +36,10 @@ REWARD_COLUMNS = (*SORT_KEYS, "reward", "failure")
 ROLLOUT_COLUMNS = (*PROMPT_COLUMNS, "latents")
 """The other columns of rollouts that the learner reads."""
 
-PAIR_COLUMNS = (*PROMPT_COLUMNS, *PAIR_LATENTS)
+PAIR_COLUMNS = (*PROMPT_COLUMNS, *PAIR_REWARD_COLUMNS, *PAIR_LATENTS)
 """The columns of pairs that the learner reads."""
 
-MAY_BE_NULL = ("reward", "failure", *SAMPLING_COLUMNS)
+MAY_BE_NULL = ("reward", "failure", *PAIR_REWARD_COLUMNS, *SAMPLING_COLUMNS)
 """Columns in which a null says something."""
 
 
@@ -59,6 +60,12 @@ def holds_rollouts(shards: Shards) -> bool:
     """Whether these are shards of rollouts, not of pairs, by the columns of the first."""
     _, first = next(shards.tables(REWARD_COLUMNS))
     return "reward" in first.column_names
+
+
+def have_rewards(shards: Shards) -> bool:
+    """Whether all pairs have rewards; those that people chose have none."""
+    tables = (table for _, table in shards.tables(PAIR_REWARD_COLUMNS))
+    return not any(table[name].null_count for table in tables for name in PAIR_REWARD_COLUMNS)
 
 
 def check_not_empty(shards: Shards) -> None:

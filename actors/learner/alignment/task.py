@@ -9,7 +9,7 @@ from torch import Tensor
 
 from actors.learner.alignment.groups import GroupData
 from actors.learner.alignment.losses import Measurer, group_losses, means, metric_names
-from actors.learner.batches import NoiseKey, epoch_order, split_heldout
+from actors.learner.batches import NoiseKey, epoch_order, largest_margins, split_heldout
 from actors.learner.settings import AlignmentSettings
 from tangoflux.errors import DataError
 from tangoflux.flow import Velocity
@@ -38,7 +38,8 @@ class Alignment:
         """
         _check_channels(data, reference)
         self.settings, self.data, self.reference = settings, data, reference
-        self.rows, self.heldout_rows = split_heldout(len(data), settings.heldout_pairs, seed, iteration)
+        rows, self.heldout_rows = split_heldout(len(data), settings.heldout_pairs, seed, iteration)
+        self.rows = largest_margins(rows, data.margins, settings.group_share)
         self.micro_batch_size = data.groups_per_pass(settings.micro_batch_size)
         self._run = (seed, iteration)
 

@@ -39,7 +39,7 @@ class ObjectiveInfo:
     winner_weight: float = 0.0
 
 
-BETA = {"beta": 60.0}
+BETA = {"beta": 30.0}
 CLIP = {"advantage_clip": 5.0}
 
 OBJECTIVES = {

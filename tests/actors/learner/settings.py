@@ -8,8 +8,8 @@ from typing import Any
 
 from actors.learner.objectives import OPTIONS, make_objective
 from actors.learner.settings import AlignmentSettings, PretrainingSettings
+from jobs.options.learner import LearnerOptions
 from jobs.options.pretrain import PretrainJob
-from jobs.options.sections import LearnerOptions
 from jobs.stages.pretrain import settings_of
 
 

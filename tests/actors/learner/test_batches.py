@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import dataclasses
 
+import numpy as np
 import pytest
 import torch
 
 from actors.learner.alignment.groups import pair_groups
-from actors.learner.batches import epoch_order, group_sigma, rank_share, split_heldout
+from actors.learner.batches import epoch_order, group_sigma, largest_margins, rank_share, split_heldout
 from tests.actors.learner.random_groups import KEY, SETTINGS, pairs
 
 
@@ -60,3 +61,14 @@ def test_a_bound_on_sigma_leaves_the_noise_as_it_is():
     everywhere, high = (data.batch(range(8), KEY, min_sigma=bound) for bound in (None, 0.6))
     assert torch.equal(everywhere.noise, high.noise)
     assert everywhere.sigma.min() < 0.6 <= high.sigma.min()
+
+
+def test_the_groups_with_the_largest_margins_are_trained_on():
+    margins = np.array([0.1, 0.5, 0.3, 0.2, 9.0])
+    assert largest_margins([0, 1, 2, 3], margins, 0.5) == [1, 2]
+    assert largest_margins([0, 1, 2], margins, 0.5) == [1, 2], "rounded up"
+    assert largest_margins([0, 1, 2, 3], margins, 1.0) == [0, 1, 2, 3]
+
+
+def test_where_a_margin_is_unknown_all_groups_are_trained_on():
+    assert largest_margins([0, 1, 2], np.array([0.1, np.nan, 0.3]), 0.5) == [0, 1, 2]

@@ -13,7 +13,7 @@ import pytest
 from jobs.capacity.memory import PROCESS_BYTES, learner_memory, machine_memory
 from jobs.capacity.model_facts import read_model_facts
 from jobs.options.crpo import load_config
-from jobs.options.sections import LearnerOptions
+from jobs.options.learner import LearnerOptions
 from tests.jobs.capacity.test_plan import PAPER
 
 CASES: list[dict[str, Any]] = [

@@ -305,6 +305,8 @@ def test_a_run_in_an_object_store_is_resumed_with_its_own_config(bucket_dir: Obj
 
 def test_prompts_of_a_users_own_are_ranked_by_a_reward_that_reads_any_text(tmp_path: Path) -> None:
     (tmp_path / "mine.txt").write_text("a dog barks twice\n")
-    assert load_config([]).rewards.name == SOUND_WORLD_REWARD
+    rewards = load_config([]).rewards
+    assert {"name": rewards.name, "combination": rewards.combination} == SOUND_WORLD_REWARD
+    assert load_config(["--reward-combination", "rank"]).rewards.combination == "rank"
     assert load_config(["--prompts", str(tmp_path / "mine.txt")]).rewards.name == "miniature-clap"
     assert load_config(["--reward", "miniature-detector"]).rewards.name == "miniature-detector"

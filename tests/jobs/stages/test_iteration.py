@@ -25,7 +25,7 @@ from actors.storage.shards import ShardWriter
 from actors.workers.chunk import Chunk
 from actors.workers.writer import WriterActor
 from jobs.options.crpo import CONFIG_FILE, load_config
-from jobs.options.sections import LearnerOptions
+from jobs.options.learner import LearnerOptions
 from jobs.reporting.display import Display
 from jobs.reporting.trackers import Trackers
 from jobs.stages.failed_chunks import FailedChunks
