@@ -46,7 +46,7 @@ class TrainingOptions(Options):
     num_gpus: NumGpus = 0
     resources: CustomResources = ANY_NODE
     label_selector: LabelSelector = ANY_NODE
-    learning_rate: LearningRate = 4e-4
+    learning_rate: LearningRate = 2.5e-4
     schedule: Schedule = "constant"
     batch_size: BatchSize = 32
     micro_batch_size: MicroBatchSize = 16
