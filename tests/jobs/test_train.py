@@ -98,9 +98,9 @@ def test_a_policy_is_trained_on_stored_pairs(
     assert trained and not any(key.startswith("text_encoder.") for key in trained)
     assert np.isfinite(TangoFlux.from_pretrained(output).generate("a dog barks", 0.5, num_steps=1)[0][0]).all()
     report = json.loads((output / "training.json").read_text())
-    assert (report["pairs"], report["steps"]) == (PAIRS - 1, 4) and report["options"]["learner"]["epochs"] == 2
+    assert (report["pairs"], report["steps"]) == ((PAIRS - 1) // 2, 2) and report["options"]["learner"]["epochs"] == 2
     assert report["end"]["margin"] != report["start"]["margin"] == 0
-    assert len((output / "steps.jsonl").read_text().splitlines()) == 4
+    assert len((output / "steps.jsonl").read_text().splitlines()) == 2
     said = capsys.readouterr().out
     for figure in ("winner loss", "loser loss", "margin", "implicit accuracy", "held-out pair accuracy", str(output)):
         assert figure in said
@@ -117,7 +117,7 @@ def test_a_policy_is_trained_on_all_samples_of_stored_rollouts(
     more = ("--rollouts", rollouts, "--objective", "expert_iteration")
     assert main(options(tiny_policy_dir, output, *more)) == 0
     report = json.loads((output / "training.json").read_text())
-    assert report["pairs"] == PAIRS - 1 and set(report["grad_norm"]) == {"expert", "winner"}
+    assert report["pairs"] == (PAIRS - 1) // 2 and set(report["grad_norm"]) == {"expert", "winner"}
     assert report["end"]["winner"] < report["start"]["winner"] and report["end"]["margin"] != 0
     assert "9 groups from " in capsys.readouterr().out
 
@@ -244,7 +244,7 @@ def test_shards_without_a_pair_are_refused_before_anything_starts(tiny_policy_di
 @pytest.mark.parametrize(
     ("more", "message"),
     [
-        (("--warmup-steps", 4), "--warmup-steps 4 is not below the 4 steps of 9 pairs"),
+        (("--warmup-steps", 4), "--warmup-steps 4 is not below the 2 steps of 9 pairs"),
         (("--learner-workers", 5), "4 pairs in a batch are less than one for each of --learner-workers 5"),
     ],
 )
