@@ -17,7 +17,7 @@ from tangoflux.losses import implicit_margin, squared_error
 from tangoflux.model.conditioning import TRAINING_MAX_TOKENS
 from tangoflux.model.policy import Policy
 from tangoflux.model.reference import Reference
-from tangoflux.sampling import Conditions, guided_velocity
+from tangoflux.sampling import Conditions
 
 WORST = ("loser_loss", "margin", "implicit_accuracy")
 """Metrics of a batch that holds each group's worst sample too."""
@@ -77,17 +77,17 @@ def group_errors(policy: Velocity, reference: Reference, batch: GroupBatch, guid
     latents, noise, sigma = batch.latents.flatten(0, 1), batch.noise.repeat(samples, 1, 1), batch.sigma.repeat(samples)
     frame_mask, target = conditions.frame_mask, velocity_target(latents, noise)
     noisy = interpolate(latents, noise, sigma)
-    velocity = _trained_velocity(policy, noisy, sigma, conditions)
+    velocity = _guided_velocity(policy, noisy, sigma, conditions)
     with torch.no_grad():
-        frozen = guided_velocity(reference, noisy, sigma, conditions)
+        frozen = _guided_velocity(reference, noisy, sigma, conditions)
     compared = ((velocity, target), (frozen, target), (velocity, frozen))
     errors = (squared_error(first, second, frame_mask).view(samples, groups) for first, second in compared)
     of_policy, of_reference, distance = errors
     return GroupErrors(of_policy, of_reference, distance, batch.sigma, batch.rewards)
 
 
-def _trained_velocity(policy: Velocity, latents: Tensor, sigma: Tensor, conditions: Conditions) -> Tensor:
-    """``guided_velocity`` with gradients through the caption's branch only.
+def _guided_velocity(policy: Velocity, latents: Tensor, sigma: Tensor, conditions: Conditions) -> Tensor:
+    """As the sampler's, with gradients through the caption's branch only.
 
     The unconditional one would cost as much, and its gradients are mostly noise.
     """

@@ -30,6 +30,7 @@ SETTINGS = alignment_settings(
     warmup_steps=2,
     max_grad_norm=0.5,
     heldout_pairs=2,
+    group_share=1.0,
     checkpoint_every=100,
 )
 KEY = (0, 1, 1)
@@ -37,7 +38,7 @@ CRPO = make_objective("crpo", {"beta": 1, "winner_weight": 1.0})
 
 
 def pairs(count: int, first: int = 0, channels: int = 8) -> Any:
-    """A preference table of random latents, 16 to 32 frames a row."""
+    """A preference table of random latents, 16 to 32 frames a row; every second pair was drawn with guidance."""
     random = np.random.default_rng(first)
     frames = [16 + 8 * (index % 3) for index in range(count)]
     latents = [[random.normal(size=(n, channels)).astype(np.float32) for n in frames] for _ in range(2)]
@@ -46,6 +47,8 @@ def pairs(count: int, first: int = 0, channels: int = 8) -> Any:
         "prompt": [WORDS[index % 3] for index in range(count)],
         "duration_s": [n / 15.625 for n in frames],
         "num_frames": frames,
+        "guidance_scale": [3.0 if index % 2 else 1.0 for index in range(count)],
+        "negative_prompt": [""] * count,
         "chosen_latents": latents[0],
         "rejected_latents": latents[1],
     }

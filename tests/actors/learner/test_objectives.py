@@ -230,7 +230,7 @@ def test_a_sample_draws_both_implicit_policies_to_where_its_advantage_says(nft_b
 
 
 def test_an_objective_has_its_own_options_and_their_defaults() -> None:
-    assert make_objective("crpo", {}) == make_objective("crpo", {"beta": 60.0, "top_k": None, "winner_weight": 0.1})
+    assert make_objective("crpo", {}) == make_objective("crpo", {"beta": 30.0, "top_k": None, "winner_weight": 0.1})
     assert make_objective("dpo_fm", {"anchor_weight": 0.5}).winner_weight == 0
     assert dict(make_objective("expert_iteration", {"temperature": 0.5}).options) == {"top_k": 1, "temperature": 0.5}
 
