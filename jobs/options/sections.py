@@ -119,7 +119,7 @@ class ScoringOptions(Options):
         "reward model that ranks: a name, a directory, module:Class, an address or a sum",
         flag="reward",
         min_length=1,
-        default_text="miniature-clap; in a run on the sound world's prompts plus both of miniature-grounder's",
+        default_text="miniature-clap; in a run on the sound world's prompts plus 2*miniature-grounder",
     )
     combination: RewardCombination = "normalised"
     workers: ElasticNumWorkers = PoolSize(1, 1)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -12,31 +12,21 @@ from tangoflux.rewards.detector import aspects_of
 from tangoflux.rewards.embedding import file_sha256, is_usable
 from tangoflux.soundworld.aspects import ASPECTS
 from tangoflux.soundworld.captions import parse
-from tangoflux.soundworld.grounder import Grounder, Grounding, check_scores, heard_units, named_scores
-from tangoflux.soundworld.scenes import SceneContent
-
-SCORES: dict[str, Callable[[SceneContent, Grounding, int], list[float]]] = {
-    "checks": check_scores,
-    "recall": named_scores,
-}
-"""What the reward is the mean of: the probabilities of all checks, or of those whether the named kinds are there."""
+from tangoflux.soundworld.grounder import Grounder, check_scores, heard_units, named_scores
 
 
 class GrounderReward:
-    """The mean probability of a caption's checks, so that partly right beats wrong.
+    """How likely a caption's checks hold, so that partly right beats wrong, and a missing sound weighs most.
+
+    It is the mean of two: the mean probability of all checks, and that of those whether the named sounds are there.
 
     NaN for a prompt that is not a sentence of the sound world, or a waveform that is not finite.
     """
 
     aspects: tuple[str, ...] = ASPECTS
 
-    def __init__(self, directory: Path, name: str, measure: str = "checks") -> None:
-        """Loads the grounder.
-
-        Args:
-            measure: of ``SCORES``.
-        """
-        self.name, self._scores = name, SCORES[measure]
+    def __init__(self, directory: Path, name: str) -> None:
+        self.name = name
         self._grounder = Grounder.load(directory)
         self.checkpoint = file_sha256(directory / "model.safetensors")[:16]
 
@@ -50,7 +40,8 @@ class GrounderReward:
         if usable:
             grounding = self._grounder.ground([waveforms[row] for row, _ in usable], sample_rate_hz)
             for index, (row, content) in enumerate(usable):
-                scores[row] = np.mean(self._scores(content, grounding, index))
+                every, named = (scores_of(content, grounding, index) for scores_of in (check_scores, named_scores))
+                scores[row] = (np.mean(every) + np.mean(named)) / 2
         return scores
 
     def grade(

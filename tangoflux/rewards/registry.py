@@ -2,9 +2,7 @@
 
 A name is one of
 
-    miniature-clap, miniature-judge
-    miniature-grounder, miniature-detector
-                        what is asked for and heard, and nothing else; -recall: that the named sounds are heard, alone
+    miniature-clap, miniature-grounder, miniature-judge, miniature-detector, miniature-recall
     630k-audioset-best, 630k-audioset-fusion-best, music_speech_audioset_epoch_15
                         the published checkpoints of laion_clap, from the hub
     DIRECTORY           a transformers ClapModel
@@ -45,8 +43,8 @@ from tangoflux.rewards.weighted import Term, WeightedReward, parse_terms
 EMBEDDED = Path(__file__).parent.parent / "miniature"
 
 _CLAPS = {"miniature-clap": EMBEDDED / "clap", "miniature-judge": EMBEDDED / "judge"}
-_DETECTORS: dict[str, Measure] = {"miniature-detector": "exact", "miniature-detector-recall": "recall"}
-_GROUNDERS = {"miniature-grounder": "checks", "miniature-grounder-recall": "recall"}
+_DETECTORS: dict[str, Measure] = {"miniature-detector": "exact", "miniature-recall": "recall"}
+_GROUNDER = "miniature-grounder"
 QUICK_LIMITS = Limits(timeout_s=60.0, attempts=3)
 """Before anything is started: soon enough for the person who waits."""
 
@@ -118,7 +116,7 @@ def _check_local(name: str) -> None:
 
 
 def _check_one(name: str) -> None:
-    if name in (*_DETECTORS, *_GROUNDERS) or _is_clap(name):
+    if name in (*_DETECTORS, _GROUNDER) or _is_clap(name):
         return
     if name.startswith((_WINDOWS, _LAION)):
         _check_prefixed(name)
@@ -149,7 +147,7 @@ def _check_prefixed(name: str) -> None:
 def _check_module(name: str) -> None:
     module, _, attribute = name.partition(":")
     if not attribute:
-        known = ", ".join([*_CLAPS, *_GROUNDERS, *_DETECTORS, *CHECKPOINTS])
+        known = ", ".join([*_CLAPS, _GROUNDER, *_DETECTORS, *CHECKPOINTS])
         raise ConfigError(f"reward {name!r} is none of {known}, and not a directory, a .pt file or module:Class")
     if module not in sys.modules and not _is_importable(module):
         raise ConfigError(f"reward {name!r}: there is no module {module} to import; is its folder on PYTHONPATH?")
@@ -173,8 +171,8 @@ def _load_one(name: str) -> Reward:
         return _load_served(name, PATIENT)
     if name in _DETECTORS:
         return DetectorReward(EMBEDDED / "detector", name, _DETECTORS[name])
-    if name in _GROUNDERS:
-        return GrounderReward(EMBEDDED / "grounder", name, _GROUNDERS[name])
+    if name == _GROUNDER:
+        return GrounderReward(EMBEDDED / "grounder", name)
     inner = name.removeprefix(_WINDOWS)
     if inner.startswith(_LAION) or _is_clap(inner):
         return _load_clap(inner, windows=inner != name)
