@@ -31,6 +31,7 @@ SETTINGS = alignment_settings(
     max_grad_norm=0.5,
     heldout_pairs=2,
     group_share=1.0,
+    min_sigma=None,
     checkpoint_every=100,
 )
 KEY = (0, 1, 1)

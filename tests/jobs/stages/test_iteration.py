@@ -391,12 +391,13 @@ def test_an_evaluation_without_any_score_raises_the_chunks_error(
 
 
 @pytest.mark.parametrize(
-    ("made", "heldout_pairs", "workers", "trained"), [(1, 0, 2, 1), (3, 0, 4, 3), (8, 1, 8, 7), (16, 64, 15, 14)]
+    ("made", "heldout_pairs", "share", "workers", "trained"),
+    [(1, 0, 1, 2, 1), (3, 0, 1, 4, 3), (8, 1, 1, 8, 7), (16, 64, 1, 15, 14), (16, 64, 0.5, 8, 7)],
 )
 def test_fewer_pairs_than_ranks_are_told_before_the_ranks_start(
-    made: int, heldout_pairs: int, workers: int, trained: int
+    made: int, heldout_pairs: int, share: float, workers: int, trained: int
 ) -> None:
-    learner = LearnerOptions(heldout_pairs=heldout_pairs, workers=workers)
+    learner = LearnerOptions(heldout_pairs=heldout_pairs, group_share=share, workers=workers)
     message = (
         rf"^{made} pairs? of {made + 2} prompts.*: {trained} to train on, less than one for each of --learner-workers"
     )
