@@ -6,7 +6,6 @@ which rank computes which groups of a global batch.
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Sequence
 
 import numpy as np
@@ -14,7 +13,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from actors.learner.schedule import num_heldout
+from actors.learner.schedule import num_heldout, num_trained
 from actors.learner.settings import LearnerSettings
 from tangoflux.flow import logit_normal_sigma, sampler_sigma
 from tangoflux.seeding import seeded_generator
@@ -60,7 +59,7 @@ def largest_margins(rows: Sequence[int], margins: NDArray[np.float64], share: fl
     of_rows = margins[list(rows)]
     if np.isnan(of_rows).any():
         return list(rows)
-    best = np.argsort(-of_rows, kind="stable")[: math.ceil(share * len(rows))]
+    best = np.argsort(-of_rows, kind="stable")[: num_trained(len(rows), 0, share)]
     return sorted(rows[index] for index in best.tolist())
 
 

@@ -85,7 +85,7 @@ class TrainingOptions(Options):
 
 
 def _defaults(name: str) -> str:
-    """The defaults of an option by objective: ``crpo, dpo_fm 300``."""
+    """The defaults of an option by objective: ``crpo, dpo_fm 30``."""
     by_value: dict[str, list[str]] = {}
     for objective, info in OBJECTIVES.items():
         if name in info.options:

@@ -67,7 +67,7 @@ def losses_of(errors: GroupErrors, objective: Objective) -> GroupLosses:
 
 
 def group_errors(policy: Velocity, reference: Reference, batch: GroupBatch, guided: bool) -> GroupErrors:
-    """The errors of a batch, from one forward pass of the policy and one of the reference.
+    """The errors of a batch, from the same forward passes of policy and reference: with guidance two each, else one.
 
     Args:
         guided: of the velocities that the samples were drawn with, guidance and all; else of those of the captions.

@@ -65,7 +65,7 @@ def holds_rollouts(shards: Shards) -> bool:
 def have_rewards(shards: Shards) -> bool:
     """Whether all pairs have rewards; those that people chose have none."""
     tables = (table for _, table in shards.tables(PAIR_REWARD_COLUMNS))
-    return not any(table[name].null_count for table in tables for name in PAIR_REWARD_COLUMNS)
+    return not any(column.null_count for table in tables for column in table.columns)
 
 
 def check_not_empty(shards: Shards) -> None:

@@ -26,6 +26,7 @@ SETTINGS = alignment_settings(
     micro_batch_size=2,
     epochs=2,
     beta=10,
+    winner_weight=1.0,
     learning_rate=1e-3,
     warmup_steps=2,
     max_grad_norm=0.5,

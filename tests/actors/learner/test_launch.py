@@ -106,7 +106,7 @@ def test_start_and_end_are_measured_on_the_same_pairs_and_noise(trained: tuple[L
     assert result.pairs == 15
     assert result.start["margin"] == 0 and result.end["margin"] > 0
     assert result.end["implicit_accuracy"] > 0.5
-    assert result.end["winner"] != result.start["winner"]
+    assert result.end["winner"] < result.start["winner"]
     assert result.heldout_pair_accuracy is not None and 0 <= result.heldout_pair_accuracy <= 1
     assert all(norm > 0 for term in result.grad_norm.values() for norm in term.values())
 

@@ -54,10 +54,8 @@ def test_the_more_of_what_is_asked_is_heard_the_higher_the_score() -> None:
 def test_a_missing_sound_weighs_more_than_a_background(directory: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     hissing = told(bark=(2, 0.0, 0.4), bell=(1, 0.5, 0.9), hiss=(1, 0.0, 1.0))
     missing = told(bark=(2, 0.0, 0.4))
-    reward, noise = (
-        GrounderReward(directory, "g"),
-        np.random.default_rng(0).normal(0, 0.1, (2, RATE)).astype(np.float32),
-    )
+    reward = GrounderReward(directory, "g")
+    noise = np.random.default_rng(0).normal(0, 0.1, (2, RATE)).astype(np.float32)
     scores: list[float] = []
     for heard in (hissing, missing):
         monkeypatch.setattr(Grounder, "ground", lambda *_, heard=heard: heard)
