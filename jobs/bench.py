@@ -1,9 +1,11 @@
-"""Measures speed: this code next to the published code, and what surrounds the model.
+"""Measures speed, this code next to the published code and what surrounds the model, and what alignment is worth.
 
 python jobs/bench.py                    rollouts, training steps and single audios next to the published code's
 python jobs/bench.py orchestration      what orchestration costs the driver of a run
 python jobs/bench.py overlap            how far a rollout stage is hidden behind its sampling
 python jobs/bench.py serve              the endpoint under load
+python jobs/bench.py objectives RUNS    objectives on the same stored rollouts
+python jobs/bench.py best-of RUNS       the best of N samples, before and after
 """
 
 from __future__ import annotations
@@ -24,6 +26,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         "orchestration": orchestration,
         "overlap": overlap,
         "serve": serve,
+        "objectives": objectives,
+        "best-of": best_of,
     }
     if arguments and arguments[0] in measurements:
         measurements[arguments[0]](arguments[1:])
@@ -64,6 +68,22 @@ def serve(argv: Sequence[str]) -> None:
     """The endpoint under load."""
     options = load_options(bench.LoadOptions, bench.LOAD, argv)
     from jobs.benchmarks.load import run
+
+    run(options)
+
+
+def objectives(argv: Sequence[str]) -> None:
+    """Objectives on the same stored rollouts."""
+    options = load_options(bench.ObjectivesOptions, bench.OBJECTIVES_COMMAND, argv)
+    from jobs.benchmarks.alignment.objectives import run
+
+    run(options)
+
+
+def best_of(argv: Sequence[str]) -> None:
+    """The best of N samples, before and after."""
+    options = load_options(bench.BestOfOptions, bench.BEST_OF, argv)
+    from jobs.benchmarks.alignment.best_of import run
 
     run(options)
 

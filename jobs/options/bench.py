@@ -1,14 +1,16 @@
-"""Options of `python jobs/bench.py`: of its four measurements."""
+"""Options of `python jobs/bench.py`: of its measurements."""
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Annotated, Literal
 
 from pydantic import Field, model_validator
 
+from actors.learner.objectives import OBJECTIVES
 from actors.options.command_line import Command
-from actors.options.schema import Options, option
-from jobs.options.sections import LocalPath
+from actors.options.schema import REQUIRED, Options, option
+from jobs.options.sections import LocalPath, Objective
 from tangoflux.sampling_params import MAX_NUM_STEPS, Precision
 
 JsonOutput = Annotated[LocalPath | None, option(None, "JSON file to write all measurements to")]
@@ -48,8 +50,8 @@ class SpeedOptions(Options):
 SPEED = Command(
     "python jobs/bench.py",
     """\
-Measures this code's speed next to the published code's: rollouts, CRPO training steps, single audios. Three other
-measurements have options of their own: python jobs/bench.py orchestration|overlap|serve --help.
+Measures this code's speed next to the published code's: rollouts, CRPO training steps, single audios. Other
+measurements have options of their own: python jobs/bench.py orchestration|overlap|serve|objectives|best-of --help.
 
 Both sides have the same random weights and do the same work on the same number of frames, in turn, round after round;
 ratios are taken within a round, so that they hold on a busy machine too. The published side samples one prompt at a
@@ -143,5 +145,78 @@ examples:
   python jobs/bench.py serve                                      the miniature; a few minutes
   python jobs/bench.py serve --seconds 10 --clients 1 16          shorter
   python jobs/bench.py serve --url http://127.0.0.1:8000          a running endpoint
+""",
+)
+
+RunDirs = Annotated[
+    tuple[LocalPath, ...],
+    option(REQUIRED, "directories of runs of jobs/crpo.py on the sound world's prompts", flag="run", positional=True),
+]
+
+
+class HeldoutSamples(Options):
+    """Held-out prompts of the sound world that are sampled to compare policies."""
+
+    heldout_split: Literal["dev", "test"] = option("test", "which of the sound world's held-out prompts")
+    heldout_num_prompts: int = option(192, "number of held-out prompts", unit="prompts", ge=2)
+    heldout_num_samples: int = option(2, "samples of each", unit="samples", ge=1)
+
+
+class ObjectivesOptions(HeldoutSamples):
+    """Options of the comparison of objectives."""
+
+    run_dirs: RunDirs
+    objectives: tuple[Objective, ...] = option(
+        tuple(OBJECTIVES), "what to compare", allowed=f"some of {', '.join(OBJECTIVES)}"
+    )
+    output: LocalPath = option(
+        Path("objectives.jsonl"), "file with each training's figures; the same command goes on with what it lacks"
+    )
+
+
+OBJECTIVES_COMMAND = Command(
+    "python jobs/bench.py objectives",
+    """\
+Compares objectives: each trains the base policy of a run on the rollouts of its first iteration, with the run's other
+options, and is measured on held-out prompts, paired with the base policy. An objective that trains on more or fewer than
+two samples of a group is trained twice: with the run's epochs, an equal sampling budget, and with as many as make an
+equal number of samples trained on. With several runs, for example of several seeds, errors are over runs. Each
+training is one process with one CPU; they run side by side.""",
+    """\
+examples:
+  python jobs/bench.py objectives runs/seed-0 runs/seed-1 runs/seed-2
+  python jobs/bench.py objectives runs/a --objectives crpo dgpo --heldout-split dev
+""",
+)
+
+
+class BestOfOptions(HeldoutSamples):
+    """Options of the measurement of the best of N."""
+
+    run_dirs: RunDirs
+    heldout_num_prompts: int = option(128, "number of held-out prompts", unit="prompts", ge=2)
+    heldout_num_samples: int = option(16, "samples of each", unit="samples", ge=1)
+    sizes: tuple[Positive, ...] = option(
+        (1, 4, 16), "numbers of samples of which the best is taken", allowed="whole numbers of at least 1"
+    )
+
+    @model_validator(mode="after")
+    def _check_consistency(self) -> BestOfOptions:
+        if max(self.sizes) > self.heldout_num_samples:
+            raise ValueError(
+                f"--sizes {max(self.sizes)} is more than --heldout-num-samples {self.heldout_num_samples}; raise it"
+            )
+        return self
+
+
+BEST_OF = Command(
+    "python jobs/bench.py best-of",
+    """\
+Measures how much of what the best of N samples gains alignment has taken into the weights: the best of N by the run's
+reward, of its base policy and of its result, on held-out prompts with the same noise.""",
+    """\
+examples:
+  python jobs/bench.py best-of runs/a
+  python jobs/bench.py best-of runs/seed-0 runs/seed-1 --sizes 1 2 4 8
 """,
 )

@@ -109,7 +109,7 @@ class RunConfig(Options):
     heldout_split: Literal["dev", "test"] = option("dev", "which of the sound world's held-out prompts")
     seed: int = option(0, "seed of the prompts drawn, all noise and the learner's data order", ge=0, lt=2**63)
     iterations: int = option(2, "rounds of rollouts and training", unit="iterations", ge=1, le=9999, may_change=True)
-    prompts_per_iteration: int = option(320, "prompts drawn in an iteration", unit="prompts", ge=1)
+    prompts_per_iteration: int = option(384, "prompts drawn in an iteration", unit="prompts", ge=1)
     num_samples: int = option(
         4,
         "audios sampled for each prompt",

@@ -46,11 +46,11 @@ class TrainingOptions(Options):
     num_gpus: NumGpus = 0
     resources: CustomResources = ANY_NODE
     label_selector: LabelSelector = ANY_NODE
-    learning_rate: LearningRate = 2.5e-4
+    learning_rate: LearningRate = 2e-4
     schedule: Schedule = "constant"
     batch_size: BatchSize = 32
     micro_batch_size: MicroBatchSize = 16
-    epochs: Epochs = 6
+    epochs: Epochs = 4
     warmup_steps: WarmupSteps = 4
     max_grad_norm: float = option(1.0, "norm to which larger gradients are clipped; 0: no clipping", ge=0)
     weight_decay: float = option(0.0, "AdamW weight decay", ge=0, le=1)
@@ -160,7 +160,7 @@ class LearnerOptions(TrainingOptions):
     )
     lora_alpha: float = option(32.0, "the adapter's output is scaled by this over the rank", gt=0)
     group_share: float = option(
-        0.5,
+        0.4,
         "share of an iteration's groups (CRPO: pairs) that are trained on, those whose best and worst sample differ "
         "most in reward; pairs without rewards are all trained on",
         gt=0,

@@ -49,6 +49,8 @@ COMMANDS: dict[str, tuple[str, type[Options], Command, Sequence[str]]] = {
     "bench orchestration": ("jobs.bench", bench.OrchestrationOptions, bench.ORCHESTRATION, ("orchestration",)),
     "bench overlap": ("jobs.bench", bench.OverlapOptions, bench.OVERLAP, ("overlap",)),
     "bench serve": ("jobs.bench", bench.LoadOptions, bench.LOAD, ("serve",)),
+    "bench objectives": ("jobs.bench", bench.ObjectivesOptions, bench.OBJECTIVES_COMMAND, ("objectives",)),
+    "bench best-of": ("jobs.bench", bench.BestOfOptions, bench.BEST_OF, ("best-of",)),
     "check_published": ("jobs.check_published", check_published.CheckOptions, check_published.COMMAND, ()),
     "build_miniature": ("jobs.build_miniature", build_miniature.BuildOptions, build_miniature.COMMAND, ()),
     "record_soundworld": ("jobs.record_soundworld", record_soundworld.RecordOptions, record_soundworld.COMMAND, ()),

@@ -1,0 +1,102 @@
+"""Measures the best of N samples by a run's reward, of its base policy and of its result."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import ray
+from numpy.typing import NDArray
+
+from actors.cluster.session import ray_session
+from actors.storage.layout import POLICIES
+from actors.storage.metrics import read_history
+from actors.storage.policy_store import version_name
+from jobs.benchmarks.alignment.heldout import DIVERSITY, Figures, Heldout, heldout_of, measure_remotely
+from jobs.options.bench import BestOfOptions
+from jobs.options.crpo import load_config
+from jobs.reporting.display import Display
+from jobs.reporting.figures import result_iteration
+from jobs.reporting.formatting import format_with_error
+from tangoflux.errors import DataError
+from tangoflux.estimates import mean_and_error
+from tangoflux.rewards.ranking import best_of
+from tangoflux.soundworld.prompt_kinds import combination
+
+PART_PROMPTS = 32
+"""Prompts of a task; each loads the models."""
+
+PerPrompt = Mapping[str, NDArray[np.float64]]
+"""By figure (P,)."""
+
+
+def run(options: BestOfOptions) -> None:
+    """Measures, and prints the table."""
+    runs: list[dict[str, PerPrompt]] = []
+    heldout = heldout_of(load_config(["--run-dir", str(options.run_dirs[0]), "--resume"]), options)
+    count = 2 * len(options.run_dirs) * len(heldout.prompts) * options.heldout_num_samples
+    with Display() as display, ray_session(), display.stage(0, "held-out prompts", count) as stage:
+        for directory in options.run_dirs:
+            rows: dict[str, PerPrompt] = {}
+            for name, version in (("base", 0), ("aligned", result_of(directory))):
+                figures = sample(directory / POLICIES / version_name(version), heldout, stage.advance)
+                rows |= {
+                    f"{name}, best of {size}": {
+                        figure: best_of(figures["reward"], values, size)
+                        for figure, values in figures.items()
+                        if figure != DIVERSITY
+                    }
+                    for size in options.sizes
+                }
+            runs.append(rows)
+    print(table(runs, [prompt.text for prompt in heldout.prompts]))
+
+
+def result_of(run: Path) -> int:
+    """The version that is a run's result.
+
+    Raises:
+        DataError: it has not finished an iteration.
+    """
+    history = read_history(run / "metrics.jsonl")
+    if len(history.iterations) < 2:
+        raise DataError(f"{run} holds no run of jobs/crpo.py that has finished an iteration")
+    return result_iteration(history.iterations, (history.run.get("config") or {}).get("keep_best"))
+
+
+def sample(policy: Path, heldout: Heldout, advance: Any) -> Figures:
+    """The figures of all samples of a policy, measured in several processes."""
+    parts = [
+        dataclasses.replace(heldout, prompts=heldout.prompts[first : first + PART_PROMPTS])
+        for first in range(0, len(heldout.prompts), PART_PROMPTS)
+    ]
+    pending = [measure_remotely.remote(policy.resolve(), part) for part in parts]
+    measured: list[Figures] = []
+    for task, part in zip(pending, parts, strict=True):
+        measured.append(ray.get(task))
+        advance(len(part.prompts) * part.num_samples)
+    return {name: np.concatenate([figures[name] for figures in measured]) for name in measured[0]}
+
+
+def table(runs: Sequence[Mapping[str, PerPrompt]], prompts: Sequence[str]) -> str:
+    """Markdown: the first row's means, then each row's paired change from it.
+
+    The error is over the runs; of one run it is over its prompts, clustered by pair of sounds.
+    """
+    clusters = [combination(prompt) for prompt in prompts]
+    first, *others = runs[0]
+    names = list(runs[0][first])
+    lines = [f"| | {' | '.join(names)} |", "|---" * (1 + len(names)) + "|"]
+    means = [mean_and_error(np.concatenate([rows[first][name] for rows in runs]))[0] for name in names]
+    lines.append(f"| {first} | {' | '.join(format_with_error(mean, None) for mean in means)} |")
+    for row in others:
+        changes = {name: [rows[row][name] - rows[first][name] for rows in runs] for name in names}
+        estimates = [
+            mean_and_error(change[0], clusters) if len(runs) == 1 else mean_and_error(np.nanmean(change, axis=1))
+            for change in changes.values()
+        ]
+        lines.append(f"| {row} | {' | '.join(format_with_error(*each, sign=True) for each in estimates)} |")
+    return "\n".join(lines)
