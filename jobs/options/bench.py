@@ -178,10 +178,10 @@ OBJECTIVES_COMMAND = Command(
     "python jobs/bench.py objectives",
     """\
 Compares objectives: each trains the base policy of a run on the rollouts of its first iteration, with the run's other
-options, and is measured on held-out prompts, paired with the base policy. An objective that trains on more or fewer than
-two samples of a group is trained twice: with the run's epochs, an equal sampling budget, and with as many as make an
-equal number of samples trained on. With several runs, for example of several seeds, errors are over runs. Each
-training is one process with one CPU; they run side by side.""",
+options, and is measured on held-out prompts, paired with the base policy. The first rows have an equal training budget:
+so many epochs that all train on the same number of samples. An objective that trains on more or fewer than two samples
+of a group is trained again with the run's epochs: an equal sampling budget. With several runs, for example of several
+seeds, errors are over runs. Each training is one process with one CPU; they run side by side.""",
     """\
 examples:
   python jobs/bench.py objectives runs/seed-0 runs/seed-1 runs/seed-2

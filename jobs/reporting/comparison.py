@@ -46,13 +46,21 @@ def comparison(runs: Sequence[Location]) -> str:
 
 def _base_and_result(run: Location) -> tuple[pa.Table, pa.Table]:
     """The held-out tables of the base policy and of the run's result."""
+    shards, result = shards_at(run / "heldout"), result_of(run)
+    return shards.read_part(0), shards.read_part(result)
+
+
+def result_of(run: Location) -> int:
+    """The version that is a run's result.
+
+    Raises:
+        DataError: the directory holds no run that has finished an iteration.
+    """
     with local_file(run / "metrics.jsonl") as file:
         history = read_history(file)
     if len(history.iterations) < 2:
         raise DataError(f"{run} holds no run of jobs/crpo.py that has finished an iteration")
-    result = result_iteration(history.iterations, (history.run.get("config") or {}).get("keep_best"))
-    shards = shards_at(run / "heldout")
-    return shards.read_part(0), shards.read_part(result)
+    return result_iteration(history.iterations, (history.run.get("config") or {}).get("keep_best"))
 
 
 def _figures(base: pa.Table, result: pa.Table, prompts: Sequence[str]) -> Figures:

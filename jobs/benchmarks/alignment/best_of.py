@@ -13,15 +13,13 @@ from numpy.typing import NDArray
 
 from actors.cluster.session import ray_session
 from actors.storage.layout import POLICIES
-from actors.storage.metrics import read_history
 from actors.storage.policy_store import version_name
 from jobs.benchmarks.alignment.heldout import DIVERSITY, Figures, Heldout, heldout_of, measure_remotely
 from jobs.options.bench import BestOfOptions
 from jobs.options.crpo import load_config
+from jobs.reporting.comparison import result_of
 from jobs.reporting.display import Display
-from jobs.reporting.figures import result_iteration
 from jobs.reporting.formatting import format_with_error
-from tangoflux.errors import DataError
 from tangoflux.estimates import mean_and_error
 from tangoflux.rewards.ranking import best_of
 from tangoflux.soundworld.prompt_kinds import combination
@@ -36,12 +34,13 @@ PerPrompt = Mapping[str, NDArray[np.float64]]
 def run(options: BestOfOptions) -> None:
     """Measures, and prints the table."""
     runs: list[dict[str, PerPrompt]] = []
+    results = {directory: result_of(directory) for directory in options.run_dirs}
     heldout = heldout_of(load_config(["--run-dir", str(options.run_dirs[0]), "--resume"]), options)
     count = 2 * len(options.run_dirs) * len(heldout.prompts) * options.heldout_num_samples
     with Display() as display, ray_session(), display.stage(0, "held-out prompts", count) as stage:
-        for directory in options.run_dirs:
+        for directory, result in results.items():
             rows: dict[str, PerPrompt] = {}
-            for name, version in (("base", 0), ("aligned", result_of(directory))):
+            for name, version in (("base", 0), ("aligned", result)):
                 figures = sample(directory / POLICIES / version_name(version), heldout, stage.advance)
                 rows |= {
                     f"{name}, best of {size}": {
@@ -53,18 +52,6 @@ def run(options: BestOfOptions) -> None:
                 }
             runs.append(rows)
     print(table(runs, [prompt.text for prompt in heldout.prompts]))
-
-
-def result_of(run: Path) -> int:
-    """The version that is a run's result.
-
-    Raises:
-        DataError: it has not finished an iteration.
-    """
-    history = read_history(run / "metrics.jsonl")
-    if len(history.iterations) < 2:
-        raise DataError(f"{run} holds no run of jobs/crpo.py that has finished an iteration")
-    return result_iteration(history.iterations, (history.run.get("config") or {}).get("keep_best"))
 
 
 def sample(policy: Path, heldout: Heldout, advance: Any) -> Figures:

@@ -52,7 +52,7 @@ def heldout_of(config: RunConfig, samples: HeldoutSamples) -> Heldout:
 
 def measure(policy: Location, heldout: Heldout) -> Figures:
     """Samples the prompts with a policy and scores every sample, in this process."""
-    config, torch_threads = heldout.config, torch.get_num_threads()
+    config = heldout.config
     sampler = RolloutWorker(*rollout_args(policy, config.sampling, config.rollouts))
     models = {role: load_reward(name) for role, name in config.rewards.roles.items()}
     rows = [
@@ -60,7 +60,6 @@ def measure(policy: Location, heldout: Heldout) -> Figures:
         for batch in map(sampler.sample, heldout.chunks)
         for _, text, audio in batch.groups()
     ]
-    torch.set_num_threads(torch_threads)
     return {name: np.array([row[name] for row in rows], dtype=np.float64) for name in rows[0]}
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import tempfile
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -24,6 +25,7 @@ from actors.storage.policy_store import PolicyStore, version_name
 from jobs.benchmarks.alignment.heldout import Heldout, heldout_of, measure
 from jobs.options.bench import ObjectivesOptions
 from jobs.options.crpo import RunConfig, load_config
+from jobs.options.sections import Objective
 from jobs.reporting.display import Display
 from jobs.reporting.formatting import MISSING, format_seconds, format_with_error
 from jobs.stages.output_dir import FLAG
@@ -39,13 +41,18 @@ ITERATION = 1
 
 @dataclass(frozen=True)
 class Trial:
-    """One training, or with 0 epochs the base policy."""
+    """One training, or with 0 epochs the base policy.
+
+    Attributes:
+        second: whether another trial of the objective, with another budget, comes first.
+    """
 
     run: str
     objective: str
     epochs: int
     settings: AlignmentSettings | None
     heldout: Heldout
+    second: bool = False
 
     @property
     def key(self) -> tuple[str, str, int]:
@@ -57,6 +64,7 @@ def run(options: ObjectivesOptions) -> None:
     """Trains and measures what ``--output`` does not hold yet, and prints the table."""
     check_writable_file(options.output, FLAG)
     trials = [trial for directory in options.run_dirs for trial in trials_of(directory, options)]
+    trials.sort(key=lambda trial: trial.second)
     log = JsonLines(options.output)
     done = _by_key(log.read())
     missing = [trial for trial in trials if trial.key not in done]
@@ -87,19 +95,19 @@ def trials_of(run: Path, options: ObjectivesOptions) -> list[Trial]:
     if not (run / ROLLOUTS / iteration_name(ITERATION)).is_dir():
         raise DataError(f"{run} holds no rollouts of a run of jobs/crpo.py")
     heldout = heldout_of(config, options)
-    trials = [Trial(str(run), "base", 0, None, heldout)]
+    trials = [Trial(str(run.resolve()), "base", 0, None, heldout)]
     for objective in options.objectives:
-        for epochs in budgets(objective, config):
+        for number, epochs in enumerate(budgets(objective, config)):
             settings = alignment_settings(objective, config.learner.model_copy(update={"epochs": epochs}))
-            trials.append(Trial(str(run), objective, epochs, settings, heldout))
+            trials.append(Trial(str(run.resolve()), objective, epochs, settings, heldout, number > 0))
     return trials
 
 
-def budgets(objective: Any, config: RunConfig) -> list[int]:
-    """Epochs: the run's, and those in which it trains on as many samples as pairs would be in the run's."""
+def budgets(objective: Objective, config: RunConfig) -> list[int]:
+    """Epochs: those in which it trains on as many samples as there are in the run's epochs of pairs; then the run's."""
     samples = len(alignment_settings(objective, config.learner).objective.ranks(config.num_samples))
     same_training = max(1, round(config.learner.epochs * 2 / samples))
-    return sorted({config.learner.epochs, same_training})
+    return list(dict.fromkeys((same_training, config.learner.epochs)))
 
 
 def train_and_measure(trial: Trial) -> dict[str, Any]:
@@ -119,11 +127,12 @@ _remotely: Any = ray.remote(num_cpus=1, max_calls=1)(train_and_measure)
 
 def _train(settings: AlignmentSettings, trial: Trial, folder: Path) -> tuple[dict[str, torch.Tensor], float]:
     """Trains as the only rank, in this process; returns the weights and the seconds of its steps."""
-    run, config = Path(trial.run).resolve(), trial.heldout.config
+    run, config = Path(trial.run), trial.heldout.config
     data_dir, policy_dir = run / ROLLOUTS / iteration_name(ITERATION), run / POLICIES / version_name(0)
     weights = folder / "weights.safetensors"
     job = LearnerJob(policy_dir, weights, folder / "checkpoints", settings, config.seed, ITERATION, data_dir)
     log = EventLog()
+    os.environ["LOCAL_RANK"] = "0"  # DeepSpeed asks for it
     dist.init_process_group("gloo", init_method=f"file://{folder / 'store'}", rank=0, world_size=1)
     try:
         Rank(job, load_data(job), 0, torch.device("cpu"), log).run()

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from pathlib import Path
 
 import numpy as np
@@ -54,7 +53,6 @@ def test_the_best_of_n_is_measured_before_and_after(finished: Path, capsys: pyte
     lines = capsys.readouterr().out.splitlines()[-4:]
     labels = ["base, best of 1", "base, best of 4", "aligned, best of 1", "aligned, best of 4"]
     assert [line.split("|")[1].strip() for line in lines] == labels
-    assert re.match(r"\| base, best of 4 \| \+\d", lines[1]), "the best of four is louder than the mean"
 
 
 def test_changes_of_objectives_have_errors_over_runs() -> None:
@@ -83,9 +81,7 @@ def test_the_best_of_one_run_has_errors_over_prompts_and_of_several_over_runs() 
 def test_what_cannot_be_compared_is_refused(finished: Path, tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="--sizes 16 is more than --heldout-num-samples 4; raise it"):
         main(["best-of", str(finished), "--heldout-num-samples", "4"])
-    with pytest.raises(ConfigError, match="--run-dir"):
+    with pytest.raises(DataError, match="none holds no rollouts of a run of jobs/crpo.py"):
         main(["objectives", str(tmp_path / "none"), "--output", str(tmp_path / "a.jsonl")])
-    (tmp_path / "empty").mkdir()
-    (tmp_path / "empty" / "config.yaml").write_text("seed: 1\n")
-    with pytest.raises(DataError, match="holds no rollouts of a run of jobs/crpo.py"):
-        main(["objectives", str(tmp_path / "empty"), "--output", str(tmp_path / "a.jsonl")])
+    with pytest.raises(DataError, match="none holds no run of jobs/crpo.py that has finished an iteration"):
+        main(["best-of", str(tmp_path / "none")])
