@@ -81,7 +81,7 @@ def test_the_best_of_one_run_has_errors_over_prompts_and_of_several_over_runs() 
 def test_what_cannot_be_compared_is_refused(finished: Path, tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="--sizes 16 is more than --heldout-num-samples 4; raise it"):
         main(["best-of", str(finished), "--heldout-num-samples", "4"])
-    with pytest.raises(DataError, match="none holds no rollouts of a run of jobs/crpo.py"):
+    with pytest.raises(DataError, match="none holds no rollouts of a run"):
         main(["objectives", str(tmp_path / "none"), "--output", str(tmp_path / "a.jsonl")])
-    with pytest.raises(DataError, match="none holds no run of jobs/crpo.py that has finished an iteration"):
+    with pytest.raises(DataError, match="that has finished an iteration"):
         main(["best-of", str(tmp_path / "none")])
