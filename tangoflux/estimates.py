@@ -1,4 +1,4 @@
-"""A mean and its standard error, where values may come in clusters that are not independent."""
+"""Means and standard errors, where values may be missing, or come in clusters that are not independent."""
 
 from __future__ import annotations
 
@@ -30,3 +30,11 @@ def mean_and_error(
         return float(kept.mean()), None
     error = np.sqrt(len(sums) / (len(sums) - 1) * np.square(sums).sum()) / len(kept)
     return float(kept.mean()), float(error)
+
+
+def row_means(values: NDArray[np.float64]) -> NDArray[np.float64]:
+    """(P,) the means of the finite values of each row of (P, N); NaN where there are none."""
+    finite = np.isfinite(values)
+    return np.divide(
+        np.where(finite, values, 0.0).sum(1), finite.sum(1), out=np.full(len(values), np.nan), where=finite.any(1)
+    )

@@ -45,10 +45,10 @@ COMPARE = Command(
     "python jobs/compare.py",
     """\
 Compares finished CRPO runs, for example of several seeds, and prints Markdown. The first table has a row for each
-held-out figure: the base policy's mean, the paired change of the run's result with its standard error over runs, and
-how many runs a change of this size and spread needs to be clear. The second has each run's own changes, with standard
-errors over its prompts, clustered by pair of sounds. One run is one random draw: its own error says nothing of
-another run.""",
+held-out figure: the base policy's mean, the paired change of the run's result with its standard error over runs, its
+error over held-out prompts, and how many runs a change of this size and spread needs to be clear. The second has each
+run's own changes, with standard errors over its prompts. Errors over prompts are clustered by pair of sounds. One run
+is one random draw: its own error says nothing of another run.""",
     """\
 examples:
   python jobs/compare.py runs/seed-0 runs/seed-1 runs/seed-2

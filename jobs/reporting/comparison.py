@@ -14,10 +14,11 @@ from actors.storage.object_store import Location
 from actors.storage.paths import local_file
 from actors.storage.shards import shards_at
 from jobs.reporting.figures import CLEAR, Entry, result_iteration
-from jobs.reporting.formatting import MISSING, format_signed, format_with_error
+from jobs.reporting.formatting import MISSING, format_number, format_signed, format_with_error
 from jobs.reporting.heldout import FACTS, heldout_figures, scores_of
 from tangoflux.errors import DataError
-from tangoflux.estimates import mean_and_error
+from tangoflux.estimates import mean_and_error, row_means
+from tangoflux.soundworld.prompt_kinds import combination
 
 Figures = Mapping[str, Entry]
 
@@ -40,7 +41,7 @@ def comparison(runs: Sequence[Location]) -> str:
     figures = {
         run.name if short else str(run): _figures(*pair, prompts) for run, pair in zip(runs, tables, strict=True)
     }
-    parts = [_all_runs(figures)] if len(runs) > 1 else []
+    parts = [_all_runs(figures, _errors_over_prompts(tables, prompts))] if len(runs) > 1 else []
     return "\n\n".join([*parts, _each_run(figures), _explanation(len(prompts), len(runs))])
 
 
@@ -71,14 +72,28 @@ def _figures(base: pa.Table, result: pa.Table, prompts: Sequence[str]) -> Figure
     return {name: {**entry, "base": mean_and_error(before[name])[0]} for name, entry in entries.items()}
 
 
-def _all_runs(runs: Mapping[str, Figures]) -> str:
+def _errors_over_prompts(
+    tables: Sequence[tuple[pa.Table, pa.Table]], prompts: Sequence[str]
+) -> dict[str, float | None]:
+    """The error of each figure's change, a prompt's being the mean of its changes in all runs."""
+    clusters = [combination(prompt) for prompt in prompts]
+    pairs = [(scores_of(base), scores_of(result)) for base, result in tables]
+    return {
+        name: mean_and_error(row_means(np.stack([result[name] - base[name] for base, result in pairs], 1)), clusters)[1]
+        for name in pairs[0][0]
+    }
+
+
+def _all_runs(runs: Mapping[str, Figures], over_prompts: Mapping[str, float | None]) -> str:
     """A row for each figure, with runs as the unit."""
-    lines = ["| figure | base | change | in errors | lowest | highest | runs to be sure |", "|---" * 7 + "|"]
+    names = ("figure", "base", "change", "in errors", "error over prompts", "lowest", "highest", "runs to be sure")
+    lines = [f"| {' | '.join(names)} |", "|---" * len(names) + "|"]
     for name, entries in _by_figure(runs).items():
         base, changes = _known(entries, "base"), _known(entries, "delta")
         change, error = mean_and_error(changes)
         cells = [name, format_with_error(mean_and_error(base)[0], None), format_with_error(change, error, sign=True)]
         cells += [format_signed(change / error, 1) if change is not None and error else MISSING]
+        cells += [format_number(over_prompts[name])]
         cells += [format_signed(min(changes, default=None)), format_signed(max(changes, default=None))]
         cells += [runs_needed(changes)]
         lines.append(f"| {' | '.join(cells)} |")
@@ -120,7 +135,12 @@ def runs_needed(changes: NDArray[np.float64]) -> str:
 def _explanation(prompts: int, runs: int) -> str:
     text = f"{prompts} held-out prompts. Changes are paired with the base: same prompts, same noise. "
     if runs > 1:
-        text += f"In the first table the error is over the {runs} runs; runs to be sure: so many of this spread make "
-        text += f"the change {CLEAR:g} errors. "
-    text += "Each run's own error is over its prompts, clustered by their pair of sounds. "
+        text += (
+            f"In the first table the error is over the {runs} runs: what another run may show on these prompts; the "
+        )
+        text += (
+            "error over prompts is that of the runs' mean: what they may show on other prompts. Runs to be sure: so "
+        )
+        text += f"many of this spread make the change {CLEAR:g} errors. "
+    text += "Errors over prompts are clustered by their pair of sounds; each run's own error is one. "
     return text + "Lower is better for background."

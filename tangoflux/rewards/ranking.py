@@ -8,6 +8,7 @@ from collections.abc import Mapping
 import numpy as np
 from numpy.typing import NDArray
 
+from tangoflux.estimates import row_means
 from tangoflux.rewards.scoring import best_first
 
 Groups = NDArray[np.float64]
@@ -26,14 +27,6 @@ def best_of(reward: Groups, value: Groups, n: int) -> NDArray[np.float64]:
         for scores, row in zip(reward, value, strict=True)
     ]
     return row_means(np.array(chosen))
-
-
-def row_means(values: Groups) -> NDArray[np.float64]:
-    """(P,) the means of the finite values of each prompt; NaN where there are none."""
-    finite = np.isfinite(values)
-    return np.divide(
-        np.where(finite, values, 0.0).sum(1), finite.sum(1), out=np.full(len(values), np.nan), where=finite.any(1)
-    )
 
 
 def ranking_rows(

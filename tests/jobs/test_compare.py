@@ -29,7 +29,7 @@ def test_each_run_has_a_row_and_all_together_have_errors_over_runs(tmp_path: Pat
     first = run_of(tmp_path / "seed-0", [0.1, 0.2, 0.3, 0.4])
     second = run_of(tmp_path / "seed-1", [0.5, 0.4, 0.3, 0.4])
     text = comparison([first, second])
-    assert "| reward | 1.500 | +0.325 ± 0.075 | +4.3 | +0.250 | +0.400 | 2 |" in text
+    assert "| reward | 1.500 | +0.325 ± 0.075 | +4.3 | 0.025 | +0.250 | +0.400 | 2 |" in text
     assert "| seed-0 | +0.250 ± 0.065 |" in text and "| seed-1 | +0.400 ± 0.041 |" in text
     assert "4 held-out prompts." in text and "over the 2 runs" in text
 
@@ -41,7 +41,7 @@ def test_the_bases_mean_is_its_own_where_an_aspect_applies_to_other_prompts_than
 
 def test_a_figure_without_any_change_is_shown_as_missing(tmp_path: Path) -> None:
     runs = [run_of(tmp_path / name, [math.nan] * 4) for name in ("a", "b")]
-    assert "| reward | 1.500 | – | – | – | – | – |" in comparison(runs)
+    assert "| reward | 1.500 | – | – | – | – | – | – |" in comparison(runs)
 
 
 def test_one_run_has_its_row_only(tmp_path: Path) -> None:

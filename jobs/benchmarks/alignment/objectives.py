@@ -32,8 +32,7 @@ from jobs.stages.output_dir import FLAG
 from jobs.stages.pools import alignment_settings
 from jobs.stages.run_dir import check_writable_file
 from tangoflux.errors import DataError
-from tangoflux.estimates import mean_and_error
-from tangoflux.rewards.ranking import row_means
+from tangoflux.estimates import mean_and_error, row_means
 
 ITERATION = 1
 """The iteration whose rollouts are trained on: all runs of a seed have the same."""
