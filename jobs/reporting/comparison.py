@@ -135,12 +135,10 @@ def runs_needed(changes: NDArray[np.float64]) -> str:
 def _explanation(prompts: int, runs: int) -> str:
     text = f"{prompts} held-out prompts. Changes are paired with the base: same prompts, same noise. "
     if runs > 1:
+        text += f"In the first table the error is over the {runs} runs: what another run may show on these prompts. "
         text += (
-            f"In the first table the error is over the {runs} runs: what another run may show on these prompts; the "
+            "That over prompts is of the runs' mean: what they may show on other prompts. Runs to be sure: so many of "
         )
-        text += (
-            "error over prompts is that of the runs' mean: what they may show on other prompts. Runs to be sure: so "
-        )
-        text += f"many of this spread make the change {CLEAR:g} errors. "
+        text += f"this spread make the change {CLEAR:g} errors. "
     text += "Errors over prompts are clustered by their pair of sounds; each run's own error is one. "
     return text + "Lower is better for background."

@@ -3,7 +3,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from tangoflux.estimates import mean_and_error
+from tangoflux.estimates import mean_and_error, row_means
 
 
 def test_no_scores_give_no_figures() -> None:
@@ -21,3 +21,8 @@ def test_an_error_over_clusters_is_that_of_their_means_where_they_are_of_one_siz
 
 def test_values_of_one_cluster_have_no_error() -> None:
     assert mean_and_error(np.arange(3.0), ["a"] * 3) == (1.0, None)
+
+
+def test_rows_have_the_means_of_what_is_there() -> None:
+    rows = np.array([[1.0, 3.0], [2.0, np.nan], [np.nan, np.nan]])
+    np.testing.assert_array_equal(row_means(rows), [2.0, 2.0, np.nan])
