@@ -136,9 +136,7 @@ def _explanation(prompts: int, runs: int) -> str:
     text = f"{prompts} held-out prompts. Changes are paired with the base: same prompts, same noise. "
     if runs > 1:
         text += f"In the first table the error is over the {runs} runs: what another run may show on these prompts. "
-        text += (
-            "That over prompts is of the runs' mean: what they may show on other prompts. Runs to be sure: so many of "
-        )
-        text += f"this spread make the change {CLEAR:g} errors. "
+        text += "That over prompts is of the runs' mean: what they may show on other prompts. Runs to be sure: so many "
+        text += f"of this spread make the change {CLEAR:g} errors. "
     text += "Errors over prompts are clustered by their pair of sounds; each run's own error is one. "
     return text + "Lower is better for background."
