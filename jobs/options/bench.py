@@ -150,7 +150,12 @@ examples:
 
 RunDirs = Annotated[
     tuple[LocalPath, ...],
-    option(REQUIRED, "directories of runs of jobs/crpo.py on the sound world's prompts", flag="run", positional=True),
+    option(
+        REQUIRED,
+        "directories on this machine of runs of jobs/crpo.py on the sound world's prompts",
+        flag="local-run",
+        positional=True,
+    ),
 ]
 
 

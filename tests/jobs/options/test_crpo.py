@@ -137,7 +137,7 @@ def test_none_switches_the_judge_off_and_is_kept() -> None:
         (["--config", "absent.yaml"], "--config absent.yaml: neither a file nor one of"),
         (["--learner-workers", "4", "--batch-size", "2"], "--batch-size 2 is less than one pair"),
         (["--prompts-per-iteration", "1", "--learner-workers", "2"], "makes at most 1 pairs to train on"),
-        (["--warmup-steps", "48"], "--warmup-steps 48 is not below the 30 steps"),
+        (["--warmup-steps", "48"], "--warmup-steps 48 is not below the 20 steps"),
         (["--num-audio-samples", "129"], "--num-audio-samples 129 is more than the 64"),
     ],
 )
