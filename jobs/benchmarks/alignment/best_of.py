@@ -20,7 +20,7 @@ from jobs.options.crpo import load_config
 from jobs.reporting.comparison import result_of
 from jobs.reporting.display import Display
 from jobs.reporting.formatting import format_with_error
-from tangoflux.estimates import mean_and_error
+from tangoflux.estimates import mean_and_error, row_means
 from tangoflux.rewards.ranking import best_of
 from tangoflux.soundworld.prompt_kinds import combination
 
@@ -69,21 +69,21 @@ def sample(policy: Path, heldout: Heldout, advance: Any) -> Figures:
 
 
 def table(runs: Sequence[Mapping[str, PerPrompt]], prompts: Sequence[str]) -> str:
-    """Markdown: the first row's means, then each row's paired change from it.
+    """Markdown: the first row's means over the runs, then each row's paired change from it.
 
-    The error is over the runs; of one run it is over its prompts, clustered by pair of sounds.
+    Errors are over prompts, clustered by pair of sounds, as all runs have the same base.
     """
     clusters = [combination(prompt) for prompt in prompts]
-    first, *others = runs[0]
-    names = list(runs[0][first])
+    rows = {
+        row: {name: row_means(np.stack([run[row][name] for run in runs], 1)) for name in figures}
+        for row, figures in runs[0].items()
+    }
+    first, *others = rows
+    names = list(rows[first])
     lines = [f"| | {' | '.join(names)} |", "|---" * (1 + len(names)) + "|"]
-    means = [mean_and_error(np.concatenate([rows[first][name] for rows in runs]))[0] for name in names]
-    lines.append(f"| {first} | {' | '.join(format_with_error(mean, None) for mean in means)} |")
+    means = [format_with_error(mean_and_error(values)[0], None) for values in rows[first].values()]
+    lines.append(f"| {first} | {' | '.join(means)} |")
     for row in others:
-        changes = {name: [rows[row][name] - rows[first][name] for rows in runs] for name in names}
-        estimates = [
-            mean_and_error(change[0], clusters) if len(runs) == 1 else mean_and_error(np.nanmean(change, axis=1))
-            for change in changes.values()
-        ]
-        lines.append(f"| {row} | {' | '.join(format_with_error(*each, sign=True) for each in estimates)} |")
+        changes = [mean_and_error(rows[row][name] - rows[first][name], clusters) for name in names]
+        lines.append(f"| {row} | {' | '.join(format_with_error(*change, sign=True) for change in changes)} |")
     return "\n".join(lines)

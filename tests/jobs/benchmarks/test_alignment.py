@@ -67,7 +67,7 @@ def test_changes_of_objectives_have_errors_over_runs() -> None:
     assert text[2:] == ["| base | – | – | 0.567 |", "| ipo | 6 | 30.0 s | +0.200 ± 0.100 |"]
 
 
-def test_the_best_of_one_run_has_errors_over_prompts_and_of_several_over_runs() -> None:
+def test_the_best_of_n_is_the_mean_over_runs_with_errors_over_prompts() -> None:
     prompts = ["a bell rings", "a dog barks", "a siren wails"]
     first = {"base, best of 1": {"judge": np.array([0.0, 0.2, 0.4])}, "aligned": {"judge": np.array([0.1, 0.3, 0.8])}}
     other = {"base, best of 1": first["base, best of 1"], "aligned": {"judge": np.array([0.2, 0.4, 0.6])}}
@@ -75,7 +75,7 @@ def test_the_best_of_one_run_has_errors_over_prompts_and_of_several_over_runs() 
         "| base, best of 1 | 0.200 |",
         "| aligned | +0.200 ± 0.100 |",
     ]
-    assert best_of.table([first, other], prompts).splitlines()[3] == "| aligned | +0.200 ± 0.000 |"
+    assert best_of.table([first, other], prompts).splitlines()[3] == "| aligned | +0.200 ± 0.050 |"
 
 
 def test_what_cannot_be_compared_is_refused(finished: Path, tmp_path: Path) -> None:
