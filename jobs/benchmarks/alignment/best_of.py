@@ -20,6 +20,7 @@ from jobs.options.crpo import load_config
 from jobs.reporting.comparison import result_of
 from jobs.reporting.display import Display
 from jobs.reporting.formatting import format_with_error
+from tangoflux.errors import DataError
 from tangoflux.estimates import mean_and_error, row_means
 from tangoflux.rewards.ranking import best_of
 from tangoflux.soundworld.prompt_kinds import combination
@@ -35,10 +36,14 @@ def run(options: BestOfOptions) -> None:
     """Measures, and prints the table."""
     runs: list[dict[str, PerPrompt]] = []
     results = {directory: result_of(directory) for directory in options.run_dirs}
-    heldout = heldout_of(load_config(["--run-dir", str(options.run_dirs[0]), "--resume"]), options)
-    count = 2 * len(options.run_dirs) * len(heldout.prompts) * options.heldout_num_samples
+    heldouts = [heldout_of(load_config(["--run-dir", str(run), "--resume"]), options) for run in results]
+    prompts = heldouts[0].prompts
+    for run, heldout in zip(results, heldouts, strict=True):
+        if heldout.prompts != prompts:
+            raise DataError(f"{run} has another --heldout-seed than {options.run_dirs[0]}: they cannot be compared")
+    count = 2 * len(results) * len(prompts) * options.heldout_num_samples
     with Display() as display, ray_session(), display.stage(0, "held-out prompts", count) as stage:
-        for directory, result in results.items():
+        for (directory, result), heldout in zip(results.items(), heldouts, strict=True):
             rows: dict[str, PerPrompt] = {}
             for name, version in (("base", 0), ("aligned", result)):
                 figures = sample(directory / POLICIES / version_name(version), heldout, stage.advance)
@@ -51,7 +56,7 @@ def run(options: BestOfOptions) -> None:
                     for size in options.sizes
                 }
             runs.append(rows)
-    print(table(runs, [prompt.text for prompt in heldout.prompts]))
+    print(table(runs, [prompt.text for prompt in prompts]))
 
 
 def sample(policy: Path, heldout: Heldout, advance: Any) -> Figures:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -81,6 +82,11 @@ def test_the_best_of_n_is_the_mean_over_runs_with_errors_over_prompts() -> None:
 def test_what_cannot_be_compared_is_refused(finished: Path, tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="--sizes 16 is more than --heldout-num-samples 4; raise it"):
         main(["best-of", str(finished), "--heldout-num-samples", "4"])
+    other = tmp_path / "seed-1"
+    shutil.copytree(finished, other)
+    (other / "config.yaml").write_text((other / "config.yaml").read_text().replace("seed: 1234", "seed: 9"))
+    with pytest.raises(DataError, match="seed-1 has another --heldout-seed than"):
+        main(["best-of", str(finished), str(other)])
     with pytest.raises(DataError, match="none holds no rollouts of a run"):
         main(["objectives", str(tmp_path / "none"), "--output", str(tmp_path / "a.jsonl")])
     with pytest.raises(DataError, match="that has finished an iteration"):
