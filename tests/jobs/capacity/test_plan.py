@@ -122,7 +122,7 @@ def test_more_ranks_and_a_sharded_optimiser_need_less_a_rank() -> None:
 
 
 def test_plan_reads_as_a_table() -> None:
-    lines = str(make_plan(config(), PAPER)).splitlines()
+    lines = str(make_plan(config("--prompts-per-iteration", "320", "--num-samples", "4"), PAPER)).splitlines()
     assert lines[0].split() == ["disk", "per", "iteration", "whole", "run"]
     assert any(line.startswith("rollouts ") and "1280 x 645 frames x 64 channels" in line for line in lines)
     assert any(line.startswith("learner ranks") and "ZeRO 1" in line for line in lines)
