@@ -22,6 +22,9 @@ from tangoflux.soundworld.prompt_kinds import combination
 
 Figures = Mapping[str, Entry]
 
+_FEWEST_RUNS = 3
+"""For figures that rest on the spread of the runs: two may agree by chance."""
+
 
 def comparison(runs: Sequence[Location]) -> str:
     """The tables as Markdown.
@@ -92,7 +95,7 @@ def _all_runs(runs: Mapping[str, Figures], over_prompts: Mapping[str, float | No
         base, changes = _known(entries, "base"), _known(entries, "delta")
         change, error = mean_and_error(changes)
         cells = [name, format_with_error(mean_and_error(base)[0], None), format_with_error(change, error, sign=True)]
-        cells += [format_signed(change / error, 1) if change is not None and error else MISSING]
+        cells += [in_errors(changes)]
         cells += [format_number(over_prompts[name])]
         cells += [format_signed(min(changes, default=None)), format_signed(max(changes, default=None))]
         cells += [runs_needed(changes)]
@@ -119,13 +122,25 @@ def _by_figure(runs: Mapping[str, Figures]) -> dict[str, list[Entry]]:
     return {name: [figures[name] for figures in runs.values()] for name in next(iter(runs.values()))}
 
 
-def runs_needed(changes: NDArray[np.float64]) -> str:
-    """How many runs a change of this size needs to be ``CLEAR`` standard errors over runs, at least two.
+def in_errors(changes: NDArray[np.float64]) -> str:
+    """The mean change in standard errors over runs.
 
     Args:
-        changes: of each run, (runs,).
+        changes: of each run, (runs,); at least three.
     """
-    if len(changes) < 2 or changes.mean() == 0:
+    change, error = mean_and_error(changes)
+    return (
+        format_signed(change / error, 1) if len(changes) >= _FEWEST_RUNS and change is not None and error else MISSING
+    )
+
+
+def runs_needed(changes: NDArray[np.float64]) -> str:
+    """How many runs a change of this size needs to be ``CLEAR`` standard errors over runs, at least two runs.
+
+    Args:
+        changes: of each run, (runs,); at least three.
+    """
+    if len(changes) < _FEWEST_RUNS or changes.mean() == 0:
         return MISSING
     mean, spread = changes.mean(), changes.std(ddof=1)
     needed = max(2, math.ceil(round((CLEAR * spread / mean) ** 2, 9)))

@@ -29,9 +29,14 @@ def test_each_run_has_a_row_and_all_together_have_errors_over_runs(tmp_path: Pat
     first = run_of(tmp_path / "seed-0", [0.1, 0.2, 0.3, 0.4])
     second = run_of(tmp_path / "seed-1", [0.5, 0.4, 0.3, 0.4])
     text = comparison([first, second])
-    assert "| reward | 1.500 | +0.325 ± 0.075 | +4.3 | 0.025 | +0.250 | +0.400 | 2 |" in text
+    assert "| reward | 1.500 | +0.325 ± 0.075 | – | 0.025 | +0.250 | +0.400 | – |" in text
     assert "| seed-0 | +0.250 ± 0.065 |" in text and "| seed-1 | +0.400 ± 0.041 |" in text
     assert "4 held-out prompts." in text and "over the 2 runs" in text
+
+
+def test_three_runs_say_how_many_errors_a_change_is_and_how_many_runs_it_needs(tmp_path: Path) -> None:
+    runs = [run_of(tmp_path / f"seed-{n}", [gain] * 4) for n, gain in enumerate((0.1, 0.2, 0.3))]
+    assert "| reward | 1.500 | +0.200 ± 0.058 | +3.5 | 0.000 | +0.100 | +0.300 | 2 |" in comparison(runs)
 
 
 def test_the_bases_mean_is_its_own_where_an_aspect_applies_to_other_prompts_than_before(tmp_path: Path) -> None:
@@ -50,7 +55,14 @@ def test_one_run_has_its_row_only(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("changes", "needed"), [([0.1, 0.1], "2"), ([0.0, 0.1], "8"), ([0.1, -0.1], "–"), ([0.1, -0.0999], "more than 999")]
+    ("changes", "needed"),
+    [
+        ([0.1, 0.1], "–"),
+        ([0.1, 0.1, 0.1], "2"),
+        ([0.0, 0.1, 0.05], "4"),
+        ([0.1, -0.1, 0.0], "–"),
+        ([0.1, -0.0999, 0.0], "more than 999"),
+    ],
 )
 def test_the_runs_that_a_change_needs_follow_from_its_size_and_spread(changes: list[float], needed: str) -> None:
     assert runs_needed(np.array(changes)) == needed
