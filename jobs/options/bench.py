@@ -174,6 +174,10 @@ class ObjectivesOptions(HeldoutSamples):
     objectives: tuple[Objective, ...] = option(
         tuple(OBJECTIVES), "what to compare", allowed=f"some of {', '.join(OBJECTIVES)}"
     )
+    paper_loss: bool = option(
+        False, "the loss as the papers have it, without guidance and at their noise levels, instead of the runs' own"
+    )
+    learning_rate: float | None = option(None, "instead of the runs' own", gt=0)
     output: LocalPath = option(
         Path("objectives.jsonl"), "file with each training's figures; the same command goes on with what it lacks"
     )
@@ -191,6 +195,7 @@ seeds, errors are over runs. Each training is one process with one CPU; they run
 examples:
   python jobs/bench.py objectives runs/seed-0 runs/seed-1 runs/seed-2
   python jobs/bench.py objectives runs/a --objectives crpo dgpo --heldout-split dev
+  python jobs/bench.py objectives runs/a --objectives expert_iteration --paper-loss true --learning-rate 5e-5
 """,
 )
 

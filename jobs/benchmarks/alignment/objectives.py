@@ -43,6 +43,7 @@ class Trial:
     """One training, or with 0 epochs the base policy.
 
     Attributes:
+        objective: its name, and what differs from the run's own options.
         second: whether another trial of the objective, with another budget, comes first.
     """
 
@@ -95,11 +96,25 @@ def trials_of(run: Path, options: ObjectivesOptions) -> list[Trial]:
         raise DataError(f"{run} holds no rollouts of a run of jobs/crpo.py")
     heldout = heldout_of(config, options)
     trials = [Trial(str(run.resolve()), "base", 0, None, heldout)]
+    changes, told = _changes(options)
     for objective in options.objectives:
         for number, epochs in enumerate(budgets(objective, config)):
-            settings = alignment_settings(objective, config.learner.model_copy(update={"epochs": epochs}))
-            trials.append(Trial(str(run.resolve()), objective, epochs, settings, heldout, number > 0))
+            settings = alignment_settings(objective, config.learner.model_copy(update={**changes, "epochs": epochs}))
+            trials.append(Trial(str(run.resolve()), objective + told, epochs, settings, heldout, number > 0))
     return trials
+
+
+def _changes(options: ObjectivesOptions) -> tuple[dict[str, Any], str]:
+    """What differs from a run's own options, and how a row says so."""
+    changes: dict[str, Any] = {"threads": 1}  # a training has one CPU
+    told = ""
+    if options.paper_loss:
+        changes |= {"guided_loss": False, "min_sigma": None}
+        told += ", the papers' loss"
+    if options.learning_rate:
+        changes["learning_rate"] = options.learning_rate
+        told += f", rate {options.learning_rate:g}"
+    return changes, told
 
 
 def budgets(objective: Objective, config: RunConfig) -> list[int]:

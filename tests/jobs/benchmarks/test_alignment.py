@@ -8,10 +8,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from actors.options.command_line import load_options
 from actors.storage.json_lines import read_json_lines
 from jobs.bench import main
 from jobs.benchmarks.alignment import best_of, objectives
 from jobs.crpo import main as crpo
+from jobs.options.bench import OBJECTIVES_COMMAND, ObjectivesOptions
 from tangoflux.errors import ConfigError, DataError
 
 pytestmark = [pytest.mark.ray, pytest.mark.usefixtures("ray_session")]
@@ -47,6 +49,22 @@ def test_objectives_are_trained_on_a_runs_rollouts_and_the_same_command_goes_on(
     assert all(figures["reward"] != base[0]["reward"] for figures in trained), "training changes the samples"
     shown = capsys.readouterr().out.splitlines()
     assert [line.split("|")[1].strip() for line in shown[-4:]] == ["base", "crpo", "awm", "awm"]
+
+
+def test_objectives_may_have_the_papers_loss_and_another_rate(finished: Path) -> None:
+    def trials(*options: str) -> list[objectives.Trial]:
+        return objectives.trials_of(
+            finished,
+            load_options(ObjectivesOptions, OBJECTIVES_COMMAND, [str(finished), "--objectives", "awm", *options]),
+        )
+
+    own, *_ = [trial.settings for trial in trials() if trial.settings]
+    assert own.objective.guided_loss and own.threads == 1
+    base, *trained = trials("--paper-loss", "true", "--learning-rate", "5e-5")
+    assert base.objective == "base"
+    for trial in trained:
+        assert trial.objective == "awm, the papers' loss, rate 5e-05" and trial.settings
+        assert trial.settings.learning_rate == 5e-5 and not trial.settings.objective.guided_loss
 
 
 def test_the_best_of_n_is_measured_before_and_after(finished: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -3,40 +3,30 @@
 from __future__ import annotations
 
 import io
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
-import ray
-from safetensors.torch import save_file
 
 import actors.pools.stream
 import actors.pools.worker_slot
-import jobs.stages.iteration
-from actors.learner.settings import LearnerResult
-from actors.options.pool_size import PoolSize
-from actors.pools.pool import Pool
 from actors.pools.worker_slot import WorkerError
 from actors.storage.metrics import MetricsLog, read_history
 from actors.storage.policy_store import PolicyStore
 from actors.storage.shards import ShardWriter
 from actors.workers.chunk import Chunk
-from actors.workers.writer import WriterActor
-from jobs.options.crpo import CONFIG_FILE, load_config
 from jobs.options.learner import LearnerOptions
 from jobs.reporting.display import Display
 from jobs.reporting.trackers import Trackers
 from jobs.stages.failed_chunks import FailedChunks
 from jobs.stages.iteration import Run, check_pairs_of_ranks
 from jobs.stages.pools import Pools
-from jobs.stages.preflight import run_preflight
-from jobs.stages.run_dir import open_run_dir
 from jobs.stages.run_storage import RunStorage
 from tangoflux.data.preferences import PairCounts
 from tangoflux.errors import DataError
-from tests.jobs.stages.fake_workers import Sampler, Scorer
+from tests.jobs.stages.fake_learner import FakeLearner, step
 
 pytestmark = [pytest.mark.ray, pytest.mark.usefixtures("ray_session")]
 
@@ -56,89 +46,6 @@ class StepsTracker:
     def audio(self, tag: str, waveform: Any, sample_rate_hz: int, iteration: int) -> None: ...
 
     def close(self, failed: bool) -> None: ...
-
-
-@pytest.fixture(scope="module")
-def pools(ray_session: None) -> Iterator[Pools]:
-    cpu = {"num_cpus": 0.1}
-    rollouts, rewards, writer = (
-        Pool(actor_class, (), PoolSize(1, 1), cpu, name)
-        for actor_class, name in (
-            (ray.remote(Sampler), "rollout worker"),
-            (ray.remote(Scorer), "reward worker"),
-            (WriterActor, "shard writer"),
-        )
-    )
-    yield Pools(rollouts, rewards, writer)
-    for pool in (rollouts, rewards, writer):
-        pool.close()
-
-
-@pytest.fixture
-def start(tmp_path: Path, tiny_policy_dir: Path, pools: Pools) -> Callable[..., Run]:
-    """Starts the run of this test (again) as a driver does, with other options if need be."""
-
-    def start(
-        *options: str, heldout: Sequence[str] = ("a", "bb", "ccc", "dddd"), display: Display | None = None
-    ) -> Run:
-        prompts, heldout_prompts = tmp_path / "prompts.txt", tmp_path / "heldout.txt"
-        prompts.write_text("".join(f"sound number {number}\n" for number in range(12)))
-        heldout_prompts.write_text("".join(f"{text}\n" for text in heldout))
-        run_dir = tmp_path / "run"
-        values = {
-            **{"run-dir": run_dir, "init-policy": tiny_policy_dir, "reward": "tests.integration.rewards:Loudness"},
-            **{"prompts": prompts, "heldout-prompts": heldout_prompts, "heldout-num-prompts": len(heldout)},
-            **{"prompts-per-iteration": 6, "num-samples": 2, "rollout-chunk-prompts": 2, "duration-s": 0.5},
-            **{"judge": "none", "detector": "none", "num-audio-samples": 0, "max-dropped-share": 0.5},
-            **{"batch-size": 2, "epochs": 1, "warmup-steps": 1},
-        }
-        flags = [str(part) for name, value in values.items() for part in (f"--{name}", value)]
-        config = load_config([*flags, *options, "--resume", str((run_dir / CONFIG_FILE).exists())])
-        inputs = run_preflight(config)
-        open_run_dir(config, run_dir)
-        PolicyStore(run_dir / "policies").publish(0, tiny_policy_dir)
-        return Run(
-            config, RunStorage(run_dir, run_dir), inputs, pools, display or Display(2, io.StringIO()), Trackers()
-        )
-
-    return start
-
-
-class FakeLearner:
-    """In place of ``train``: reports four steps and changes one tensor; keeps what it was called with."""
-
-    def __init__(self) -> None:
-        self.calls: list[tuple[str, str]] = []
-
-    def __call__(
-        self,
-        preferences_dir: Path,
-        policy_dir: Path,
-        output_dir: Path,
-        settings: Any,
-        iteration: int,
-        seed: int,
-        on_step: Callable[[Mapping[str, Any]], None],
-        make_room: Callable[[], None],
-    ) -> LearnerResult:
-        self.calls.append((preferences_dir.name, policy_dir.name))
-        for number in range(1, 5):
-            on_step(step(iteration, number))
-        output_dir.mkdir(parents=True, exist_ok=True)
-        weights = PolicyStore(policy_dir.parent).state(int(policy_dir.name[1:]))
-        save_file({"fc.0.weight": weights["fc.0.weight"] + 1}, output_dir / "weights.safetensors")
-        return LearnerResult(output_dir / "weights.safetensors", {}, {}, {}, None, 6, 4, 0, 1.0)
-
-
-@pytest.fixture
-def learner(monkeypatch: pytest.MonkeyPatch) -> FakeLearner:
-    learner = FakeLearner()
-    monkeypatch.setattr(jobs.stages.iteration, "train", learner)
-    return learner
-
-
-def step(iteration: int, number: int) -> dict[str, Any]:
-    return {"event": "step", "iteration": iteration, "step": number, "loss": 0.7, "margin": 0.0, "seconds": 0.1}
 
 
 def log_steps(run_dir: Path, *numbers: int) -> None:
