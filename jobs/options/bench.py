@@ -195,7 +195,7 @@ seeds, errors are over runs. Each training is one process with one CPU; they run
 examples:
   python jobs/bench.py objectives runs/seed-0 runs/seed-1 runs/seed-2
   python jobs/bench.py objectives runs/a --objectives crpo dgpo --heldout-split dev
-  python jobs/bench.py objectives runs/a --objectives expert_iteration --paper-loss true --learning-rate 5e-5
+  python jobs/bench.py objectives runs/a --objectives expert_iteration --paper-loss --learning-rate 5e-5
 """,
 )
 

@@ -53,14 +53,13 @@ def test_objectives_are_trained_on_a_runs_rollouts_and_the_same_command_goes_on(
 
 def test_objectives_may_have_the_papers_loss_and_another_rate(finished: Path) -> None:
     def trials(*options: str) -> list[objectives.Trial]:
-        return objectives.trials_of(
-            finished,
-            load_options(ObjectivesOptions, OBJECTIVES_COMMAND, [str(finished), "--objectives", "awm", *options]),
-        )
+        command = [str(finished), "--objectives", "awm", *options]
+        parsed = load_options(ObjectivesOptions, OBJECTIVES_COMMAND, command)
+        return [trial for run in parsed.run_dirs for trial in objectives.trials_of(run, parsed)]
 
     own, *_ = [trial.settings for trial in trials() if trial.settings]
     assert own.objective.guided_loss and own.threads == 1
-    base, *trained = trials("--paper-loss", "true", "--learning-rate", "5e-5")
+    base, *trained = trials("--paper-loss", "--learning-rate", "5e-5")
     assert base.objective == "base"
     for trial in trained:
         assert trial.objective == "awm, the papers' loss, rate 5e-05" and trial.settings
