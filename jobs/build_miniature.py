@@ -23,6 +23,7 @@ AFTER: dict[Stage, tuple[Stage, ...]] = {
     "grounder": (),
     "clap": (),
     "judge": (),
+    "compositional": (),
     "decoder": ("vae",),
 }
 """The stages, those on the longest path first, and the stages that each needs."""

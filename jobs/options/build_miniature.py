@@ -11,9 +11,9 @@ from jobs.options.sections import LocalPath
 
 DESCRIPTION = """\
 Rebuilds every model of the miniature from nothing. Trains, on the procedural sound world, the event detector, the
-grounder, the reward CLAP, the judge CLAP, the autoencoder, the base policy on its latents, and its decoder once more,
-each in its own process with one thread, and prints a quality table. Takes hours. Run the same command again to
-resume."""
+grounder, the reward CLAP, the judge CLAP, the compositional CLAP, the autoencoder, the base policy on its latents, and
+its decoder once more, each in its own process with one thread, and prints a quality table. Takes hours. Run the same
+command again to resume."""
 
 EXAMPLES = """\
 examples:
@@ -24,7 +24,7 @@ examples:
 
 COMMAND = Command("python jobs/build_miniature.py", DESCRIPTION, EXAMPLES)
 
-Stage = Literal["vae", "policy", "detector", "grounder", "clap", "judge", "decoder"]
+Stage = Literal["vae", "policy", "detector", "grounder", "clap", "judge", "compositional", "decoder"]
 
 
 class BuildOptions(Options):

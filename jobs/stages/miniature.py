@@ -50,7 +50,7 @@ def train_stage(stage: Stage, directory: Path, policy_steps: int) -> None:
     elif stage == "policy":
         _train_policy(directory / "vae", output, cache, policy_steps, log)
     else:
-        train_clap(output, cache, "reward" if stage == "clap" else "judge", log)
+        train_clap(output, cache, "reward" if stage == "clap" else stage, log)
     (output / "done.json").write_text(json.dumps({"stage": stage}) + "\n")
 
 
@@ -60,7 +60,7 @@ def is_done(directory: Path, stage: Stage) -> bool:
 
 
 _INSTALLED = (
-    *(("policy/base", "policy"), ("clap", "clap"), ("judge", "judge")),
+    *(("policy/base", "policy"), ("clap", "clap"), ("judge", "judge"), ("compositional", "compositional")),
     *(("detector", "detector"), ("grounder", "grounder")),
 )
 """Directories of a build, and of the package."""
@@ -86,7 +86,7 @@ def write_quality(rows: Mapping[str, Figure]) -> None:
     (PACKAGE / "QUALITY.md").write_text(
         "# Quality of the miniature\n\nWritten by `python jobs/build_miniature.py --install`. `dev` and `test` prompts "
         "are combinations of sounds that are in no scene of the policy's pretraining; the models that measure (the "
-        "detector and both CLAPs) were trained on all combinations. The policy samples with "
+        "detector and the CLAPs) were trained on all combinations. The policy samples with "
         f"{MINIATURE_PARAMS.num_steps} Euler steps and guidance {MINIATURE_PARAMS.guidance_scale:g}.\n\n" + table(rows)
     )
     (PACKAGE / "quality.json").write_text(json.dumps({k: asdict(v) for k, v in rows.items()}, indent=2) + "\n")

@@ -1,4 +1,8 @@
-"""Training of the two CLAP models: the reward model, and the judge against which nothing is ever trained."""
+"""Training of the CLAP models: two reward models, and the judge against which nothing is ever trained.
+
+The compositional one differs from the plain reward model in that it can tell earlier from later: its features have a
+code of the time, as its encoder's windows have no absolute positions.
+"""
 
 from __future__ import annotations
 
@@ -16,13 +20,14 @@ from transformers import ClapConfig, ClapModel, PreTrainedTokenizerFast
 from tangoflux.miniature_training.clap_files import feature_extractor, make_tokenizer
 from tangoflux.miniature_training.data import Log, RenderedScenes, augment, rendered_scenes
 from tangoflux.miniature_training.loop import LoopConfig, run_loop
+from tangoflux.model.log_mel import with_time_code
 from tangoflux.seeding import derive_seed, seeded_generator
 from tangoflux.soundworld.captions import caption, corrupt, possible_corruptions
 from tangoflux.soundworld.events import KINDS
 from tangoflux.soundworld.scenes import SceneContent
 from tangoflux.soundworld.slots import SLOT_LOGITS, slot_loss, slot_targets, split_logits
 
-Role = Literal["reward", "judge"]
+Role = Literal["reward", "judge", "compositional"]
 
 _PROJECTION = 128
 _HARD_NEGATIVES = 4
@@ -33,7 +38,7 @@ _EMBEDDING_SCALE = 10.0  # an embedding has norm 1; the auxiliary head wants mor
 
 @dataclass(frozen=True)
 class ClapTraining:
-    """Sizes of a model and its training; the two roles differ in seed, scenes and architecture.
+    """Sizes of a model and its training; the roles differ in seed, scenes and architecture.
 
     The scenes are of all combinations, as a CLAP model has heard far more than the policies that it ranks. The split
     concerns what the policy learns from.
@@ -45,6 +50,7 @@ class ClapTraining:
     patch_size: int
     text_width: int
     text_layers: int
+    time_code: float = 0.0
     scenes: int = 12_000
     heldout_scenes: int = 400
     batch_size: int = 64
@@ -78,6 +84,7 @@ class ClapTraining:
             "enable_fusion": False,
             "hidden_dropout_prob": 0.0,
             "projection_dim": _PROJECTION,
+            "time_code": self.time_code,
         }
         return ClapConfig(text_config=text, audio_config=audio, projection_dim=_PROJECTION)
 
@@ -85,6 +92,16 @@ class ClapTraining:
 TRAININGS: dict[Role, ClapTraining] = {
     "reward": ClapTraining(seed=101, audio_width=64, audio_depths=(2, 2), patch_size=8, text_width=96, text_layers=2),
     "judge": ClapTraining(seed=202, audio_width=56, audio_depths=(2, 3), patch_size=12, text_width=80, text_layers=3),
+    "compositional": ClapTraining(
+        seed=303,
+        audio_width=64,
+        audio_depths=(2, 2),
+        patch_size=8,
+        text_width=96,
+        text_layers=2,
+        time_code=30.0,
+        loop=LoopConfig(steps=1800, learning_rate=1.5e-3, warmup_steps=60),
+    ),
 }
 
 
@@ -113,11 +130,9 @@ class _ClapWithHead(nn.Module):
             contents: of the captions; those after the first B are hard negatives.
             activity: (B, 126, kinds) of 0 and 1.
         """
-        with torch.autocast("cpu", torch.bfloat16):
-            encoded: Any = self.clap.get_audio_features(input_features=features[:, None])
-            audio, heard = encoded.pooler_output, self.map_head(encoded.last_hidden_state.mean(2).transpose(1, 2))
-            text = text_embeddings(self.clap, texts)
-        audio, text = audio.float(), text.float()
+        encoded = _encode_audio(self.clap, features)
+        audio, heard = encoded.pooler_output, self.map_head(encoded.last_hidden_state.mean(2).transpose(1, 2))
+        text = text_embeddings(self.clap, texts)
         contrast = _contrast(audio, text, contents, self.clap.logit_scale_a.exp().clamp(max=100.0))
         head = self.head(_EMBEDDING_SCALE * torch.cat((audio, text)))
         targets = slot_targets([*contents[: len(audio)], *contents])
@@ -132,13 +147,18 @@ def _map_loss(logits: Tensor, activity: Tensor) -> Tensor:
     cells = frames.unflatten(1, (logits.shape[1], -1))
     kinds = activity.shape[-1]
     targets = torch.cat((cells[..., :kinds].mean(2), cells[..., kinds:].amax(2)), dim=-1)
-    return kinds * nn.functional.binary_cross_entropy_with_logits(logits.float(), targets)
+    return kinds * nn.functional.binary_cross_entropy_with_logits(logits, targets)
 
 
 def audio_embeddings(model: ClapModel, features: Tensor) -> Tensor:
     """Unit vectors (B, d) of log-mel frames (B, frames, mels)."""
-    encoded: Any = model.get_audio_features(input_features=features[:, None])
-    return encoded.pooler_output
+    return _encode_audio(model, features).pooler_output
+
+
+def _encode_audio(model: ClapModel, features: Tensor) -> Any:
+    config: Any = model.config.audio_config
+    coded = with_time_code(features, getattr(config, "time_code", 0.0))
+    return model.get_audio_features(input_features=coded[:, None])
 
 
 def text_embeddings(model: ClapModel, texts: dict[str, Tensor]) -> Tensor:
@@ -183,7 +203,7 @@ def train_clap(
     Args:
         output_dir: gets the config, half-precision weights, feature extractor, tokenizer and `quality.json`.
         cache_dir: keeps the rendered scenes and the state from which an interrupted training resumes.
-        role: which of the two models.
+        role: which of the models.
         log: takes a progress line.
         steps: instead of the configured number.
         config: instead of the role's default.

@@ -60,9 +60,7 @@ def train_detector(
         _, log_mel, frames = scenes.select(rows)
         heard = torch.from_numpy(scenes.activity[rows]).float()
         features = augment(log_mel, frames, seeded_generator(config.seed, step))
-        with torch.autocast("cpu", torch.bfloat16):
-            logits = detector(features)
-        return len(KINDS) * nn.functional.binary_cross_entropy_with_logits(logits.float(), heard)
+        return len(KINDS) * nn.functional.binary_cross_entropy_with_logits(detector(features), heard)
 
     loop = replace(config.loop, steps=steps or config.loop.steps)
     run_loop(detector, loss_of_step, loop, cache_dir / "detector.pt", log)

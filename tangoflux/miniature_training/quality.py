@@ -35,6 +35,8 @@ Log = Callable[[str], None]
 
 HELDOUT_SEED = 1234
 
+_CLAPS = ("clap", "judge", "compositional")
+
 _CHUNK = 16
 
 
@@ -64,7 +66,7 @@ def build_quality(directory: Path, prompts: int, log: Log) -> dict[str, Figure]:
     rewards = {name: ClapReward(directory / folder, name) for name, folder in (("reward", "clap"), ("judge", "judge"))}
     grader = DetectorReward(directory / "detector", "detector")
     rows = codec_figures(base, detector, prompts)
-    for name in ("clap", "judge"):
+    for name in _CLAPS:
         figures = json.loads((directory / name / "quality.json").read_text())
         share, n = figures["heldout_retrieval_of_5"], figures["heldout_scenes"]
         rows[f"{name}: retrieval among 5 captions"] = Figure(share, (share * (1 - share) / n) ** 0.5, n)
@@ -110,7 +112,7 @@ def composition_figures(directory: Path, scenes: int) -> dict[str, Figure]:
     splits: tuple[Split, ...] = ("dev", "test")
     heldout = [heldout_scenes(split, scenes, HELDOUT_SEED) for split in splits]
     rows: dict[str, Figure] = {}
-    for name in ("clap", "judge"):
+    for name in _CLAPS:
         model, tokenizer = load_clap(directory / name)
         for augmented, suffix in ((False, ""), (True, ", augmented")):
             found = [preferences(model, tokenizer, part, augmented) for part in heldout]

@@ -7,6 +7,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
+from tangoflux.model.log_mel import with_time_code
 from tangoflux.rewards.clap_parts import read_directory, read_laion_file
 from tangoflux.rewards.embedding import EmbeddingReward, file_sha256
 
@@ -51,7 +52,8 @@ class ClapReward(EmbeddingReward):
     def _encode_audio(self, windows: list[Tensor]) -> Tensor:
         parts = self._parts
         waveforms = torch.stack([parts.log_mel.fit(window) for window in windows]).to(parts.model.device)
-        features = parts.log_mel(_quantised(waveforms) if parts.quantise else waveforms)[:, None]
+        frames = parts.log_mel(_quantised(waveforms) if parts.quantise else waveforms)
+        features = with_time_code(frames, parts.time_code)[:, None]
         if not parts.fusion:
             return parts.model.get_audio_features(input_features=features).pooler_output
         # The extractor would mark a random short waveform of the batch as longer.

@@ -47,6 +47,7 @@ class ClapParts:
         max_tokens: texts are cut to this length.
         fusion: whether its input is four mels per waveform, and whether each is longer than the window.
         quantise: whether waveforms are quantised to 16-bit integers first.
+        time_code: dB of the code of time that its features have, see ``with_time_code``; 0: none.
         weights: the file of the weights.
     """
 
@@ -57,6 +58,7 @@ class ClapParts:
     fusion: bool
     quantise: bool
     weights: Path
+    time_code: float = 0.0
 
 
 def read_directory(directory: Path) -> ClapParts:
@@ -71,7 +73,8 @@ def read_directory(directory: Path) -> ClapParts:
     load_weights(model, weights, optional=_buffers(model))
     tokenizer = _load_tokenizer(directory)
     fusion: bool = model.config.audio_config.enable_fusion
-    return ClapParts(model, log_mel, tokenizer, _max_tokens(tokenizer, model), fusion, False, weights)
+    time_code: float = getattr(model.config.audio_config, "time_code", 0.0)
+    return ClapParts(model, log_mel, tokenizer, _max_tokens(tokenizer, model), fusion, False, weights, time_code)
 
 
 def read_laion_file(file: Path) -> ClapParts:

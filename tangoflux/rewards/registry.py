@@ -2,7 +2,8 @@
 
 A name is one of
 
-    miniature-clap, miniature-grounder, miniature-judge, miniature-detector, miniature-recall
+    miniature-clap, miniature-compositional-clap, miniature-grounder, miniature-judge, miniature-detector,
+    miniature-recall   the embedded ones
     630k-audioset-best, 630k-audioset-fusion-best, music_speech_audioset_epoch_15
                         the published checkpoints of laion_clap, from the hub
     DIRECTORY           a transformers ClapModel
@@ -42,7 +43,11 @@ from tangoflux.rewards.weighted import Term, WeightedReward, parse_terms
 
 EMBEDDED = Path(__file__).parent.parent / "miniature"
 
-_CLAPS = {"miniature-clap": EMBEDDED / "clap", "miniature-judge": EMBEDDED / "judge"}
+_CLAPS = {
+    "miniature-clap": EMBEDDED / "clap",
+    "miniature-compositional-clap": EMBEDDED / "compositional",
+    "miniature-judge": EMBEDDED / "judge",
+}
 _DETECTORS: dict[str, Measure] = {"miniature-detector": "exact", "miniature-recall": "recall"}
 _GROUNDER = "miniature-grounder"
 QUICK_LIMITS = Limits(timeout_s=60.0, attempts=3)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 from pathlib import Path
+from typing import get_args
 
 import numpy as np
 import pytest
@@ -12,7 +13,7 @@ from torch import Tensor, nn
 from transformers import AutoTokenizer, ClapFeatureExtractor, ClapModel
 
 from tangoflux.miniature_training import train_clap, train_detector, train_grounder
-from tangoflux.miniature_training.clap import TRAININGS, hard_negatives, text_embeddings, tokenise
+from tangoflux.miniature_training.clap import TRAININGS, Role, hard_negatives, text_embeddings, tokenise
 from tangoflux.miniature_training.clap_files import feature_extractor, make_tokenizer
 from tangoflux.miniature_training.data import augment, rendered_scenes
 from tangoflux.miniature_training.detector import DetectorTraining
@@ -138,9 +139,8 @@ def test_a_background_is_active_from_start_to_end_and_changes_nothing_else(tmp_p
         assert any(inside[:, KINDS.index(kind)].all() for kind in BACKGROUNDS)
 
 
-@pytest.mark.parametrize("role", ["reward", "judge"])
-def test_a_clap_model_is_trained_and_saved_in_the_layout_of_transformers(role: str, tmp_path: Path) -> None:
-    assert role in ("reward", "judge")
+@pytest.mark.parametrize("role", get_args(Role))
+def test_a_clap_model_is_trained_and_saved_in_the_layout_of_transformers(role: Role, tmp_path: Path) -> None:
     config = replace(TRAININGS[role], scenes=16, heldout_scenes=4, batch_size=4, loop=LoopConfig(2, 1e-3))
     quality = train_clap(tmp_path / role, tmp_path / "cache", role, quiet, config=config)
     assert 0.0 <= quality["heldout_retrieval_of_5"] <= 1.0

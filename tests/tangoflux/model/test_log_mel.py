@@ -7,7 +7,7 @@ import pytest
 import torch
 from transformers import ClapFeatureExtractor
 
-from tangoflux.model.log_mel import LogMel, LogMelConfig, MelScale, Padding
+from tangoflux.model.log_mel import LogMel, LogMelConfig, MelScale, Padding, with_time_code
 from tangoflux.soundworld import random_scene, render
 
 
@@ -52,3 +52,11 @@ def test_longer_audio_is_cut_from_its_start() -> None:
 def test_no_samples_are_silence() -> None:
     log_mel = LogMel(LogMelConfig(padding="repeat"))
     assert log_mel.fit(torch.zeros(0)).abs().max() == 0
+
+
+def test_the_time_code_rises_in_one_band_and_falls_in_the_next() -> None:
+    features = torch.randn(2, 5, 4)
+    code = with_time_code(features, 8.0) - features
+    rising = torch.tensor([-8.0, -4.0, 0.0, 4.0, 8.0])
+    torch.testing.assert_close(code, torch.stack((rising, -rising, rising, -rising), 1).expand(2, 5, 4))
+    assert torch.equal(with_time_code(features, 0.0), features)

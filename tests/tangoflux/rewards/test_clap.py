@@ -13,6 +13,8 @@ from numpy.typing import NDArray
 from transformers import AutoTokenizer, ClapConfig, ClapFeatureExtractor, ClapModel
 
 from tangoflux.errors import CheckpointError
+from tangoflux.miniature_training.clap import audio_embeddings
+from tangoflux.model.log_mel import LogMel, LogMelConfig
 from tangoflux.rewards import ClapReward
 from tangoflux.soundworld import random_scene, render
 
@@ -63,6 +65,22 @@ def test_a_model_with_fusion_hears_short_audio_as_short(
         expected = model.get_audio_features(audio["input_features"], is_longer=short).pooler_output
         heard = ClapReward(copy, "fusion").embed_audio(waveforms, RATE)
     torch.testing.assert_close(heard, expected, atol=1e-4, rtol=0)
+
+
+def test_a_model_with_a_time_code_hears_what_it_was_trained_on(
+    clap_dir: Path, tmp_path: Path, waveforms: list[NDArray[np.float32]]
+) -> None:
+    copy = copied(clap_dir, tmp_path)
+    config = json.loads((copy / "config.json").read_text())
+    config["audio_config"]["time_code"] = 20.0
+    edit(copy / "config.json", audio_config=config["audio_config"])
+    coded, log_mel = ClapReward(copy, "coded"), LogMel(LogMelConfig())
+    features = torch.stack([log_mel(log_mel.fit(torch.from_numpy(waveform[0]))[None])[0] for waveform in waveforms])
+    with torch.no_grad():
+        model: Any = ClapModel.from_pretrained(copy).eval()
+        torch.testing.assert_close(coded.embed_audio(waveforms, RATE), audio_embeddings(model, features))
+        plain = ClapReward(clap_dir, "plain").embed_audio(waveforms, RATE)
+    assert (coded.embed_audio(waveforms, RATE) - plain).abs().max() > 0.05
 
 
 def test_a_score_is_the_same_alone_and_in_a_batch(reward: ClapReward, waveforms: list[NDArray[np.float32]]) -> None:

@@ -74,7 +74,8 @@ def test_a_path_that_exists_is_no_sum(clap_dir: Path, tmp_path: Path) -> None:
 
 
 def test_the_embedded_names_are_known() -> None:
-    for name in ("miniature-clap", "miniature-grounder", "miniature-judge", "miniature-detector", "miniature-recall"):
+    claps = ("miniature-clap", "miniature-compositional-clap", "miniature-judge")
+    for name in (*claps, "miniature-grounder", "miniature-detector", "miniature-recall"):
         check_reward(name)
         if EMBEDDED.is_dir():
             assert load_reward(name).name == name
