@@ -45,7 +45,7 @@ def with_time_code(features: Tensor, decibels: float) -> Tensor:
     HTSAT, can tell earlier from later by it.
     """
     _, frames, mels = features.shape
-    ramp = torch.linspace(-decibels, decibels, frames, device=features.device)
+    ramp = torch.linspace(-decibels, decibels, frames, dtype=features.dtype, device=features.device)
     return features + ramp[:, None] * (1 - 2 * (torch.arange(mels, device=features.device) % 2))
 
 
